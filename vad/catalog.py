@@ -137,7 +137,6 @@ UCFCRIME = Dataset(
         "released": Annotations(None, "ucf_annotations.txt", "ucf_annotations.txt"),
     }),
     videos=MappingProxyType({"official": (1610, 290), "released": (1610, 290)}),
-    exceptions=MappingProxyType({"released": MappingProxyType({"event_threshold": 25})}),
 )
 
 XD = Dataset(

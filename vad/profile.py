@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from vad.errors import InputError
@@ -38,7 +38,7 @@ class Profile:
     lambda_kl: float = 1.0
     kl_noise_model: str = "model"  # as the noise model says; or "StudentT", "Gaussian" whatever that says
     # training and evaluation
-    recipe: Mapping[str, object] = MappingProxyType({})
+    recipe: Mapping[str, object] = field(default_factory=dict)
     keep: str = "last"  # weights in <exp>.pth at the end: the last epoch's, or "best" on the test set
     rollback: bool = False  # at each epoch's end the weights, not the optimiser, return to the best on the test set
     split: str = "official"  # or "released"
@@ -47,7 +47,7 @@ class Profile:
     mask_axis: str = "feature"  # probe: a share of the D dimensions set to 0; "time": of the T steps, × 0.01
     # extraction (Appendix F.1)
     tail: str = "whole"  # every whole snippet; "released": a last block of 16 frames or fewer is lost
-    event_threshold: int = 10
+    event_threshold: int = 10  # grey levels of 255 (the release's UCF script says 25, its embeddings were made with 10)
     event_clamp: int = 10
     event_scaling: str = "clamp"  # divide by the clamp; "block": by the largest count of the 32-snippet block
 

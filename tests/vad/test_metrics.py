@@ -1,0 +1,222 @@
+"""Metrics: worked examples, scikit-learn on every single frame, and the published numbers of a peer's scores."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import auc, average_precision_score, brier_score_loss, precision_recall_curve, roc_auc_score
+
+from vad import metrics
+from vad.catalog import SHANG, UCFCRIME, XD
+from vad.errors import InputError
+from vad.scoring import ScoredVideo
+
+
+def scored(name: str, label: str, scores: Sequence[float], frames: np.ndarray, image: float = 0.5) -> ScoredVideo:
+    """A video whose snippets all have ŵ_i = image."""
+    values = np.asarray(scores, np.float32)
+    weights = np.full(len(values), image, np.float32)
+    return ScoredVideo(name, label, values, weights, 1 - weights, np.full(4, image, np.float32), frames)
+
+
+def snippets(labels: Sequence[int]) -> np.ndarray:
+    """Frame labels of whole snippets of one kind."""
+    return np.repeat(np.asarray(labels, np.uint8), 16)
+
+
+# (snippet labels, scores, AUC, average precision, trapezoid area), each worked by hand
+WORKED = [
+    ([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], 1.0, 1.0, 1.0),  # perfect order
+    # upside down: precision 0, 0, 1/3, 1/2 at recall 0, 0, 1/2, 1
+    ([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9], 0.0, (1 / 3 + 1 / 2) / 2, 1 / 2 * (0 + 1 / 3) / 2 + 1 / 2 * (1 / 3 + 1 / 2) / 2),
+    ([0, 1, 0, 1], [0.5, 0.5, 0.5, 0.5], 0.5, 0.5, 0.75),  # all equal: one point (1, 1/2), joined to (0, 1)
+    ([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], 0.75, 5 / 6, 19 / 24),  # scikit-learn's own example
+    ([1, 0, 0, 0], [0.9, 0.9, 0.1, 0.1], 5 / 6, 0.5, 0.75),  # one tie: 2 pairs won, 1 shared, of 3
+]
+
+
+@pytest.mark.parametrize(("labels", "scores", "area", "precision", "trapezoid"), WORKED)
+def test_worked_by_hand(
+    labels: list[int], scores: list[float], area: float, precision: float, trapezoid: float
+) -> None:
+    data = metrics.samples([scored("v", "Abuse", scores, snippets(labels))])
+    assert metrics.roc_auc(data) == pytest.approx(area)
+    assert metrics.average_precision(data) == pytest.approx(precision)
+    assert metrics.trapezoid_precision(data) == pytest.approx(trapezoid)
+
+
+@pytest.fixture
+def videos() -> list[ScoredVideo]:
+    """Twelve UCF-Crime videos with intervals that cut through snippets and scores with ties."""
+    rng = np.random.default_rng(3)
+    made = []
+    for number in range(12):
+        length = int(rng.integers(3, 40))
+        frames = np.zeros(16 * length, np.uint8)
+        label = ["Normal", "Abuse", "RoadAccidents"][number % 3]
+        if label != "Normal":
+            start, end = sorted(rng.choice(16 * length, 2, replace=False))
+            frames[start:end] = 1
+        made.append(scored(f"v{number}", label, rng.random(length).round(1), frames, image=0.4))
+    return made
+
+
+def by_frame(videos: list[ScoredVideo]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores of every single frame: the definition, without any counting."""
+    return np.concatenate([v.frame_labels for v in videos]), np.concatenate([np.repeat(v.scores, 16) for v in videos])
+
+
+def test_equal_to_scikit_learn_on_every_frame(videos: list[ScoredVideo]) -> None:
+    found = metrics.evaluate(videos, UCFCRIME)
+    labels, scores = by_frame(videos)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    assert found["AUC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-15)
+    assert found["AP"] == pytest.approx(average_precision_score(labels, scores), abs=1e-15)
+    assert found["AP (trapezoid)"] == pytest.approx(auc(recall, precision), abs=1e-15)
+    assert found["Brier"] == pytest.approx(brier_score_loss(labels, scores.astype(np.float64)), abs=1e-12)
+    abnormal = by_frame([v for v in videos if v.label != "Normal"])
+    assert found["Ano-AUC"] == pytest.approx(roc_auc_score(*abnormal), abs=1e-15)
+    normal = by_frame([v for v in videos if v.label == "Normal"])[1]
+    assert found["FAR@0.5"] == pytest.approx(np.mean(normal >= 0.5), abs=1e-15)
+    # the example is worth something only if snippets with both labels occur
+    mixed = labels.reshape(-1, 16).sum(1) % 16
+    assert np.count_nonzero(mixed) > 5
+
+
+def test_counts_not_majority() -> None:
+    """A snippet with 10 anomalous frames is not 16: AUC by hand over 32 frames, 10 positive."""
+    frames = np.zeros(32, np.uint8)
+    frames[:10] = 1
+    data = metrics.samples([scored("v", "Abuse", [0.9, 0.1], frames)])
+    # of 10 · 22 pairs, 10 · 16 are won and 10 · 6 tied
+    assert metrics.roc_auc(data) == pytest.approx((160 + 30) / 220)
+
+
+def test_per_class_is_on_the_videos_of_the_class(videos: list[ScoredVideo]) -> None:
+    found = metrics.per_class(videos, UCFCRIME)
+    assert list(found) == ["Abuse", "RoadAccident"]  # the paper's names, the catalogue's order, nothing without a video
+    for label, name in (("Abuse", "Abuse"), ("RoadAccidents", "RoadAccident")):
+        expected = roc_auc_score(*by_frame([v for v in videos if v.label == label]))
+        assert found[name] == pytest.approx(expected, abs=1e-15)
+
+
+def test_xd_reports_average_precision_and_counts_every_label() -> None:
+    both = scored("a_label_B1-G-0", "B1-G-0", [0.9, 0.1], snippets([1, 0]))
+    fight = scored("b_label_B1-0-0", "B1-0-0", [0.1, 0.9], snippets([1, 0]))
+    found = metrics.per_class([both, fight], XD)
+    # Fighting ranks 0.9⁺ 0.9⁻ before 0.1⁺ 0.1⁻: precision 1/2 at both thresholds; Explosion has the first video alone
+    assert found == {"Fighting": pytest.approx(0.5), "Explosion": pytest.approx(1.0)}
+
+
+def test_ano_auc_as_released_keeps_shanghaitech_normal_videos() -> None:
+    """`normal` is not `Normal`: the released comparison leaves ShanghaiTech's normal videos in."""
+    made = [
+        scored("a", "car", [0.9, 0.8], snippets([1, 0])),
+        scored("n", "normal", [0.95, 0.1], snippets([0, 0])),
+    ]
+    assert metrics.evaluate(made, SHANG)["Ano-AUC"] == 1.0
+    assert metrics.evaluate(made, SHANG, ano_auc="released")["Ano-AUC"] == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match="Ano-AUC"):
+        metrics.evaluate(made, SHANG, ano_auc="all")
+
+
+def test_brier_and_false_alarms_by_hand() -> None:
+    data = metrics.samples([scored("n", "Normal", [0.5, 0.25], snippets([0, 1]))])
+    assert metrics.brier_score(data) == pytest.approx((0.25 + 0.5625) / 2)
+    assert metrics.false_alarm_rate(data) == 1.0  # 16 normal frames, all at 0.5: a score at the threshold is an alarm
+
+
+def test_kl_by_hand_and_direction() -> None:
+    clean = [scored("v", "Abuse", [0.5, 0.9], snippets([0, 1]))]
+    masked = [scored("v", "Abuse", [0.25, 0.9], snippets([0, 1]))]
+    expected = (0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)) / 2
+    assert metrics.binary_kl(clean, masked) == pytest.approx(expected)
+    assert metrics.binary_kl(clean, clean) == 0.0
+    assert metrics.binary_kl(masked, clean) != pytest.approx(expected)
+
+
+def test_kl_joins_by_name_and_stays_finite() -> None:
+    one, two = scored("a", "Abuse", [1.0], snippets([1])), scored("b", "Abuse", [0.0], snippets([0]))
+    assert metrics.binary_kl([one, two], [two, one]) == 0.0
+    turned = [scored("a", "Abuse", [0.0], snippets([1])), scored("b", "Abuse", [1.0], snippets([0]))]
+    assert metrics.binary_kl([one, two], turned) == pytest.approx(math.log(1e7), rel=1e-6)
+    with pytest.raises(InputError, match="b differs"):
+        metrics.binary_kl([one, two], [one])
+    with pytest.raises(InputError, match="two videos of one name"):
+        metrics.binary_kl([one, one], [one, one])
+
+
+def test_modality_weights_are_weighted_by_frames() -> None:
+    frames = np.zeros(32, np.uint8)
+    frames[:4] = 1  # all 4 in the first snippet
+    video = scored("v", "Abuse", [0.1, 0.2], frames)
+    video.weight_image[:] = [0.2, 0.6]
+    video.weight_event[:] = [0.8, 0.4]
+    found = metrics.modality_weights([video])
+    assert found["w_image"] == pytest.approx(0.4)
+    assert found["w_image_abnormal"] == pytest.approx(0.2)
+    assert found["w_image_normal"] == pytest.approx((12 * 0.2 + 16 * 0.6) / 28)
+    assert found["w_event_abnormal"] == pytest.approx(0.8)
+
+
+def test_undefined_is_nan_with_a_reason() -> None:
+    normal = [scored("n", "Normal", [0.1, 0.2], snippets([0, 0]))]
+    found = metrics.evaluate(normal, UCFCRIME)
+    missing = {name for name, value in found.items() if math.isnan(value)}
+    assert missing == {"AUC", "AP", "AP (trapezoid)", "Ano-AUC", "w_image_abnormal", "w_event_abnormal"}
+    assert {name for name in missing if not name.startswith("w_")} <= set(metrics.UNDEFINED)
+    abnormal = [scored("a", "Abuse", [0.1], snippets([1]))]
+    assert math.isnan(metrics.evaluate(abnormal, UCFCRIME)["FAR@0.5"])
+    assert math.isnan(metrics.per_class(abnormal, UCFCRIME)["Abuse"])
+
+
+@pytest.mark.parametrize(
+    ("videos", "sentence"),
+    [
+        ([], "test list is empty"),
+        ([scored("short", "Abuse", [0.1, 0.2], snippets([1]))], "short: 16 frame labels for 2 snippets"),
+        ([scored("broken", "Abuse", [float("nan")], snippets([1]))], "broken: a score is not a number"),
+    ],
+)
+def test_bad_input_is_one_sentence(videos: list[ScoredVideo], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        metrics.evaluate(videos, UCFCRIME)
+
+
+def published(folder: Path, truth: str, scores: str, rows: str) -> list[ScoredVideo]:
+    """A published score array over a published ground truth, cut into videos."""
+    frames = np.load(folder / "gt" / f"{truth}.npz", allow_pickle=False)["gt"]
+    values = np.load(folder / "scores" / f"{scores}.npz", allow_pickle=False)["scores"]
+    videos, start = [], 0
+    for row in json.loads((folder / "gt" / f"{rows}.json").read_text()):
+        found = re.search(r"_label_([A-Za-z0-9-]+)", row["video"])
+        label = found.group(1) if found else re.match(r"[A-Za-z]+", row["video"]).group().removesuffix("_Videos")
+        end = start + row["chunks"]
+        videos.append(scored(row["video"], label, values[start:end], frames[16 * start : 16 * end]))
+        start = end
+    assert start == len(values)
+    return videos
+
+
+def test_published_scores_on_ucf_crime(realdata: Path) -> None:
+    """PEL4VAD's checkpoint: its authors printed 86.76 (AUC), 33.99 (the trapezoid), 0.47 (false alarms)."""
+    found = metrics.evaluate(
+        published(realdata, "ucf_gt_290.published", "ucf_pel4vad_scores", "ucf_test_290"), UCFCRIME
+    )
+    assert found["AUC"] == pytest.approx(0.867580, abs=5e-7)
+    assert found["AP"] == pytest.approx(0.339173, abs=5e-7)
+    assert found["AP (trapezoid)"] == pytest.approx(0.339992, abs=5e-7)
+    assert found["FAR@0.5"] == pytest.approx(0.00474, abs=5e-6)
+
+
+def test_published_scores_on_xd_violence(realdata: Path) -> None:
+    videos = published(realdata, "xd_gt_800.published", "xd_run_A_scores", "xd_test_800")
+    found = metrics.evaluate(videos, XD)
+    assert found["AUC"] == pytest.approx(0.4132456730, abs=5e-11)
+    assert found["AP (trapezoid)"] == pytest.approx(0.1952652693, abs=5e-11)

@@ -12,6 +12,7 @@ from vad.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 SNIPPET_FRAMES = 16  # one time step of every embedding and every score
+IMAGE_FOLDER = "rgb"  # of image embeddings below their root, and of lists below list/<folder>/
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,19 @@ class Annotations:
     """File names, below `list/<folder>/`, from which lists and ground truth are made under one split.
 
     test_list may equal annotation where the annotation names every test video. train_list is None where
-    the split's authors publish none: then every other video is a training video.
+    the split trains on every video that is not tested (the release's rule).
+
+    What an interval (s, e) of any annotation means is the same everywhere: frames s … e − 1, counted from 0,
+    cut at the last whole snippet. Masks say it frame by frame and are only cut.
     """
 
     train_list: str | None
     test_list: str
     annotation: str
+    # rows of test_list that match no video, and are known to: they count as absent, not as missing
+    unmatched: tuple[str, ...] = ()
+    # videos of test_list that this split trains on: the list in circulation is the release's, which moved them
+    to_train: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,16 +72,27 @@ class Dataset:
     encoder: str = "vitl"  # list/<folder>/rgb/<encoder>/
     window: int = 256  # time steps of one window
     drawn: bool = False  # made by vad/demo.py rather than downloaded
+    name_suffix: str = ""  # end of every video's name that some lists leave out
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # video → names of its parts in annotations
+
+    @property
+    def data_root(self) -> Path:
+        """Folder in which rgb/ and the event embeddings are looked for when no flag says where they are."""
+        return ROOT / "data" / self.folder
 
     @property
     def list_root(self) -> Path:
         """Folder of train.csv, test.csv and gt.npy."""
-        return ROOT / "list" / self.folder / "rgb" / self.encoder
+        return ROOT / "list" / self.folder / IMAGE_FOLDER / self.encoder
 
     @property
     def annotation_root(self) -> Path:
         """Folder where the annotation files of `annotations` are looked for."""
         return ROOT / "list" / self.folder
+
+    def key(self, video: str) -> str:
+        """What two spellings of one video's name have in common (`Abuse028`, `Abuse028_x264`): join by it."""
+        return video.removesuffix(self.name_suffix)
 
     def is_anomalous(self, label: str) -> bool:
         """Whether a video-level label (checked by `class_names`) is anything but the normal one."""
@@ -108,6 +127,20 @@ class Dataset:
         return label
 
 
+def snippet_count(frames: int, tail: str) -> int:
+    """Number of whole snippets S that a video of `frames` frames gives under a tail rule.
+
+    "whole": every whole snippet counts. "released": frames come in blocks of 512, and the last, partial block
+    counts only if more than 16 frames are left. Raises InputError for another rule.
+    """
+    if tail == "whole":
+        return frames // SNIPPET_FRAMES
+    if tail == "released":
+        blocks, left = divmod(frames, 512)
+        return blocks * (512 // SNIPPET_FRAMES) + (left // SNIPPET_FRAMES if left > SNIPPET_FRAMES else 0)
+    raise InputError(f"unknown tail rule {tail!r}; known are whole, released")
+
+
 def _same(*names: str) -> Mapping[str, str]:
     return MappingProxyType({name: name for name in names})
 
@@ -137,6 +170,7 @@ UCFCRIME = Dataset(
         "released": Annotations(None, "ucf_annotations.txt", "ucf_annotations.txt"),
     }),
     videos=MappingProxyType({"official": (1610, 290), "released": (1610, 290)}),
+    name_suffix="_x264",
 )
 
 XD = Dataset(
@@ -155,7 +189,8 @@ XD = Dataset(
     metric="AP",
     label_in_name=True,
     annotations=MappingProxyType({
-        "official": Annotations(None, "xd_test_list.txt", "annotations.txt"),
+        # the authors' lists of I3D features, five crops a video
+        "official": Annotations("rgb.list", "rgb_test.list", "annotations.txt"),
         "released": Annotations(None, "xd_annotation.txt", "xd_annotation.txt"),
     }),
     videos=MappingProxyType({"official": (3954, 800), "released": (3988, 753)}),
@@ -194,7 +229,16 @@ SHANG = Dataset(
     event_folders=("event", "event_thr_10"),
     annotations=MappingProxyType({
         "official": Annotations("SH_Train.txt", "SH_Test.txt", "shang_annotations.txt"),
-        "released": Annotations(None, "shang_annotations.txt", "shang_annotations.txt"),
+        "released": Annotations(
+            None,
+            "shang_annotations.txt",
+            "shang_annotations.txt",
+            unmatched=("04_0012_0", "04_0012_1", "05_0023_0", "05_0023_1", "05_0023_2", "05_0023_3"),
+        ),
+    }),
+    parts=MappingProxyType({
+        "04_0012": ("04_0012_0", "04_0012_1"),
+        "05_0023": ("05_0023_0", "05_0023_1", "05_0023_2", "05_0023_3"),
     }),
     videos=MappingProxyType({"official": (238, 199), "released": (240, 197)}),
     recipe=Recipe(
@@ -222,7 +266,9 @@ MSAD = Dataset(
     normal="Normal",
     metric="AUC",
     annotations=MappingProxyType({
-        "official": Annotations(None, "msad_annotations.txt", "msad_annotations.txt"),
+        "official": Annotations(
+            "msad_train_list.txt", "msad_test_list.txt", "msad_annotations.txt", to_train=("Robbery_10",)
+        ),
         "released": Annotations(None, "msad_test_list.txt", "msad_annotations.txt"),
     }),
     videos=MappingProxyType({"official": (480, 240), "released": (479, 241)}),

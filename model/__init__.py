@@ -1,0 +1,30 @@
+"""IEF-VAD, one file per section of the paper (arXiv 2505.02393).
+
+| section | file | holds |
+|---|---|---|
+| 3.1 | encoder.py | temporal self-attention per modality |
+| 3.1 – 3.2, Eq. 1 – 4, App. B | uncertainty.py | mean and log-variance heads, Laplace approximation, precision |
+| 3.3, App. C | fusion.py | inverse-variance fusion |
+| 3.4, Eq. 5 | kalman.py | sequential update |
+| 3.5, App. D | refinement.py | iterative refinement |
+| 3, Figure 1 | ief_vad.py | the assembled network, its config and output |
+| 3.6, Eq. 6, App. E | losses.py | classification, KL, regulariser |
+| — | checkpoint.py | released files and our own |
+"""
+
+from model.checkpoint import CheckpointError, build_model, load_checkpoint, read_checkpoint, save_checkpoint
+from model.ief_vad import IEFVAD, IEFVADConfig, IEFVADOutput
+from model.losses import LossTerms, Objective
+
+__all__ = [
+    "IEFVAD",
+    "CheckpointError",
+    "IEFVADConfig",
+    "IEFVADOutput",
+    "LossTerms",
+    "Objective",
+    "build_model",
+    "load_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+]

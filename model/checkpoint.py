@@ -1,0 +1,193 @@
+"""Weights in and out of files: released state_dicts, the authors' training dictionaries, and our own files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.ief_vad import IEFVAD, IEFVADConfig
+
+FORMAT = "ief-vad 1"
+PROCESS_NOISE = "temporal_update.raw_process_noise"  # the one tensor released files do not have
+# what the released code computes; its files carry weights alone
+RELEASED_SWITCHES = {"temporal_update": "none", "padding": "attended", "epsilon_placement": "sum"}
+# how a released file's names begin → how ours do
+_RELEASED_PREFIXES = {
+    **{f"temporal.{m}_attn_layers.": f"{m}_encoder.attentions." for m in ("image", "event")},
+    **{f"temporal.{m}_norms.": f"{m}_encoder.norms." for m in ("image", "event")},
+    **{f"temporal.whiten_{m}.": f"{m}_encoder.whitening." for m in ("image", "event")},
+    **{f"temporal.{m}_mu.": f"{m}_head.mean." for m in ("image", "event")},
+    **{f"temporal.{m}_logvar.": f"{m}_head.log_variance." for m in ("image", "event")},
+    "temporal.refinement_blocks.": "refinement.blocks.",
+    "temporal.classifier.": "classifier.",
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file, the reason and the tensor."""
+
+
+def from_released_name(name: str) -> str:
+    """Our name of a tensor that a released file calls `name`; unknown names come back unchanged."""
+    return _replace_prefix(name, _RELEASED_PREFIXES)
+
+
+def to_released_name(name: str) -> str:
+    """What a released file calls our tensor `name`; names it does not have come back unchanged."""
+    return _replace_prefix(name, {ours: released for released, ours in _RELEASED_PREFIXES.items()})
+
+
+def _replace_prefix(name: str, prefixes: Mapping[str, str]) -> str:
+    for old, new in prefixes.items():
+        if name.startswith(old):
+            return new + name[len(old) :]
+    return name
+
+
+def read_checkpoint(path: str | Path) -> dict[str, object]:
+    """Content of any of the three forms as one dictionary: `model` (our tensor names), `config`, and what else it has.
+
+    A plain state_dict or `{"model_state_dict": …}` gets the config its shapes tell together with the released
+    switches, and `"form": "released"`. Raises CheckpointError for anything else.
+    """
+    path = Path(path)
+    content = _load(path)
+    if content.get("format") == FORMAT:
+        return {**content, "form": "ours"}
+    state = content.get("model_state_dict", content)
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(
+            f"{path} holds no weights of this model: it is neither a state_dict, nor a dictionary with "
+            f"'model_state_dict', nor a file this code wrote"
+        )
+    if all(name.startswith("module.") for name in state):  # saved from (Distributed)DataParallel
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    model = {from_released_name(name): tensor for name, tensor in state.items()}
+    extra = {k: v for k, v in content.items() if k in ("epoch", "ap")} if state is not content else {}
+    return {"form": "released", "model": model, "config": _infer_config(model, path), **extra}
+
+
+def load_checkpoint(path: str | Path, **overrides: object) -> IEFVAD:
+    """The model of a checkpoint, in eval mode on the CPU, with its `.config`.
+
+    overrides: fields of `IEFVADConfig` that replace what the file (or its shapes) says. `modality="image"` or
+    `"event"` takes that stream out of a fused checkpoint. Raises CheckpointError: no such file, not weights of
+    this model, or a missing, extra or misshapen tensor, which is named.
+    """
+    content = read_checkpoint(path)
+    return build_model(content, path, **overrides)
+
+
+def build_model(content: Mapping[str, object], path: str | Path, **overrides: object) -> IEFVAD:
+    """The model of what `read_checkpoint` returned for `path`; otherwise as `load_checkpoint`."""
+    known = {field.name for field in fields(IEFVADConfig)}
+    if unknown := set(overrides) - known:
+        raise CheckpointError(f"unknown settings {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+    config = {**content["config"], **overrides}
+    try:
+        model = IEFVAD(**config)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    state = dict(content["model"])
+    if content["config"].get("modality", "fusion") == "fusion" and model.config.modality != "fusion":
+        dropped = "event_" if model.config.modality == "image" else "image_"
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
+    if model.config.temporal_update != "kalman":
+        state.pop(PROCESS_NOISE, None)
+    _check_tensors(content, state, model, path)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def save_checkpoint(path: str | Path, model: IEFVAD, **extra: object) -> None:
+    """Write weights, config and `extra` (plain values and tensors) to `path`, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        torch.save({"format": FORMAT, "config": asdict(model.config), "model": model.state_dict(), **extra}, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> Mapping[str, object]:
+    """Unpickle tensors and plain values only."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}; give the path of a .pth file with --ckpt_path")
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({reason[:160]}); download or copy it again"
+        ) from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
+    return content
+
+
+def _numpy_scalars() -> list[object]:
+    """The authors' training files keep their score as a numpy scalar; numpy 1 and 2 pickle it under two names."""
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
+    return [*((scalar, name) for name in names), np.dtype, *dtypes]
+
+
+def _infer_config(model: Mapping[str, Tensor], path: Path) -> dict[str, object]:
+    """Width, layers and refinement steps from names and shapes; heads, ν and λ_ref do not show in them."""
+    classifier = model.get("classifier.weight")
+    if classifier is None or classifier.dim() != 2:
+        raise CheckpointError(f"{path} holds no weights of this model: tensor 'temporal.classifier.weight' is missing")
+
+    def count(pattern: str) -> int:
+        found = [int(match.group(1)) for name in model if (match := re.match(pattern, name))]
+        return max(found, default=-1) + 1
+
+    return {
+        "embed_dim": classifier.shape[1],
+        "num_layers": count(r"(?:image|event)_encoder\.norms\.(\d+)\."),
+        "num_refinement_steps": count(r"refinement\.blocks\.(\d+)\."),
+        **RELEASED_SWITCHES,
+    }
+
+
+def _check_tensors(content: Mapping[str, object], state: Mapping[str, Tensor], model: IEFVAD, path: str | Path) -> None:
+    """Raise CheckpointError naming the first tensor that is missing, extra or misshapen, as the file calls it."""
+
+    def shown(name: str) -> str:
+        return repr(to_released_name(name) if content["form"] == "released" else name)
+
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if PROCESS_NOISE in expected and PROCESS_NOISE not in state:
+        raise CheckpointError(
+            f"{path}: tensor {PROCESS_NOISE!r} is missing: these weights were trained without a learned process "
+            f"noise; evaluate them with temporal_update 'none' or 'paper'"
+        )
+    for what, names in (("missing", expected.keys() - state.keys()), ("unexpected", state.keys() - expected.keys())):
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise CheckpointError(f"{path}: tensor {shown(min(names))} is {what}{more}; expected {_summary(model)}")
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            raise CheckpointError(
+                f"{path}: tensor {shown(name)} has shape {tuple(state[name].shape)} instead of {shape}; "
+                f"expected {_summary(model)}"
+            )
+
+
+def _summary(model: IEFVAD) -> str:
+    c = model.config
+    return (
+        f"a {c.modality} model of width {c.embed_dim}, {c.num_layers} layers, {c.num_refinement_steps} refinement steps"
+    )

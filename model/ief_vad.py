@@ -1,0 +1,163 @@
+"""Section 3 and Figure 1: the whole network, assembled from one file per box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.encoder import TemporalEncoder
+from model.fusion import EPSILON_PLACEMENTS, Fused, fuse
+from model.kalman import TEMPORAL_UPDATES, TemporalUpdate
+from model.refinement import Refinement
+from model.uncertainty import NOISE_MODELS, GaussianHead, effective_logvar, precision
+
+MODALITIES = ("image", "event", "fusion")
+PADDINGS = ("masked", "attended")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IEFVADConfig:
+    """Everything the network's arithmetic depends on; the paper's values are the defaults."""
+
+    embed_dim: int = 768
+    num_layers: int = 2
+    num_heads: int = 8
+    dropout: float = 0.1
+    modality: str = "fusion"  # or one stream of the same network: "image", "event"
+    noise_model: str = "StudentT"
+    nu: float = 8.0
+    epsilon: float = 1e-8
+    epsilon_placement: str = "weights"
+    temporal_update: str = "kalman"
+    padding: str = "masked"
+    num_refinement_steps: int = 10
+    lambda_ref: float = 0.5
+
+    def __post_init__(self) -> None:
+        choices = {
+            "modality": MODALITIES,
+            "noise_model": NOISE_MODELS,
+            "epsilon_placement": EPSILON_PLACEMENTS,
+            "temporal_update": TEMPORAL_UPDATES,
+            "padding": PADDINGS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}")
+        if not self.nu > 0 or not self.epsilon >= 0 or self.num_refinement_steps < 0:
+            raise ValueError(
+                f"nu must be positive, epsilon and num_refinement_steps not negative; "
+                f"got {self.nu}, {self.epsilon}, {self.num_refinement_steps}"
+            )
+
+
+@dataclass(frozen=True)
+class IEFVADOutput:
+    """What the network knows about a batch of windows; mean and log-variance of a stream it lacks are None."""
+
+    logits: Tensor  # (B, T, 1) before the sigmoid
+    fused: Tensor  # (B, T, D) state after refinement
+    image_mu: Tensor | None  # (B, T, D)
+    event_mu: Tensor | None  # (B, T, D)
+    image_logvar: Tensor | None  # (B, T, D) raw log σ², not the effective one
+    event_logvar: Tensor | None  # (B, T, D)
+    weight_image: Tensor  # (B, T, D) ŵ_i
+    weight_event: Tensor  # (B, T, D) ŵ_e
+    gain: Tensor  # (B, T, D) Kalman gain, 1 where the state is the observation
+    variance: Tensor  # (B, T, D) posterior variance of the state before refinement
+
+
+class IEFVAD(nn.Module):
+    """Uncertainty-weighted image-event fusion for video anomaly detection."""
+
+    def __init__(self, **config: object) -> None:
+        """Keyword arguments are the fields of `IEFVADConfig`."""
+        super().__init__()
+        self.config = c = IEFVADConfig(**config)
+        encoder = {
+            "embed_dim": c.embed_dim,
+            "num_layers": c.num_layers,
+            "num_heads": c.num_heads,
+            "dropout": c.dropout,
+        }
+        if c.modality != "event":
+            self.image_encoder = TemporalEncoder(**encoder)
+            self.image_head = GaussianHead(embed_dim=c.embed_dim)
+        if c.modality != "image":
+            self.event_encoder = TemporalEncoder(**encoder)
+            self.event_head = GaussianHead(embed_dim=c.embed_dim)
+        self.temporal_update = TemporalUpdate(
+            embed_dim=c.embed_dim, temporal_update=c.temporal_update, epsilon=c.epsilon
+        )
+        self.refinement = Refinement(
+            embed_dim=c.embed_dim, num_steps=c.num_refinement_steps, lambda_ref=c.lambda_ref
+        )
+        self.classifier = nn.Linear(c.embed_dim, 1)
+
+    def forward(self, image: Tensor | None, event: Tensor | None, lengths: Tensor | None = None) -> IEFVADOutput:
+        """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each window, None where all T are.
+
+        The stream a single-modality network does not have may be None. Raises ValueError for shapes that do not fit.
+        """
+        padding = self._padding(image if image is not None else event, lengths)
+        image_mu = image_logvar = event_mu = event_logvar = None
+        if self.config.modality != "event":
+            self._check("image", image)
+            image_mu, image_logvar = self.image_head(self.image_encoder(image, padding))  # (B, T, D) each
+        if self.config.modality != "image":
+            self._check("event", event)
+            event_mu, event_logvar = self.event_head(self.event_encoder(event, padding))  # (B, T, D) each
+        z = self._fuse(image_mu, event_mu, image_logvar, event_logvar)  # (B, T, D) mean, variance, weights
+        filtered = self.temporal_update(z.mean, z.variance)  # (B, T, D) state, variance, gain
+        state = self.refinement(filtered.state)  # (B, T, D)
+        return IEFVADOutput(
+            logits=self.classifier(state),  # (B, T, 1)
+            fused=state,
+            image_mu=image_mu,
+            event_mu=event_mu,
+            image_logvar=image_logvar,
+            event_logvar=event_logvar,
+            weight_image=z.weight_image,
+            weight_event=z.weight_event,
+            gain=filtered.gain,
+            variance=filtered.variance,
+        )
+
+    def _fuse(
+        self,
+        image_mu: Tensor | None,
+        event_mu: Tensor | None,
+        image_logvar: Tensor | None,
+        event_logvar: Tensor | None,
+    ) -> Fused:
+        """Fused observation (Section 3.3), or the one stream there is with weight 1."""
+        c = self.config
+        if c.modality == "fusion":
+            return fuse(
+                image_mu,
+                event_mu,
+                effective_logvar(image_logvar, c.noise_model, c.nu),
+                effective_logvar(event_logvar, c.noise_model, c.nu),
+                epsilon=c.epsilon,
+                epsilon_placement=c.epsilon_placement,
+            )
+        mu, logvar = (image_mu, image_logvar) if c.modality == "image" else (event_mu, event_logvar)
+        variance = 1 / precision(effective_logvar(logvar, c.noise_model, c.nu), c.epsilon)
+        one, zero = torch.ones_like(variance), torch.zeros_like(variance)
+        weights = (one, zero) if c.modality == "image" else (zero, one)
+        return Fused(mu.to(variance), variance, *weights)
+
+    def _padding(self, x: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+        """(B, T) True at steps beyond each length; None where padding is attended to or there is none."""
+        if lengths is None or x is None or self.config.padding == "attended":
+            return None
+        steps = torch.arange(x.shape[1], device=x.device)
+        # a window without a single valid step would leave its attention nothing to attend to (NaN)
+        return steps >= lengths.to(x.device).clamp(min=1).unsqueeze(1)
+
+    def _check(self, name: str, x: Tensor | None) -> None:
+        if x is None or x.dim() != 3 or x.shape[-1] != self.config.embed_dim:
+            shape = None if x is None else tuple(x.shape)
+            raise ValueError(f"{name} embeddings must be (B, T, {self.config.embed_dim}); got {shape}")

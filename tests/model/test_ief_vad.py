@@ -1,0 +1,137 @@
+"""What must hold of the network whatever its weights: fusion facts, padding, single streams, input contracts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.fusion import fuse
+from model.ief_vad import IEFVAD, IEFVADConfig
+from model.uncertainty import effective_logvar
+
+
+def small_model(**config) -> IEFVAD:
+    torch.manual_seed(0)
+    return IEFVAD(**{"embed_dim": 32, "num_heads": 4, "num_refinement_steps": 2, **config}).eval()
+
+
+def batch(B: int = 3, T: int = 12, D: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(B, T, D, generator=generator), torch.randn(B, T, D, generator=generator)
+
+
+def test_student_t_and_gaussian_fuse_alike_as_epsilon_vanishes():
+    image_mu, event_mu = batch()
+    image_s, event_s = (2 * x for x in batch(D=32))
+    weights = {}
+    for noise_model in ("StudentT", "Gaussian"):
+        for epsilon in (0.0, 1.0):
+            fused = fuse(
+                image_mu,
+                event_mu,
+                effective_logvar(image_s, noise_model, nu=2),
+                effective_logvar(event_s, noise_model, nu=2),
+                epsilon=epsilon,
+            )
+            weights[noise_model, epsilon] = fused.weight_image
+    torch.testing.assert_close(weights["StudentT", 0.0], weights["Gaussian", 0.0], rtol=1e-6, atol=1e-7)
+    # and the factor does not cancel beside a large ε
+    assert (weights["StudentT", 1.0] - weights["Gaussian", 1.0]).abs().max() > 1e-2
+
+
+def test_effective_variance_is_the_smaller_one():
+    logvar = torch.tensor([-1.0, 0.0, 2.0])
+    ratio = (effective_logvar(logvar, "StudentT", nu=8.0) - logvar).exp()
+    torch.testing.assert_close(ratio, torch.full((3,), 8 / 9))
+
+
+def test_fusion_by_hand():
+    # variances 1 and 3: weights 3/4 and 1/4, fused mean 3/4·2 + 1/4·6 = 3, fused variance 3/4
+    one = torch.ones(1, 1, 1)
+    fused = fuse(2 * one, 6 * one, 0 * one, (3 * one).log(), epsilon=0.0)
+    assert [x.item() for x in fused] == pytest.approx([3.0, 0.75, 0.75, 0.25])
+
+
+@pytest.mark.parametrize("temporal_update", ["kalman", "paper", "none"])
+@pytest.mark.parametrize("modality", ["fusion", "image", "event"])
+def test_a_longer_pad_changes_no_valid_output(temporal_update, modality):
+    model = small_model(temporal_update=temporal_update, modality=modality)
+    image, event = batch()
+    lengths = torch.tensor([12, 1, 7])
+    garbage = 100 * torch.ones(3, 30, 32)  # whatever stands in the padding must not matter either
+    with torch.no_grad():
+        short = model(image, event, lengths)
+        long = model(torch.cat([image, garbage], 1), torch.cat([event, -garbage], 1), lengths)
+    for row, length in enumerate(lengths):
+        for name in ("logits", "fused", "weight_image", "weight_event", "gain", "variance"):
+            torch.testing.assert_close(
+                getattr(short, name)[row, :length], getattr(long, name)[row, :length], rtol=1e-5, atol=1e-5
+            )
+
+
+def test_padding_that_is_attended_to_does_change_outputs():
+    model = small_model(padding="attended")
+    image, event = batch()
+    lengths = torch.tensor([12, 12, 12])
+    zeros = torch.zeros(3, 30, 32)
+    with torch.no_grad():
+        short = model(image, event, lengths).logits
+        long = model(torch.cat([image, zeros], 1), torch.cat([event, zeros], 1), lengths).logits[:, :12]
+    assert (short - long).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("modality", ["image", "event"])
+def test_a_single_stream_ignores_the_other(modality):
+    model = small_model(modality=modality)
+    image, event = batch()
+    inputs = (image, None) if modality == "image" else (None, event)
+    with torch.no_grad():
+        output, alone = model(image, event), model(*inputs)
+    assert torch.equal(output.logits, alone.logits)
+    here, there = ("image", "event") if modality == "image" else ("event", "image")
+    assert getattr(output, f"weight_{here}").eq(1).all() and getattr(output, f"weight_{there}").eq(0).all()
+    assert getattr(output, f"{there}_mu") is None and getattr(output, f"{here}_mu").shape == (3, 12, 32)
+    assert not any(name.startswith(there) for name in model.state_dict())
+
+
+def test_an_empty_window_gives_finite_numbers():
+    model = small_model()
+    image, event = batch()
+    with torch.no_grad():
+        assert torch.isfinite(model(image, event, torch.tensor([12, 0, 3])).logits).all()
+
+
+def test_without_refinement_the_state_is_classified_as_it_is():
+    model = small_model(num_refinement_steps=0)
+    image, event = batch()
+    with torch.no_grad():
+        output = model(image, event)
+    torch.testing.assert_close(model.classifier(output.fused), output.logits)
+    assert not any(name.startswith("refinement") for name in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"noise_model": "Cauchy"}, "noise_model is 'Cauchy'; known are StudentT, Gaussian"),
+        ({"modality": "audio"}, "modality is 'audio'"),
+        ({"nu": 0}, "nu must be positive"),
+        ({"embed_dim": 30}, "30 cannot be divided among 4 attention heads"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(config, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        small_model(**config)
+
+
+def test_embeddings_of_another_width_are_refused():
+    image, event = batch()
+    with pytest.raises(ValueError, match=r"event embeddings must be \(B, T, 32\); got \(3, 12, 16\)"):
+        small_model()(image, event[..., :16])
+
+
+def test_the_defaults_are_the_papers():
+    config = IEFVADConfig()
+    assert (config.embed_dim, config.num_layers, config.num_heads) == (768, 2, 8)
+    assert (config.num_refinement_steps, config.lambda_ref, config.nu, config.epsilon) == (10, 0.5, 8.0, 1e-8)
+    assert config.noise_model == "StudentT"

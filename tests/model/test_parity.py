@@ -1,0 +1,124 @@
+"""The network with the released switches against the authors' released code: outputs, losses, gradient norms."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import RELEASED_SWITCHES, from_released_name, to_released_name
+from model.ief_vad import IEFVAD
+from model.losses import Objective
+
+SMALL = ("model_studentt_small", "model_gaussian_small", "model_xd_small")
+OUTPUTS = {"w_i": "weight_image", "w_e": "weight_event"}
+
+
+def rebuild_weights(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:
+    """Weights of a parity case from its seed, as tests/golden/README.md says."""
+    rng = np.random.RandomState(seed)
+    weights = {}
+    for name in sorted(shapes):
+        x = rng.standard_normal(shapes[name]).astype(np.float32)
+        if x.ndim == 1:
+            weights[name] = (1 + 0.1 * x if name.endswith("weight") else 0.1 * x).astype(np.float32)
+        else:
+            weights[name] = (x / np.float32(np.sqrt(x.shape[-1])) * 0.7).astype(np.float32)
+    return weights
+
+
+def rebuild_inputs(config: dict, embed_dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """image, event and lengths of a parity case from its seed."""
+    rng = np.random.RandomState(config["input_seed"])
+    B, T = config["batch"], config["length"]
+    image, event = (rng.standard_normal((B, T, embed_dim)).astype(np.float32) for _ in range(2))
+    lengths = rng.randint(1, T + 1, size=B)
+    lengths[0] = T
+    for row, length in enumerate(lengths):
+        image[row, length:] = event[row, length:] = 0
+    return image, event, lengths
+
+
+def run(case: np.lib.npyio.NpzFile, weights: dict[str, np.ndarray], image: np.ndarray, event: np.ndarray):
+    """Outputs, loss terms and gradient norms (released names) of our network on a parity case."""
+    config = json.loads(str(case["config"]))
+    model = IEFVAD(
+        embed_dim=config["embed_dim"],
+        num_layers=config["layers"],
+        num_heads=config["heads"],
+        dropout=0.0,
+        noise_model=config["noise_model"],
+        nu=config["nu"],
+        epsilon=config["epsilon"],
+        num_refinement_steps=config["refinement_steps"],
+        lambda_ref=config["lambda_ref"],
+        **RELEASED_SWITCHES,
+    )
+    model.load_state_dict({from_released_name(name): torch.from_numpy(x) for name, x in weights.items()})
+    lengths = torch.from_numpy(case["lengths"])
+    output = model(torch.from_numpy(image), torch.from_numpy(event), lengths)
+    objective = Objective(
+        config=model.config,
+        lambda_cos=1.0,
+        lambda_norm=1.0,
+        lambda_reg=config["loss_weight_reg"],
+        lambda_kl=config["loss_weight_kl"],
+        kl_noise_model="StudentT" if config["refinement_steps"] == 0 else "model",  # XD's KL is Student's t always
+    )
+    terms = objective(output, lengths, torch.from_numpy(case["anomalous"]))
+    terms.total.backward()
+    gradients = {to_released_name(name): p.grad.norm().item() for name, p in model.named_parameters()}
+    return output, terms, gradients
+
+
+def assert_losses_and_gradients(case: np.lib.npyio.NpzFile, terms, gradients: dict[str, float]) -> None:
+    for key in (k for k in case.files if k.startswith("loss/")):
+        value = getattr(terms, key.removeprefix("loss/")).item()
+        assert value == pytest.approx(float(case[key]), abs=1e-5), key
+    expected = {k.removeprefix("gradnorm/"): float(case[k]) for k in case.files if k.startswith("gradnorm/")}
+    assert gradients.keys() == expected.keys()
+    for name, value in expected.items():
+        assert gradients[name] == pytest.approx(value, rel=1e-4, abs=1e-9), name
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_cases_equal_the_released_code(golden, name):
+    case = golden(name)
+    weights = {k.removeprefix("weight/"): case[k] for k in case.files if k.startswith("weight/")}
+    output, terms, gradients = run(case, weights, case["image"], case["event"])
+    for key in (k for k in case.files if k.startswith("out/")):
+        field = key.removeprefix("out/")
+        value = getattr(output, OUTPUTS.get(field, field)).detach().numpy()
+        np.testing.assert_allclose(value, case[key], atol=1e-5, rtol=0, err_msg=key)
+    assert_losses_and_gradients(case, terms, gradients)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_recipe_of_weights_and_inputs_rebuilds_the_small_cases(golden, name):
+    case = golden(name)
+    config = json.loads(str(case["config"]))
+    stored = {k.removeprefix("weight/"): case[k] for k in case.files if k.startswith("weight/")}
+    rebuilt = rebuild_weights({k: list(v.shape) for k, v in stored.items()}, config["weight_seed"])
+    for key, value in stored.items():
+        np.testing.assert_array_equal(rebuilt[key], value, err_msg=key)
+    image, event, lengths = rebuild_inputs(config, config["embed_dim"])
+    np.testing.assert_array_equal(image, case["image"])
+    np.testing.assert_array_equal(event, case["event"])
+    np.testing.assert_array_equal(lengths, case["lengths"])
+
+
+def test_the_full_size_case_equals_the_released_code(golden, released_layout):
+    case = golden("model_studentt_full")
+    config = json.loads(str(case["config"]))
+    weights = rebuild_weights(released_layout, config["weight_seed"])
+    image, event, lengths = rebuild_inputs(config, config["embed_dim"])
+    np.testing.assert_array_equal(lengths, case["lengths"])
+    output, terms, gradients = run(case, weights, image, event)
+    np.testing.assert_allclose(output.logits.detach().numpy(), case["out/logits"], atol=1e-5, rtol=0)
+    for key in (k for k in case.files if k.startswith("outmean/")):
+        field = key.removeprefix("outmean/")
+        mean = getattr(output, OUTPUTS.get(field, field)).detach().double().mean(-1).numpy()
+        np.testing.assert_allclose(mean, case[key], atol=1e-5, rtol=0, err_msg=key)
+    assert_losses_and_gradients(case, terms, gradients)

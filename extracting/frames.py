@@ -10,11 +10,11 @@ from pathlib import Path
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import cv2
+import numpy as np
 
-from vad.catalog import SNIPPET_FRAMES  # noqa: E402
-from vad.errors import InputError  # noqa: E402
+from vad.catalog import SNIPPET_FRAMES
+from vad.errors import InputError
 
 WIDTH, HEIGHT = 340, 256
 BLOCK_SNIPPETS = 32  # the release reads 512 frames at a time
@@ -26,7 +26,7 @@ class VideoError(InputError):
 
 
 def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    """Frames (height, width, 3) BGR uint8 until the decoder gives no more; each is valid until the next is asked for."""
+    """Frames (height, width, 3) BGR uint8 until the decoder gives no more; each is valid until the next is read."""
     frame = None
     while True:
         # the decoder writes into the array of the frame before: one allocation a video

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,8 @@ class Dataset:
 
     def key(self, video: str) -> str:
         """What two spellings of one video's name have in common (`Abuse028`, `Abuse028_x264`): join by it."""
-        return video.removesuffix(self.name_suffix)
+        # NFC: some file systems hand accented letters back in two pieces
+        return unicodedata.normalize("NFC", video).removesuffix(self.name_suffix)
 
     def is_anomalous(self, label: str) -> bool:
         """Whether a video-level label (checked by `class_names`) is anything but the normal one."""

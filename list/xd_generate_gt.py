@@ -1,0 +1,12 @@
+"""Door: gt.npy of XD-Violence; the same as generate_gt.py --dataset xd."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vad.errors import run_door
+from vad.list_doors import generate_gt
+
+if __name__ == "__main__":
+    run_door(lambda: generate_gt("xd"))

@@ -45,6 +45,7 @@ class Profile:
     test_crops: tuple[int, ...] = (5,)
     ano_auc: str = "abnormal"  # abnormal videos only; "released": every video not labelled exactly "Normal"
     mask_axis: str = "feature"  # probe: a share of the D dimensions set to 0; "time": of the T steps, × 0.01
+    nan: str = "refuse"  # an embedding with NaN ends the run; "zero": counts as 0, before anything is averaged
     # extraction (Appendix F.1)
     tail: str = "whole"  # every whole snippet; "released": a last block of 16 frames or fewer is lost
     event_threshold: int = 10  # grey levels of 255 (the release's UCF script says 25, its embeddings were made with 10)
@@ -85,6 +86,7 @@ RELEASED = replace(
     event_clamp=16,
     event_scaling="block",
     mask_axis="time",
+    nan="zero",  # a block of the released extraction without a single event is 0/0
 )
 
 PROFILES: Mapping[str, Profile] = MappingProxyType({p.name: p for p in (DEFAULT, PAPER, RELEASED)})

@@ -1,0 +1,150 @@
+"""One video → embeddings: snippets, crops and encoder put together, in batches that may span videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extracting.crops import ALL_CROPS, CROP_SIZE, crop_views
+from extracting.encoder import Encoder
+from extracting.events import check_event_settings, event_maps
+from extracting.frames import TAILS, Video
+from vad.catalog import SNIPPET_FRAMES
+from vad.errors import InputError
+from vad.profile import DEFAULT
+
+Sink = Callable[[int, np.ndarray], None]  # takes a crop number and the embedding (D,) of its next snippet
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the numbers, beside the video and the weights. Defaults are the profile `default`'s."""
+
+    tail: str = DEFAULT.tail
+    event_threshold: int = DEFAULT.event_threshold
+    event_clamp: int = DEFAULT.event_clamp
+    event_scaling: str = DEFAULT.event_scaling
+
+    def __post_init__(self) -> None:
+        if self.tail not in TAILS:
+            raise InputError(f"unknown tail rule {self.tail!r}; known are {', '.join(TAILS)}")
+        check_event_settings(self.event_threshold, self.event_clamp, self.event_scaling)
+
+    def recorded(self, modality: str, precision: str) -> dict[str, Any]:
+        """The settings that bear on one modality, as the manifest keeps them."""
+        kept = asdict(self) if modality == "event" else {"tail": self.tail}
+        return {"modality": modality, **kept, "precision": precision}
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """What the encoder needs of one snippet, still uncropped."""
+
+    pixels: np.ndarray  # image: frames (16, 256, 340, 3) BGR uint8; event: counts (1, 256, 340) uint8
+    divisors: np.ndarray | None  # event: (number of crops,) float32
+
+
+def snippets_of(video: Video, modality: str, settings: Settings, crops: Sequence[int]) -> Iterator[Snippet]:
+    """Encoder inputs of a video, snippet by snippet. Raises VideoError as `Video.snippets` does."""
+    if modality == "image":
+        for frames in video.snippets():
+            yield Snippet(frames, None)
+        return
+    switches = (settings.event_threshold, settings.event_clamp, settings.event_scaling)
+    for counts, divisors in event_maps(video.snippets(), crops, *switches):
+        yield Snippet(counts[None], divisors)
+
+
+class Batches:
+    """Collects crops of snippets, of whatever video, into full batches and hands each embedding to its owner.
+
+    A batch's results are fetched after the next batch has been started: on a GPU the host fills one buffer while
+    the device works on the other.
+    """
+
+    def __init__(self, encoder: Encoder, modality: str, crops: Sequence[int], batch_size: int) -> None:
+        """batch_size: forward passes at once; an image snippet takes 16, so the least is 16 there."""
+        self._encoder, self._modality, self._crops = encoder, modality, crops
+        per_item = SNIPPET_FRAMES if modality == "image" else 1
+        shape = (per_item, CROP_SIZE, CROP_SIZE, 3) if modality == "image" else (1, CROP_SIZE, CROP_SIZE)
+        self._items = max(1, batch_size // per_item)
+        on_gpu = encoder.device.type == "cuda"
+        self._buffers = [
+            (
+                torch.empty((self._items, *shape), dtype=torch.uint8, pin_memory=on_gpu),
+                torch.ones(self._items, pin_memory=on_gpu),
+            )
+            for _ in range(2)
+        ]
+        self._owners: list[tuple[Sink, int]] = []
+        self._running: tuple[list[tuple[Sink, int]], Tensor] | None = None
+
+    def add(self, snippet: Snippet, sink: Sink) -> None:
+        """Queue all crops of a snippet; `sink` gets their embeddings, in this order, some time later."""
+        for number, (crop, view) in enumerate(zip(self._crops, crop_views(snippet.pixels, self._crops), strict=True)):
+            pixels, divisors = self._buffers[0]
+            place = len(self._owners)
+            pixels.numpy()[place] = view
+            if snippet.divisors is not None:
+                divisors.numpy()[place] = snippet.divisors[number]
+            self._owners.append((sink, crop))
+            if len(self._owners) == self._items:
+                self._launch()
+
+    def flush(self) -> None:
+        """Encode and hand over everything that was added."""
+        self._launch()
+        self._deliver()
+
+    def _launch(self) -> None:
+        if not self._owners:
+            return
+        pixels, divisors = (buffer[: len(self._owners)] for buffer in self._buffers[0])
+        if self._modality == "image":
+            rows = self._encoder.images(pixels)
+        else:
+            rows = self._encoder.events(pixels[:, 0], divisors)
+        started = (self._owners, rows)
+        self._deliver()
+        self._running, self._owners = started, []
+        self._buffers.reverse()
+
+    def _deliver(self) -> None:
+        if self._running is None:
+            return
+        owners, rows = self._running
+        self._running = None
+        values = rows.cpu().numpy()
+        if not np.isfinite(values).all():
+            raise InputError(f"the encoder ({self._encoder.note}) gives NaN or infinite embeddings; its weights are bad")
+        for (sink, crop), row in zip(owners, values, strict=True):
+            sink(crop, row)
+
+
+def default_batch_size(encoder: Encoder) -> int:
+    """Forward passes at once: enough to fill a GPU; on a CPU one snippet's frames, more is not faster there."""
+    return 256 if encoder.device.type == "cuda" else SNIPPET_FRAMES
+
+
+def embed_video(
+    path: str | Path,
+    modality: str,
+    encoder: Encoder,
+    settings: Settings | None = None,
+    crops: Sequence[int] = ALL_CROPS,
+    batch_size: int | None = None,
+) -> dict[int, np.ndarray]:
+    """Embeddings of one video: crop number → (S, D) float32. Raises VideoError if it gives none."""
+    rows: dict[int, list[np.ndarray]] = {crop: [] for crop in crops}
+    batches = Batches(encoder, modality, crops, batch_size or default_batch_size(encoder))
+    video = Video(path, (settings or Settings()).tail)
+    for snippet in snippets_of(video, modality, settings or Settings(), crops):
+        batches.add(snippet, lambda crop, row: rows[crop].append(row.copy()))
+    batches.flush()
+    return {crop: np.stack(found) for crop, found in rows.items()}

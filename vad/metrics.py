@@ -19,6 +19,7 @@ from vad.catalog import SNIPPET_FRAMES, Dataset
 from vad.errors import InputError
 from vad.scoring import ScoredVideo
 
+PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5")  # printed in percent, the others as fractions
 # why a number is NaN: said below the table that shows it
 UNDEFINED: Mapping[str, str] = MappingProxyType({
     "AUC": "AUC needs normal and anomalous frames; these videos hold one kind only",

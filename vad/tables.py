@@ -18,11 +18,10 @@ import pandas as pd
 from vad.catalog import Dataset
 from vad.errors import InputError
 from vad.files import write_whole
-from vad.metrics import UNDEFINED
+from vad.metrics import PERCENT, UNDEFINED
 
 PAPER = json.loads((Path(__file__).parent / "paper_tables.json").read_text(encoding="utf-8"))
 MODALITIES = ("image", "event", "fusion")
-PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5")  # the others are printed as fractions
 SEPARATOR = " · "
 NONE, NAN = "-", "n/a"  # no such number in the paper; not defined on these videos
 WEIGHTS = {
@@ -31,7 +30,12 @@ WEIGHTS = {
     "released": "released checkpoint, selected on the test set by its authors",
     "given": "weights as found in the file, which does not say how they were selected",
 }
-TAILS = {"whole": "every whole snippet", "released": "a last block of 16 frames or fewer dropped"}
+TAILS = {
+    "whole": "every whole snippet",
+    "released": "a last block of 16 frames or fewer dropped",
+    "mixed": "not the same for all videos",
+    "unknown": "not recorded",
+}
 ANO_AUC = {"abnormal": "abnormal videos only", "released": 'every video not labelled exactly "Normal"'}
 AXES = {"feature": "a share of the feature dimensions set to 0", "time": "a share of the time steps × 0.01"}
 

@@ -115,7 +115,11 @@ def test_class_table() -> None:
 
 def frame() -> pd.DataFrame:
     columns = tables.PAPER["table6"]["columns"]
-    rows = [["CLEAN", 0.0, 0.9, 0.1, *[0.5] * 7], ["IMG_NOISE", 0.3, 0.8, 0.2, *[0.25] * 7], ["IMG_NOISE", 0.4, *[0.5] * 9]]
+    rows = [
+        ["CLEAN", 0.0, 0.9, 0.1, *[0.5] * 7],
+        ["IMG_NOISE", 0.3, 0.8, 0.2, *[0.25] * 7],
+        ["IMG_NOISE", 0.4, *[0.5] * 9],
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 

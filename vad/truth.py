@@ -119,7 +119,10 @@ def label_videos(
     missing otherwise, and where a normal one has anomalous frames.
     """
     marks = annotation.of(dataset)
-    return [_label(annotation, dataset, marks.get(dataset.key(name)), *video) for video in videos for name in video[:1]]
+    return [
+        _label(annotation, dataset, marks.get(dataset.key(name)), name, label, snippets)
+        for name, label, snippets in videos
+    ]
 
 
 def _label(

@@ -13,12 +13,13 @@
 """
 
 from model.checkpoint import CheckpointError, build_model, load_checkpoint, read_checkpoint, save_checkpoint
-from model.ief_vad import IEFVAD, IEFVADConfig, IEFVADOutput
+from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig, IEFVADOutput
 from model.losses import LossTerms, Objective
 
 __all__ = [
     "IEFVAD",
     "CheckpointError",
+    "ConfigError",
     "IEFVADConfig",
     "IEFVADOutput",
     "LossTerms",

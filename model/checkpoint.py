@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.ief_vad import IEFVAD, IEFVADConfig
+from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig
 
 FORMAT = "ief-vad 1"
 PROCESS_NOISE = "temporal_update.raw_process_noise"  # the one tensor released files do not have
@@ -94,7 +94,7 @@ def build_model(content: Mapping[str, object], path: str | Path, **overrides: ob
     config = {**content["config"], **overrides}
     try:
         model = IEFVAD(**config)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     state = dict(content["model"])
     if content["config"].get("modality", "fusion") == "fusion" and model.config.modality != "fusion":

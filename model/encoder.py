@@ -13,8 +13,6 @@ class TemporalEncoder(nn.Module):
 
     def __init__(self, *, embed_dim: int, num_layers: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} cannot be divided among {num_heads} attention heads")
         self.attentions = nn.ModuleList(
             nn.MultiheadAttention(embed_dim, num_heads, dropout=dropout, batch_first=True) for _ in range(num_layers)
         )

@@ -17,6 +17,10 @@ MODALITIES = ("image", "event", "fusion")
 PADDINGS = ("masked", "attended")
 
 
+class ConfigError(ValueError):
+    """A setting of the network that makes no sense; the message names it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class IEFVADConfig:
     """Everything the network's arithmetic depends on; the paper's values are the defaults."""
@@ -45,11 +49,17 @@ class IEFVADConfig:
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}")
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}")
         if not self.nu > 0 or not self.epsilon >= 0 or self.num_refinement_steps < 0:
-            raise ValueError(
+            raise ConfigError(
                 f"nu must be positive, epsilon and num_refinement_steps not negative; "
                 f"got {self.nu}, {self.epsilon}, {self.num_refinement_steps}"
+            )
+        if self.num_heads < 1 or self.embed_dim % self.num_heads:
+            raise ConfigError(f"width {self.embed_dim} cannot be divided among {self.num_heads} attention heads")
+        if self.num_layers < 1 or not 0 <= self.dropout < 1:
+            raise ConfigError(
+                f"num_layers must be 1 or more, dropout from 0 to below 1; got {self.num_layers}, {self.dropout}"
             )
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vad.data import Batch, Sample, TrainingBatches
 from vad.errors import InputError
+from vad.files import write_whole
 from vad.settings import Settings
 
 Objective = Callable[[object, Tensor, Tensor], object]  # output, lengths, anomalous → terms with .total and ._asdict()
@@ -92,6 +93,10 @@ class Run:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=recipe.lr)
         self.scheduler = MultiStepLR(self.optimizer, list(recipe.scheduler_milestones), recipe.scheduler_rate)
 
+    def log(self) -> pd.DataFrame:
+        """A row per evaluation: step, epoch, learning rate, mean loss and its terms since the epoch began, metrics."""
+        return pd.DataFrame([{name: value for name, value in row.items() if name != "metrics"} for row in self.rows])
+
     @property
     def metric(self) -> str:
         """The metric that "best" means here."""
@@ -161,13 +166,13 @@ def _step(run: Run, batch: Batch) -> dict[str, float]:
 
 def _evaluate(run: Run, losses: Mapping[str, float]) -> None:
     """Judge the model on the test set, log it, and keep it if it is the best so far."""
-    metrics = run.evaluate()
+    metrics = {name: float(value) for name, value in run.evaluate().items()}
     row = {
         "step": run.step,
         "epoch": run.epoch,
         "lr": run.optimizer.param_groups[0]["lr"],
         "loss": losses["total"],
-        **{name: value for name, value in losses.items() if name != "total"},
+        **{f"loss_{name}": value for name, value in losses.items() if name != "total"},
         **metrics,
         "metrics": tuple(metrics),
     }
@@ -237,11 +242,7 @@ def _difference(name: str, there: object, here: object) -> str:
 
 
 def _write_log(run: Run) -> None:
-    columns = [{name: value for name, value in row.items() if name != "metrics"} for row in run.rows]
-    part = run.files.log.with_suffix(".csv.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(columns).to_csv(part, index=False, float_format="%.6g")
-    part.replace(run.files.log)
+    write_whole(run.files.log, run.log().to_csv(index=False, float_format="%.6g").encode())
 
 
 def _best_row(run: Run) -> dict[str, object]:

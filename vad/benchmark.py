@@ -1,0 +1,193 @@
+"""What the doors share: where a data set's lists and embeddings are, its test set, and the protocol of a number."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vad.data import Sample, TestVideo, find_test_videos
+from vad.errors import InputError
+from vad.files import read_json
+from vad.lists import feature_root_of, lists_sidecar, read_csv
+from vad.scoring import ScoredVideo, Transform, score_videos
+from vad.settings import Settings, feature_root, model_fields, resolve
+from vad.tables import Protocol
+
+Read = Callable[[str], dict[str, Any]]
+Build = Callable[..., torch.nn.Module]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Where lists, ground truth and embeddings of one data set are, and what was noted when they were made."""
+
+    train: Path
+    test: Path
+    gt: Path
+    feature_root: Path | None
+    split: str
+    tail: str  # "whole", "released", "mixed", or "unknown" where nothing is recorded
+
+
+def add_list_flags(parser: argparse.ArgumentParser) -> None:
+    """--feature_root, --list_root, --train_list, --test_list, --gt_path."""
+    group = parser.add_argument_group("files", "by default what list/…_generate_file.py and …_generate_gt.py wrote")
+    group.add_argument("--feature_root", help="folder that holds rgb/ and the event embeddings; for released lists")
+    group.add_argument("--list_root", help="folder of train.csv, test.csv and gt.npy (list/<data set>/rgb/vitl)")
+    group.add_argument("--train_list", help="train.csv, where it is not in --list_root")
+    group.add_argument("--test_list", help="test.csv, where it is not in --list_root")
+    group.add_argument("--gt_path", help="gt.npy, where it is not in --list_root")
+
+
+def find_lists(args: argparse.Namespace, settings: Settings) -> Lists:
+    """Paths from flags, else from the catalogue. Raises InputError where --split contradicts the lists' own note."""
+    root = Path(args.list_root) if args.list_root else settings.dataset.list_root
+    test = Path(args.test_list) if args.test_list else root / "test.csv"
+    gt = Path(args.gt_path) if args.gt_path else root / "gt.npy"
+    split = str(lists_sidecar(test).get("split", settings.profile.split))
+    if split != settings.profile.split and "split" in settings.typed:
+        raise InputError(
+            f"{test} was made for the {split} split; make it again with list/generate_file.py --split "
+            f"{settings.profile.split}, or leave --split out"
+        )
+    note = gt.with_suffix(".json")
+    tail = read_json(note, "note beside the ground truth").get("tail") if note.is_file() else None
+    return Lists(
+        train=Path(args.train_list) if args.train_list else root / "train.csv",
+        test=test,
+        gt=gt,
+        feature_root=feature_root(args) or feature_root_of(test),
+        split=split,
+        tail=str(tail or "unknown"),
+    )
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The test videos of a data set with their truth, ready to be scored."""
+
+    videos: list[TestVideo]
+    width: int  # D of the embeddings
+    settings: Settings
+    lists: Lists
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Every crop of every video."""
+        return [sample for video in self.videos for sample in video.crops]
+
+    def score(
+        self,
+        model: torch.nn.Module,
+        device: torch.device,
+        transform: Transform | None = None,
+        progress: str | None = "scoring",
+    ) -> list[ScoredVideo]:
+        """Run the inference loop with this data set's window and this run's switches."""
+        return score_videos(
+            model,
+            self.videos,
+            window=self.settings.dataset.window,
+            nan=self.settings.profile.nan,
+            trim=trims(self.settings),
+            device=device,
+            transform=transform,
+            progress=progress,
+        )
+
+    def protocol(self, weights: str) -> Protocol:
+        """Under what conditions numbers of this test set are made; weights: a key of `vad.tables.WEIGHTS`."""
+        switches = self.settings.profile
+        return Protocol(
+            dataset=self.settings.dataset,
+            profile=switches.name,
+            split=self.lists.split,
+            test_crops=switches.test_crops,
+            weights=weights,
+            tail=self.lists.tail,
+            ano_auc=switches.ano_auc,
+            noise_model=switches.noise_model,
+            videos=len(self.videos),
+        )
+
+
+def open_test_set(lists: Lists, settings: Settings, modality: str) -> TestSet:
+    """Check the test list, its embeddings and its ground truth against each other; InputError as those say."""
+    items = read_csv(lists.test, settings.dataset)
+    videos, width = find_test_videos(
+        items, lists.gt, settings.dataset, lists.feature_root, settings.profile.test_crops, modality
+    )
+    return TestSet(videos, width, settings, lists)
+
+
+def trims(settings: Settings) -> bool:
+    """Whether a batch may be cut to its longest window without changing a number: where padding is masked."""
+    return settings.profile.padding == "masked"
+
+
+def check_width(path: Path | str, model_width: int, test: TestSet) -> None:
+    """InputError where a checkpoint's width is not the embeddings'."""
+    if model_width != test.width:
+        raise InputError(
+            f"{path} is a model for embeddings {model_width} wide, but those of {test.lists.test} are {test.width} "
+            f"wide; use the encoder it was trained with, or another checkpoint"
+        )
+
+
+def describe(settings: Mapping[str, object]) -> str:
+    """Settings in one paragraph for the terminal: what was used, what the user typed marked by an asterisk."""
+    typed = set(settings["typed"])
+    flat = {**settings["switches"], **settings["recipe"]}
+    parts = [f"{name}{'*' if name in typed else ''} {_plain(value)}" for name, value in flat.items()]
+    return f"data set {settings['dataset']} · profile {settings['profile']} · " + " · ".join(parts)
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint opened for evaluation: the model, the settings that hold, and what is to be said about them."""
+
+    path: Path
+    model: torch.nn.Module
+    settings: Settings
+    modality: str
+    seed: int | None  # None where the file does not say
+    weights: str  # a key of `vad.tables.WEIGHTS`
+    notes: tuple[str, ...]
+
+
+def open_checkpoint(path: str, args: argparse.Namespace, read: Read, build: Build) -> Checkpoint:
+    """Open a checkpoint with its own settings, the flags the user typed beating them.
+
+    read, build: the model's own `read_checkpoint` and `build_model`. A released file, which holds weights alone, is
+    taken with the profile `released`. --profile replaces all switches but those that the weights' shapes fix.
+    """
+    content = read(path)
+    released = content["form"] == "released"
+    saved = {"profile": "released"} if released else content.get("settings", {})
+    settings = resolve(args, saved)
+    overrides = model_fields(settings, settings.typed)
+    if args.profile:
+        shaped = {"num_layers", "num_refinement_steps"}
+        overrides |= {k: v for k, v in model_fields(settings).items() if k not in shaped}
+    if args.modality:
+        overrides["modality"] = args.modality
+    model = build(content, path, **overrides)
+    there, here = saved.get("profile", "default"), settings.profile.name
+    notes = [f"{path} was trained with profile {there} and is evaluated with profile {here}"] if there != here else []
+    if not released and saved.get("dataset") != settings.dataset.name:
+        notes.append(f"{path} was trained on {saved.get('dataset')} and is evaluated on {settings.dataset.name}")
+    weights = "released" if released else str(content.get("weights", "given"))
+    return Checkpoint(
+        Path(path), model, settings, model.config.modality, content.get("seed"), weights, tuple(notes)
+    )

@@ -1,0 +1,189 @@
+"""Results of evaluations as tables, pictures and files in figure/<exp_name>/."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from vad import figures
+from vad.benchmark import Checkpoint, TestSet
+from vad.catalog import SNIPPET_FRAMES
+from vad.files import write_json, write_whole
+from vad.metrics import evaluate, per_class
+from vad.probes import Probes
+from vad.scoring import ScoredVideo
+from vad.tables import Table, class_table, compare_runs, probe_table, results_table
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+THUMBNAILS = 8
+
+
+@dataclass(frozen=True)
+class Result:
+    """One checkpoint, its test set, and what it said about every video."""
+
+    checkpoint: Checkpoint
+    test: TestSet
+    videos: list[ScoredVideo]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every number of the evaluation, as fractions."""
+        return evaluate(self.videos, self.test.settings.dataset, ano_auc=self.test.settings.profile.ano_auc)
+
+    @property
+    def classes(self) -> dict[str, float]:
+        """The number of each class."""
+        return per_class(self.videos, self.test.settings.dataset)
+
+
+def report_results(
+    results: Sequence[Result], folder: Path, *, timelines: int, video_dir: Path | None
+) -> tuple[list[Table], list[Path]]:
+    """Tables to print and pictures drawn for one checkpoint, or for several compared.
+
+    Every table is also saved as text, Markdown and CSV; snippet scores, metrics and settings as CSV and JSON.
+    """
+    first = next((r for r in results if r.checkpoint.modality == "fusion"), results[0])
+    dataset, protocol = first.test.settings.dataset, first.test.protocol(first.checkpoint.weights)
+    by_modality = _by_modality(results)
+    classes = {modality: _mean([r.classes for r in group]) for modality, group in by_modality.items()}
+    overall = {modality: _mean([r.metrics for r in group]) for modality, group in by_modality.items()}
+    if len(results) == 1:
+        tables = [results_table(first.metrics, protocol, modality=first.checkpoint.modality)]
+    else:
+        tables = [compare_runs([(_varying(r), r.metrics) for r in results], protocol)]
+    tables.append(class_table(classes, protocol, overall))
+    pictures = []
+    title = f"{dataset.title}, {len(first.videos)} test videos"
+    if len(results) > 1:
+        shown = {m: {k: [r.metrics[m] for r in g] for k, g in by_modality.items()} for m in ("AUC", "Ano-AUC", "AP")}
+        pictures += figures.draw_modalities(shown, folder / "modalities", title=title)
+    if len(next(iter(classes.values()))) >= 3:
+        pictures += figures.draw_radar(classes, folder / "classes", metric=dataset.metric, title=title)
+    one_each = {modality: group[0].videos for modality, group in by_modality.items()}
+    pictures += figures.draw_curves(one_each, folder / "curves", title=title)
+    pictures += _draw_timelines(first, folder, timelines, video_dir)
+    for name, table in zip(("results", "classes"), tables, strict=True):
+        table.save(folder / name)
+    _save_numbers(results, folder)
+    return tables, pictures
+
+
+def report_probes(probes: Probes, checkpoint: Checkpoint, test: TestSet, folder: Path, *, seed: int) -> tuple:
+    """The table of the masking probes (Tables 6–9) and its pictures (Figure 3 among them)."""
+    dataset, axis = test.settings.dataset, test.settings.profile.mask_axis
+    table = probe_table(probes.table, test.protocol(checkpoint.weights), axis=axis, seed=seed)
+    what = {"feature": "feature dimensions", "time": "time steps"}[axis]
+    title = f"{dataset.title}: a share of the {what} masked"
+    pictures = [
+        *figures.draw_probe_curves(probes.table, folder / "probes", metric=dataset.metric, title=title),
+        *figures.draw_weight_change(probes.weight_change, folder / "weight_change", title=title),
+    ]
+    table.save(folder / "probes")
+    note = {"checkpoint": _about(checkpoint), "mask_seed": seed, "rows": probes.table.to_dict("records")}
+    write_json(folder / "probes.json", note)
+    return table, pictures
+
+
+def _by_modality(results: Sequence[Result]) -> dict[str, list[Result]]:
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.checkpoint.modality, []).append(result)
+    return groups
+
+
+def _varying(result: Result) -> dict[str, object]:
+    """What tells runs apart: modality, seed, weights, profile and every switch and training value."""
+    settings = result.checkpoint.settings.as_dict()
+    return {
+        "modality": result.checkpoint.modality,
+        **({} if result.checkpoint.seed is None else {"seed": result.checkpoint.seed}),
+        "weights": result.checkpoint.weights,
+        "profile": settings["profile"],
+        **settings["switches"],
+        **settings["recipe"],
+    }
+
+
+def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _draw_timelines(result: Result, folder: Path, count: int, video_dir: Path | None) -> list[Path]:
+    """The anomalous videos with most anomalous frames, one of each label before a second of any."""
+    anomalous = [v for v in result.videos if v.frame_labels.any()]
+    anomalous.sort(key=lambda v: -int(v.frame_labels.sum()))
+    turn = {v.name: sum(w.label == v.label for w in anomalous[:k]) for k, v in enumerate(anomalous)}
+    chosen = sorted(anomalous, key=lambda v: turn[v.name])[:count]
+    pictures = []
+    for video in tqdm(chosen, desc="timelines", unit="video", leave=False):
+        thumbnails, fps = _thumbnails(_find_video(video.name, video_dir), len(video.frame_labels))
+        path = folder / f"timeline_{video.name.replace('/', '_')}"
+        pictures += figures.draw_timeline(video, path, fps=fps, thumbnails=thumbnails)
+    return pictures
+
+
+def _find_video(name: str, video_dir: Path | None) -> Path | None:
+    if video_dir is None:
+        return None
+    return next((p for suffix in VIDEO_SUFFIXES for p in sorted(video_dir.rglob(f"*{suffix}")) if p.stem == name), None)
+
+
+def _thumbnails(path: Path | None, frames: int) -> tuple[list[np.ndarray] | None, float | None]:
+    """RGB frames from the middle of equal stretches of a video, and its frames a second; None without the video."""
+    capture = cv2.VideoCapture(str(path)) if path else None
+    if capture is None or not capture.isOpened():
+        return None, None
+    wanted = {int((k + 0.5) * frames / THUMBNAILS) for k in range(THUMBNAILS)}
+    found = []
+    for index in range(max(wanted) + 1):
+        if not capture.grab():
+            break
+        if index in wanted:
+            found.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return found if len(found) == len(wanted) else None, fps or None
+
+
+def _save_numbers(results: Sequence[Result], folder: Path) -> None:
+    """scores.csv: a row per checkpoint, video and snippet. results.json: metrics and settings of each checkpoint."""
+    rows = [
+        pd.DataFrame({
+            "checkpoint": result.checkpoint.path.stem,
+            "video": video.name,
+            "label": video.label,
+            "first_frame": SNIPPET_FRAMES * np.arange(len(video.scores)),
+            "score": video.scores,
+            "weight_image": video.weight_image,
+            "weight_event": video.weight_event,
+            "anomalous_frames": video.frame_labels.reshape(-1, SNIPPET_FRAMES).sum(1),
+        })
+        for result in results
+        for video in result.videos
+    ]
+    stream = io.StringIO()
+    pd.concat(rows).to_csv(stream, index=False, float_format="%.6g")
+    write_whole(folder / "scores.csv", stream.getvalue().encode())
+    runs = [{**_about(r.checkpoint), "metrics": r.metrics, "classes": r.classes} for r in results]
+    write_json(folder / "results.json", {"runs": runs})
+
+
+def _about(checkpoint: Checkpoint) -> dict[str, object]:
+    return {
+        "checkpoint": checkpoint.path.name,
+        "sha256": hashlib.sha256(checkpoint.path.read_bytes()).hexdigest(),
+        "modality": checkpoint.modality,
+        "seed": checkpoint.seed,
+        "weights": checkpoint.weights,
+        "settings": checkpoint.settings.as_dict(),
+    }

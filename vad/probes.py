@@ -13,14 +13,13 @@ from tqdm import tqdm
 from vad.catalog import Dataset
 from vad.errors import InputError
 from vad.metrics import binary_kl, evaluate
-from vad.scoring import ScoredVideo
+from vad.scoring import ScoredVideo, Transform
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5)  # shares of Tables 6–9
 AXES = ("feature", "time")
 MASKED = {"event": "EV_NOISE", "image": "IMG_NOISE"}  # the tables' names, in their order
 TIME_FACTOR = 0.01  # what a masked time step is multiplied by in the released probe
 
-Transform = Callable[[str, np.ndarray, str], np.ndarray]  # (modality, embedding (S, D), video name) → (S, D)
 Score = Callable[[Transform | None], Sequence[ScoredVideo]]
 
 

@@ -230,6 +230,8 @@ def probe_table(probes: pd.DataFrame, protocol: Protocol, *, axis: str, seed: in
     names = [reduce(lambda name, pair: name.replace(*pair), short.items(), _label(name)) for name in probes.columns]
     columns = (*names[:2], *(["from"] if paper else []), *names[2:])
     notes = ["EV_NOISE: event masked. IMG_NOISE: image masked. abn/norm: mean over abnormal / normal frames."]
+    if paper:
+        notes.append("The paper's own table has ŵ_i rise as the image is masked; its Section 4.2 says that it falls.")
     header = f"{protocol.line()} · {AXES[axis]} · mask seed {seed}"
     return Table(f"{title}, {protocol.dataset.title}: masking probes", header, columns, tuple(rows), tuple(notes))
 

@@ -139,6 +139,15 @@ def test_probe_table_has_the_papers_line_below_ours() -> None:
     drawn = tables.probe_table(frame(), protocol(DEMO), axis="time", seed=0)
     assert len(drawn.rows) == 3
     assert "from" not in drawn.columns
+    assert len(drawn.notes) == 1
+
+
+@pytest.mark.parametrize("number", [6, 7, 8, 9])
+def test_the_note_on_the_papers_probes_is_true(number: int) -> None:
+    """In each of Tables 6–9 ŵ_i with half the image masked is above the clean one."""
+    paper = tables.PAPER[f"table{number}"]
+    weight = {(row[0], row[1]): row[paper["columns"].index("w_image")] for row in paper["rows"]}
+    assert weight["IMG_NOISE", 0.5] > weight["CLEAN", 0.0]
 
 
 def runs(**extra: object) -> list[tuple[dict[str, object], dict[str, float]]]:

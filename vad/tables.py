@@ -301,7 +301,7 @@ def _paper_numbers(protocol: Protocol, modality: str) -> dict[str, dict[str, tup
     if modality == "fusion":
         title, rows = _paper_probes(protocol.dataset)
         names = ("AUC" if protocol.dataset.metric == "AUC" else "AP", "Brier", "kl", *PAPER["table6"]["columns"][5:])
-        found[title] = {k: (v, None) for k, v in zip(names, rows["CLEAN", 0.0], strict=True) if k != "kl"}
+        found[title] = {k: (v, None) for k, v in zip(names, rows["CLEAN", 0.0], strict=True)}
     return found
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,8 @@ def test_ano_auc_as_released_keeps_shanghaitech_normal_videos() -> None:
     ]
     assert metrics.evaluate(made, SHANG)["Ano-AUC"] == 1.0
     assert metrics.evaluate(made, SHANG, ano_auc="released")["Ano-AUC"] == pytest.approx(2 / 3)
+    named = [replace(made[0], label="Abuse"), replace(made[1], label="Normal")]
+    assert metrics.evaluate(named, UCFCRIME, ano_auc="released")["Ano-AUC"] == 1.0  # `Normal` is dropped there too
     with pytest.raises(InputError, match="Ano-AUC"):
         metrics.evaluate(made, SHANG, ano_auc="all")
 

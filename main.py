@@ -25,7 +25,7 @@ from vad.training import Files, Run, fingerprint, pick_device, resume, seed_ever
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_dataset_flags(parser)
-    parser.add_argument("--modality", choices=MODALITIES, default="fusion", help="fusion (default), or one stream alone")
+    parser.add_argument("--modality", choices=MODALITIES, default="fusion", help="fusion (default), or one stream")
     parser.add_argument("--exp_name", help="name of the results in checkpoints/ and figure/ (default: the data set's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -86,8 +86,9 @@ def main() -> None:
         print(f"{run.files.last}: " + ("trained already, reused" if finished else f"continued after epoch {run.epoch}"))
     elif args.resume:
         raise InputError(f"{run.files.last} is not there: nothing to resume; leave out --resume to start a run")
-    for weights, metrics in train(run).items():
-        print(f"\n{results_table(metrics, test.protocol(weights), modality=args.modality)}")
+    kept = train(run)
+    print(f"\n{results_table(kept.metrics, test.protocol(kept.weights), modality=args.modality)}")
+    print(f"best on the test set, and selected on it: {kept.best}")
     pictures = draw_training(run.log(), Path(args.figure_dir) / exp_name / "training", title=f"{exp_name}, training")
     print(f"\nweights: {run.files.last} and {run.files.best.name}\nlog: {run.files.log}\npicture: {pictures[0]}")
 

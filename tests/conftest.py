@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +28,54 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set IEFVAD_REALDATA)")
     return folder
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Embeddings, lists and ground truth of a made-up UCF-Crime, with the flags that find them."""
+
+    root: Path  # holds rgb/ and event_thr_10/
+    lists: Path  # holds train.csv, test.csv, gt.npy
+
+    @property
+    def flags(self) -> list[str]:
+        """For main.py, test.py and test2.py."""
+        return ["--dataset", "ucfcrime", "--feature_root", str(self.root), "--list_root", str(self.lists)]
+
+    def path(self, modality: str, video: str, label: str) -> Path:
+        """File of crop 5 of a video."""
+        return self.root / modality / label / f"{video}__5.npy"
+
+    @classmethod
+    def make(cls, folder: Path, width: int = 16) -> Tiny:
+        """Twelve training and eight test videos, half of them anomalous, 4 to 40 snippets long."""
+        made = cls(folder / "features", folder / "lists")
+        made.lists.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        rows, truth = {"train": [], "test": []}, []
+        for number in range(20):
+            label = ("Normal", "Arson", "Normal", "Fighting")[number % 4]
+            split = "train" if number < 12 else "test"
+            video, S = f"{label}{number:03d}_x264", int(rng.integers(4, 41))
+            snippets = np.zeros(S, np.uint8)
+            if label != "Normal":
+                snippets[S // 3 : S // 3 + max(2, S // 4)] = 1
+            for modality, signal in (("rgb", 0.3), ("event_thr_10", 3.0)):
+                x = rng.standard_normal((S, width)).astype(np.float32)
+                x[snippets == 1, :4] += signal
+                path = made.path(modality, video, label)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, x)
+            rows[split].append(f"rgb/{label}/{video}__5.npy,{label}")
+            if split == "test":
+                truth.append(np.repeat(snippets, 16))
+        for split, lines in rows.items():
+            (made.lists / f"{split}.csv").write_text("path,label\n" + "\n".join(lines) + "\n")
+        np.save(made.lists / "gt.npy", np.concatenate(truth))
+        return made
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    """A UCF-Crime of twenty videos, 16 wide, in which event embeddings tell the anomaly."""
+    return Tiny.make(tmp_path)

@@ -67,10 +67,12 @@ def report_results(
     if len(results) > 1:
         shown = {m: {k: [r.metrics[m] for r in g] for k, g in by_modality.items()} for m in ("AUC", "Ano-AUC", "AP")}
         pictures += figures.draw_modalities(shown, folder / "modalities", title=title)
-    if len(next(iter(classes.values()))) >= 3:
+    if any(classes.values()):
         pictures += figures.draw_radar(classes, folder / "classes", metric=dataset.metric, title=title)
     one_each = {modality: group[0].videos for modality, group in by_modality.items()}
-    pictures += figures.draw_curves(one_each, folder / "curves", title=title)
+    truth = np.concatenate([video.frame_labels for video in first.videos])
+    if truth.any() and not truth.all():  # otherwise there is no curve to draw, and the table says why
+        pictures += figures.draw_curves(one_each, folder / "curves", title=title)
     pictures += _draw_timelines(first, folder, timelines, video_dir)
     for name, table in zip(("results", "classes"), tables, strict=True):
         table.save(folder / name)

@@ -23,13 +23,13 @@ class Settings:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values only, for checkpoints and logs."""
-        switches = {k: v for k, v in asdict(self.profile).items() if k not in ("name", "recipe")}
+        names = [field.name for field in fields(Profile) if field.name not in ("name", "recipe")]
         return {
             "dataset": self.dataset.name,
             "profile": self.profile.name,
             "window": self.dataset.window,
             "typed": self.typed,
-            "switches": switches,
+            "switches": {name: getattr(self.profile, name) for name in names},
             "recipe": asdict(self.recipe),
         }
 

@@ -103,19 +103,29 @@ class Run:
         return self.settings.dataset.metric
 
 
-def train(run: Run) -> dict[str, dict[str, float]]:
-    """Run all epochs that are left; returns the metrics of the last and of the best weights, under these names.
+@dataclass(frozen=True)
+class Trained:
+    """How a run ended."""
+
+    weights: str  # which weights <exp_name>.pth holds: "last" or "best"
+    metrics: dict[str, float]  # of those weights
+    best: str  # the best evaluation of the run in words
+
+
+def train(run: Run) -> Trained:
+    """Run all epochs that are left.
 
     Every evaluation appends a row to the log; every epoch's end writes the checkpoint that `resume` reads.
     """
     epochs = run.settings.recipe.max_epoch
     total = (epochs - run.epoch) * len(run.batches)
-    with tqdm(total=total, desc=f"training, epoch {run.epoch + 1}/{epochs}", unit="step") as bar:
+    with tqdm(total=total, desc="training", unit="step", disable=not total) as bar:
         while run.epoch < epochs:
             bar.set_description(f"training, epoch {run.epoch + 1}/{epochs}")
             _epoch(run, bar)
-    best = _metrics(_best_row(run))
-    return {"best": best} if _kept(run) == "best" else {"last": _metrics(run.rows[-1]), "best": best}
+    best, kept = _best_row(run), _kept(run)
+    words = f"{run.metric} {100 * best[run.metric]:.2f} % after step {best['step']}, {run.files.best}"
+    return Trained(kept, _metrics(best if kept == "best" else run.rows[-1]), words)
 
 
 def _epoch(run: Run, bar: tqdm) -> None:
@@ -150,8 +160,11 @@ def _step(run: Run, batch: Batch) -> dict[str, float]:
         x if x is None else x[:, :steps].to(run.device, non_blocking=True) for x in (batch.image, batch.event)
     )
     lengths, anomalous = batch.lengths.to(run.device), batch.anomalous.to(run.device)
-    terms = run.objective(run.model(image, event, lengths), lengths, anomalous)
-    values = {name: value.item() for name, value in terms._asdict().items()}
+    output = run.model(image, event, lengths)
+    # cross-entropy refuses NaN with an error of its own, which would name neither step nor videos
+    finite = bool(output.logits.isfinite().all())
+    terms = run.objective(output, lengths, anomalous) if finite else None
+    values = {name: value.item() for name, value in terms._asdict().items()} if finite else {"total": math.nan}
     if not math.isfinite(values["total"]):
         raise InputError(
             f"the loss is {values['total']} at step {run.step + 1} (epoch {run.epoch + 1}; videos "
@@ -207,7 +220,7 @@ def _about(run: Run, metrics: Mapping[str, float]) -> dict[str, object]:
         "epoch": run.epoch,
         "step": run.step,
         "metrics": dict(metrics),
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "versions": {"torch": str(torch.__version__), "numpy": np.__version__},
     }
 
 

@@ -1,0 +1,225 @@
+"""The doors as a user meets them: what they print and write, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from model import IEFVAD, read_checkpoint
+from model.checkpoint import to_released_name
+from vad.errors import run_door
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ["--max_epoch", "2", "--batch_size", "4", "--num_refinement_steps", "1", "--lr", "0.003"]
+
+
+@pytest.fixture
+def door(capsys, monkeypatch):
+    """Runs a root door in this process; returns its exit code, what it printed, and what it said on stderr."""
+
+    def run(name: str, *flags: object) -> tuple[int, str, str]:
+        spec = importlib.util.spec_from_file_location(f"door_{name}", ROOT / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run_door(module.main, expected=(module.CheckpointError, module.ConfigError))
+        printed = capsys.readouterr()
+        return stopped.value.code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def trained(tiny, door, tmp_path):
+    """Flags that place results in tmp_path, and a checkpoint trained for two epochs."""
+    places = ["--figure_dir", tmp_path / "figure"]
+    code, out, err = door("main", *tiny.flags, *QUICK, "--checkpoint_dir", tmp_path / "ck", *places, "--exp_name", "a")
+    assert code == 0, err
+    return places, tmp_path / "ck" / "a.pth", out
+
+
+def test_training_prints_its_settings_and_leaves_weights_log_and_picture(trained, tmp_path):
+    _, checkpoint, out = trained
+    assert "data set ucfcrime · profile default" in out and "max_epoch* 2" in out  # typed flags carry an asterisk
+    assert "weights of the last epoch" in out and "best on the test set, and selected on it: AUC" in out
+    content = read_checkpoint(checkpoint)
+    assert content["epoch"] == 2 and content["settings"]["recipe"]["batch_size"] == 4 and content["seed"] == 0
+    assert len(pd.read_csv(checkpoint.with_suffix(".csv"))) == 2
+    assert (tmp_path / "figure" / "a" / "training.png").stat().st_size > 10_000
+
+
+def test_training_again_reuses_what_is_there_and_other_settings_do_not_overwrite_it(trained, tiny, door, tmp_path):
+    places, checkpoint, _ = trained
+    before = checkpoint.read_bytes()
+    flags = [*tiny.flags, *QUICK, "--checkpoint_dir", tmp_path / "ck", *places, "--exp_name", "a"]
+    code, out, _ = door("main", *flags)
+    assert code == 0 and "trained already, reused" in out and checkpoint.read_bytes() == before
+    code, _, err = door("main", *flags, "--nu", "3")
+    assert code == 2 and "was trained with nu 8.0, not 3.0" in err and checkpoint.read_bytes() == before
+    code, out, _ = door("main", *flags, "--nu", "3", "--overwrite")
+    assert code == 0 and read_checkpoint(checkpoint)["config"]["nu"] == 3
+    code, _, err = door("main", *[f if f != "a" else "b" for f in flags], "--resume")
+    assert code == 2 and "nothing to resume" in err
+
+
+def test_evaluation_repeats_the_number_of_training_and_saves_tables_scores_and_settings(trained, tiny, door, tmp_path):
+    places, checkpoint, _ = trained
+    code, out, err = door("test", *tiny.flags, "--ckpt_path", checkpoint, *places, "--exp_name", "e")
+    assert code == 0, err
+    folder = tmp_path / "figure" / "e"
+    result = json.loads((folder / "results.json").read_text())["runs"][0]
+    assert result["metrics"]["AUC"] == pytest.approx(read_checkpoint(checkpoint)["metrics"]["AUC"], abs=1e-6)
+    assert result["settings"]["profile"] == "default" and result["weights"] == "last"
+    assert f"{100 * result['metrics']['AUC']:.2f}" in out and "Table 2" in out
+    scores = pd.read_csv(folder / "scores.csv")
+    assert scores.score.between(0, 1).all() and scores.video.nunique() == 8
+    assert {"results.txt", "results.md", "results.csv", "curves.png", "curves.pdf"} <= {p.name for p in folder.iterdir()}
+    assert len(list(folder.glob("timeline_*.png"))) == 4  # the four anomalous ones
+
+
+def test_several_checkpoints_are_compared_by_modality_over_seeds(trained, tiny, door, tmp_path):
+    places, checkpoint, _ = trained
+    for name, flags in {"b": ["--seed", "1"], "i": ["--modality", "image"]}.items():
+        where = ["--checkpoint_dir", tmp_path / "ck", *places, "--exp_name", name]
+        assert door("main", *tiny.flags, *QUICK, *where, *flags)[0] == 0
+    paths = [checkpoint, *(tmp_path / "ck" / f"{name}.pth" for name in "bi")]
+    code, out, err = door("test", *tiny.flags, "--ckpt_path", *paths, *places, "--exp_name", "c", "--timelines", "0")
+    assert code == 0, err
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith(("image ", "fusion "))}
+    assert rows["fusion"][1] == "2" and rows["image"][1] == "1"
+    assert (tmp_path / "figure" / "c" / "modalities.png").is_file()
+
+
+def test_probes_print_every_level_of_both_modalities(trained, tiny, door, tmp_path):
+    places, checkpoint, _ = trained
+    code, out, err = door("test2", *tiny.flags, "--ckpt_path", checkpoint, *places, "--exp_name", "p")
+    assert code == 0, err
+    rows = json.loads((tmp_path / "figure" / "p" / "probes.json").read_text())["rows"]
+    assert [(r["masked"], r["level"]) for r in rows] == [
+        ("CLEAN", 0.0),
+        *((kind, level) for kind in ("EV_NOISE", "IMG_NOISE") for level in (0.05, 0.1, 0.2, 0.3, 0.5)),
+    ]
+    assert rows[0]["kl"] == 0 and all(row["kl"] > 0 for row in rows[1:])
+    assert (tmp_path / "figure" / "p" / "weight_change.png").is_file()
+
+
+def test_a_released_checkpoint_is_evaluated_with_the_released_switches(tiny, door, tmp_path):
+    torch.manual_seed(0)
+    model = IEFVAD(embed_dim=16, num_refinement_steps=2, temporal_update="none")
+    torch.save({to_released_name(k): v for k, v in model.state_dict().items()}, tmp_path / "ucf.pth")
+    flags = [*tiny.flags, "--ckpt_path", tmp_path / "ucf.pth", "--figure_dir", tmp_path / "figure", "--timelines", "0"]
+    code, out, err = door("test", *flags)
+    assert code == 0, err
+    assert "profile released" in out and "selected on the test set by its authors" in out
+    saved = json.loads((tmp_path / "figure" / "ucfcrime" / "results.json").read_text())["runs"][0]["settings"]
+    assert saved["switches"]["temporal_update"] == "none" and saved["switches"]["padding"] == "attended"
+    code, _, err = door("test", *flags, "--profile", "default")
+    assert code == 2 and "trained without a learned process noise" in err
+    code, out, _ = door("test", *flags, "--temporal_update", "paper")
+    assert code == 0
+
+
+def spoil(tiny, what: str) -> None:
+    """Make one mistake of the kind users make."""
+    event = tiny.path("event_thr_10", "Arson001_x264", "Arson")
+    test_csv, train_csv, gt = tiny.lists / "test.csv", tiny.lists / "train.csv", tiny.lists / "gt.npy"
+    if what == "no list":
+        train_csv.unlink()
+    elif what == "empty list":
+        train_csv.write_text("path,label\n")
+    elif what == "no columns":
+        test_csv.write_text(test_csv.read_text().replace("path,label", "file,class"))
+    elif what == "unknown class":
+        test_csv.write_text(test_csv.read_text().replace(",Arson", ",Picnic"))
+    elif what == "event missing":
+        event.unlink()
+    elif what == "event S":
+        np.save(event, np.load(event)[:-1])
+    elif what == "NaN":
+        np.save(event, np.load(event) * np.nan)
+    elif what == "gt length":
+        np.save(gt, np.load(gt)[:-16])
+    elif what == "no gt":
+        gt.unlink()
+    elif what == "one kind":
+        rows = [line for line in train_csv.read_text().splitlines() if not line.endswith(("Arson", "Fighting"))]
+        train_csv.write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("no list", "train.csv: there is no such list"),
+        ("empty list", "train.csv: the list holds no video"),
+        ("no columns", "test.csv: no column path and label in its first line"),
+        ("unknown class", "unknown class 'Picnic'"),
+        ("event missing", "Arson001_x264__5.npy: no such embedding"),
+        ("event S", "snippets but"),
+        ("NaN", "Arson001_x264__5.npy has NaN in"),
+        ("gt length", "gt.npy: "),
+        ("no gt", "gt.npy: no ground truth"),
+        ("one kind", "the training list holds normal videos only"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(tiny, door, tmp_path, what, sentence):
+    spoil(tiny, what)
+    code, _, err = door("main", *tiny.flags, *QUICK, "--checkpoint_dir", tmp_path / "ck", "--figure_dir", tmp_path)
+    last = err.strip().splitlines()[-1]
+    assert code == 2 and last.startswith("error: ") and sentence in last, err
+    assert "Traceback" not in err
+    assert not (tmp_path / "ck").exists()  # nothing half done
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--feature_root", "nowhere"], "--feature_root nowhere is no folder"),
+        (["--device", "cuda:7"], "--device cuda:7 cannot be used here"),
+        (["--device", "gpu"], "--device gpu cannot be used here"),
+        (["--visual_head", "3"], "width 16 cannot be divided among 3 attention heads"),
+        (["--nu", "0"], "nu must be positive"),
+        (["--batch_size", "-1"], "--batch_size must be positive"),
+        (["--dataset", "avenue"], "unknown data set 'avenue'"),
+    ],
+)
+def test_a_flag_that_cannot_hold_is_one_sentence_and_exit_code_2(tiny, door, tmp_path, flags, sentence):
+    code, _, err = door("main", *tiny.flags, *QUICK, "--checkpoint_dir", tmp_path, "--figure_dir", tmp_path, *flags)
+    assert code == 2 and sentence in err.strip().splitlines()[-1]
+
+
+def test_a_checkpoint_of_another_width_is_one_sentence(tiny, door, tmp_path):
+    torch.save({to_released_name(k): v for k, v in IEFVAD(embed_dim=32, temporal_update="none").state_dict().items()},
+               tmp_path / "wide.pth")  # fmt: skip
+    for name in ("test", "test2"):
+        code, _, err = door(name, *tiny.flags, "--ckpt_path", tmp_path / "wide.pth", "--figure_dir", tmp_path)
+        assert code == 2 and "is a model for embeddings 32 wide, but those of" in err and "are 16 wide" in err
+
+
+def test_a_single_stream_has_no_weights_to_probe(tiny, door, tmp_path):
+    where = ["--checkpoint_dir", tmp_path / "ck", "--figure_dir", tmp_path / "figure"]
+    assert door("main", *tiny.flags, *QUICK, *where, "--modality", "event")[0] == 0
+    path = tmp_path / "ck" / "ucfcrime_event.pth"
+    code, _, err = door("test2", *tiny.flags, "--ckpt_path", path, *where[2:])
+    assert code == 2 and "is a model of event alone" in err
+
+
+def test_the_doors_run_as_programs_and_importing_one_does_nothing(tiny, tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "test.py", *tiny.flags, "--ckpt_path", tmp_path / "none.pth"],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"error: no checkpoint at {tmp_path / 'none.pth'}; give the path of a .pth file with --ckpt_path"
+    for name in ("main", "test", "test2"):
+        spec = importlib.util.spec_from_file_location(f"imported_{name}", ROOT / f"{name}.py")
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))

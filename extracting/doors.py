@@ -40,7 +40,7 @@ def parser(modality: str, fixed: Dataset | None) -> argparse.ArgumentParser:
     flags.add_argument("--event_scaling", choices=SCALINGS, help="divide by the clamp, or by the block's largest count")
     flags.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     flags.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of the encoder; files are float32")
-    flags.add_argument("--batch_size", type=int, help="forward passes at once (256 on a GPU, 16 on a CPU)")
+    flags.add_argument("--batch_size", type=int, help="forward passes at once (default: 256 on a GPU, 16 on a CPU)")
     flags.add_argument("--workers", type=int, default=2, help="videos decoded at the same time")
     flags.add_argument("--shard", default="0/1", metavar="K/N", help="every N-th video from the K-th, for N processes")
     flags.add_argument("--overwrite", action="store_true", help="make finished embeddings again")

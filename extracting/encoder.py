@@ -140,8 +140,7 @@ class Encoder:
         self.note = note
         self.trained = trained
         self.embed_dim: int = tower.output_dim
-        self._mean = torch.tensor(CLIP_MEAN, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(CLIP_STD, device=device).view(1, 3, 1, 1)
+        self._room: Tensor | None = None
 
     def _forward(self, pixels: Tensor) -> Tensor:
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -155,10 +154,19 @@ class Encoder:
         """
         n, per_snippet = frames.shape[:2]
         flat = frames.flatten(0, 1).to(self.device, non_blocking=True)  # (16 n, 224, 224, 3)
-        rgb = flat.permute(0, 3, 1, 2).float().flip(1)  # (16 n, 3, 224, 224)
-        # divide, subtract, divide: bit-identical to the frame-by-frame path; one fused step is not
-        pixels = rgb.div_(255).sub_(self._mean).div_(self._std)
+        pixels = self._pixels(len(flat))  # (16 n, 3, 224, 224) RGB
+        for channel, (mean, std) in enumerate(zip(CLIP_MEAN, CLIP_STD, strict=True)):
+            plane = pixels[:, channel]
+            plane.copy_(flat[..., 2 - channel])
+            # divide, subtract, divide: bit-identical to the frame-by-frame path; one fused step is not
+            plane.div_(255).sub_(mean).div_(std)
         return self._forward(pixels).view(n, per_snippet, -1).mean(1)
+
+    def _pixels(self, n: int) -> Tensor:
+        """Room for n images, kept between batches: a fresh array of this size costs more than filling it."""
+        if self._room is None or len(self._room) < n:
+            self._room = torch.empty((n, 3, CROP_SIZE, CROP_SIZE), device=self.device)
+        return self._room[:n]
 
     def events(self, counts: Tensor, divisors: Tensor) -> Tensor:
         """Embeddings of event maps: scaled to [0, 1], three equal channels, no CLIP normalisation.

@@ -106,7 +106,7 @@ class Record:
 
 
 class Manifest:
-    """`<save_dir>/manifest.jsonl`: a line is appended for every finished or failed video; a video's last line counts."""
+    """`<save_dir>/manifest.jsonl`: a line is appended for every finished or failed video; its last line counts."""
 
     def __init__(self, folder: Path) -> None:
         """Read what is there. A line that a killed run left torn is as if it were not there."""

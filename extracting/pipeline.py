@@ -122,14 +122,16 @@ class Batches:
         self._running = None
         values = rows.cpu().numpy()
         if not np.isfinite(values).all():
-            raise InputError(f"the encoder ({self._encoder.note}) gives NaN or infinite embeddings; its weights are bad")
+            raise InputError(f"the encoder ({self._encoder.note}) gives NaN or infinite embeddings: damaged weights?")
         for (sink, crop), row in zip(owners, values, strict=True):
             sink(crop, row)
 
 
 def default_batch_size(encoder: Encoder) -> int:
-    """Forward passes at once: enough to fill a GPU; on a CPU one snippet's frames, more is not faster there."""
-    return 256 if encoder.device.type == "cuda" else SNIPPET_FRAMES
+    """Forward passes at once: enough to fill a GPU; on a CPU few for a large tower, whose activations take memory."""
+    if encoder.device.type == "cuda":
+        return 256
+    return 64 if encoder.embed_dim < 512 else SNIPPET_FRAMES
 
 
 def embed_video(

@@ -1,4 +1,4 @@
-# make demo · make test · make setup     each sets up what it needs
+# make demo · make test · make bench · make setup     each sets up what it needs
 PYTHON ?= python3
 # another build of torch: make setup TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
@@ -7,11 +7,12 @@ PY := $(VENV)/bin/python
 MODALITIES := image event fusion
 SEEDS := 0 1 2
 
-.PHONY: help setup demo test clean-demo
+.PHONY: help setup demo test bench clean-demo
 
 help:
 	@echo "make demo   draw videos, extract, train, evaluate, probe; ends with a table and pictures in figure/demo/"
 	@echo "make test   run the tests"
+	@echo "make bench  time what was made fast against the plain way"
 	@echo "make setup  make .venv/ alone"
 
 setup: $(VENV)/.ready
@@ -35,6 +36,9 @@ demo: setup
 test: setup
 	$(PY) -m ruff check --quiet .
 	$(PY) -m pytest
+
+bench: setup
+	$(PY) tests/bench.py
 
 clean-demo:
 	rm -rf data/demo list/demo checkpoints/demo figure/demo

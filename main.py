@@ -12,7 +12,7 @@ from model import IEFVAD, CheckpointError, ConfigError, Objective, read_checkpoi
 from vad import demo
 from vad.benchmark import add_list_flags, describe, find_lists, open_test_set, trims
 from vad.catalog import ROOT
-from vad.data import MODALITIES, TrainingBatches, TrainingWindows, find_samples
+from vad.data import MODALITIES, TrainingBatches, TrainingWindows, check_values, find_samples
 from vad.errors import InputError, run_door
 from vad.figures import draw_training
 from vad.lists import read_csv
@@ -50,6 +50,7 @@ def main() -> None:
     samples, width = find_samples(items, settings.dataset, lists.feature_root, args.modality)
     if width != test.width:
         raise InputError(f"{lists.train} has embeddings {width} wide, {lists.test} {test.width}; extract both alike")
+    check_values([*samples, *test.samples], settings.profile.nan, width)
     device = pick_device(args.device)
     seed_everything(args.seed)
     model = IEFVAD(embed_dim=width, modality=args.modality, **model_fields(settings)).to(device)

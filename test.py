@@ -1,6 +1,7 @@
 """Evaluate checkpoints: `python test.py --dataset xd --ckpt_path checkpoints/xd/xd.pth --exp_name xd`.
 
-Several checkpoints are compared: runs that differ in their seed only become mean ± std.
+Several checkpoints are compared: runs that differ in their seed only become mean ± std. One's own video is scored with
+`python test.py --ckpt_path … --video my.mp4 --clip_ckpt ViT-L-14.pt --event_ckpt event_clip.pt`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
+
+from extracting.encoder import load_encoder
+from extracting.own_video import embed_own_videos
 from model import CheckpointError, ConfigError, build_model, read_checkpoint
-from vad.benchmark import add_list_flags, check_width, find_lists, open_checkpoint, open_test_set
+from vad.benchmark import add_list_flags, check_width, find_lists, open_checkpoint, open_test_set, trims
 from vad.catalog import ROOT
-from vad.data import MODALITIES
+from vad.data import MODALITIES, own_video
 from vad.errors import run_door
-from vad.report import Result, report_results
+from vad.report import Result, report_own_videos, report_results
+from vad.scoring import score_videos
 from vad.settings import add_dataset_flags, add_switch_flags
 from vad.training import pick_device
 
@@ -28,6 +34,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--video_dir", type=Path, help="folder of the test videos, for frames above the timelines")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
     parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures and tables")
+    own = parser.add_argument_group("one's own videos", "instead of a data set's test videos")
+    own.add_argument("--video", type=Path, nargs="+", help="videos to score")
+    own.add_argument("--clip_ckpt", help="image encoder (default: OpenAI's ViT-L/14), or 'untrained'")
+    own.add_argument("--event_ckpt", help="event encoder, or 'untrained'")
+    own.add_argument("--threshold", type=float, default=0.5, help="score that counts as an anomaly (default 0.5)")
     add_list_flags(parser)
     add_switch_flags(parser)
     return parser.parse_args()
@@ -36,10 +47,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     device = pick_device(args.device)
+    if args.video:
+        return score_own_videos(args, device)
     opened = [open_checkpoint(path, args, read_checkpoint, build_model) for path in args.ckpt_path]
     tests = [open_test_set(find_lists(args, c.settings), c.settings, c.modality) for c in opened]
     for checkpoint, test in zip(opened, tests, strict=True):
-        check_width(checkpoint.path, checkpoint.model.config.embed_dim, test)
+        check_width(checkpoint.path, checkpoint.model.config.embed_dim, test.width, f"those of {test.lists.test}")
         print("\n".join(checkpoint.notes), end="\n" if checkpoint.notes else "")
     results = [Result(c, t, t.score(c.model.to(device), device)) for c, t in zip(opened, tests, strict=True)]
     dataset = opened[0].settings.dataset
@@ -49,6 +62,32 @@ def main() -> None:
     print("\n\n".join(map(str, tables)))
     print("\npictures, tables and scores: " + ", ".join(p.name for p in pictures if p.suffix == ".png"))
     print(f"in {folder}")
+
+
+def score_own_videos(args: argparse.Namespace, device: torch.device) -> None:
+    checkpoint = open_checkpoint(args.ckpt_path[0], args, read_checkpoint, build_model)
+    modalities = ("image", "event") if checkpoint.modality == "fusion" else (checkpoint.modality,)
+    weights = {"image": args.clip_ckpt, "event": args.event_ckpt}
+    tower = checkpoint.settings.dataset.encoder
+    encoders = {m: load_encoder(weights[m], m, tower=tower, device=args.device) for m in modalities}
+    for modality, encoder in encoders.items():
+        width, what = encoder.embed_dim, f"those of the {modality} encoder"
+        check_width(checkpoint.path, checkpoint.model.config.embed_dim, width, what)
+        print(f"{modality} encoder: {encoder.note}")
+    folder = Path(args.figure_dir) / (args.exp_name or "own_videos")
+    paths = embed_own_videos(args.video, encoders, folder / "embeddings")
+    videos = [own_video(video.stem, found) for video, found in zip(args.video, paths, strict=True)]
+    settings = checkpoint.settings
+    scored = score_videos(
+        checkpoint.model.to(device),
+        videos,
+        window=settings.dataset.window,
+        nan=settings.profile.nan,
+        trim=trims(settings),
+        device=device,
+    )
+    print(report_own_videos(scored, args.video, folder, args.threshold))
+    print(f"\ntimelines in {folder}")
 
 
 if __name__ == "__main__":

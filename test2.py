@@ -38,7 +38,7 @@ def main() -> None:
     if checkpoint.modality != "fusion":
         raise InputError(f"{args.ckpt_path} is a model of {checkpoint.modality} alone: it has no weights to probe")
     test = open_test_set(find_lists(args, checkpoint.settings), checkpoint.settings, checkpoint.modality)
-    check_width(checkpoint.path, checkpoint.model.config.embed_dim, test)
+    check_width(checkpoint.path, checkpoint.model.config.embed_dim, test.width, f"those of {test.lists.test}")
     print("\n".join(checkpoint.notes), end="\n" if checkpoint.notes else "")
     model = checkpoint.model.to(device)
     probes = run_probes(

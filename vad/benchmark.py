@@ -130,12 +130,12 @@ def trims(settings: Settings) -> bool:
     return settings.profile.padding == "masked"
 
 
-def check_width(path: Path | str, model_width: int, test: TestSet) -> None:
-    """InputError where a checkpoint's width is not the embeddings'."""
-    if model_width != test.width:
+def check_width(path: Path | str, model_width: int, width: int, what: str) -> None:
+    """InputError where a checkpoint's width is not that of `what` it is to be used with."""
+    if model_width != width:
         raise InputError(
-            f"{path} is a model for embeddings {model_width} wide, but those of {test.lists.test} are {test.width} "
-            f"wide; use the encoder it was trained with, or another checkpoint"
+            f"{path} is a model for embeddings {model_width} wide, but {what} are {width} wide; use the encoder it "
+            f"was trained with, or another checkpoint"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -133,6 +133,14 @@ def find_test_videos(
     return videos, width
 
 
+def own_video(name: str, paths: Mapping[str, Path]) -> TestVideo:
+    """A video without list, label or truth from its embeddings, modality → file."""
+    image, event = paths.get("image"), paths.get("event")
+    snippets = min(embedding_shape(path)[0] for path in paths.values())
+    sample = Sample(name, "no label", False, 5, (image, event), snippets)
+    return TestVideo(name, sample.label, (sample,), np.zeros(snippets * catalog.SNIPPET_FRAMES, np.uint8))
+
+
 def load_embedding(path: Path, nan: str) -> np.ndarray:
     """(S, D) float32 from a .npy file. nan "zero" turns NaN into 0, "refuse" raises InputError naming the file."""
     try:
@@ -149,6 +157,18 @@ def load_embedding(path: Path, nan: str) -> np.ndarray:
             )
         embedding[missing] = 0
     return embedding
+
+
+def check_values(samples: Sequence[Sample], nan: str, width: int, most_bytes: int = 4 << 30) -> None:
+    """Read every embedding once before long work starts, so that a NaN is found now; sets above `most_bytes` are not.
+
+    Raises InputError as `load_embedding`. A larger set is checked as it is read.
+    """
+    streams = [path for sample in samples for path in sample.paths if path]
+    if nan == "zero" or 4 * width * sum(s.snippets * sum(p is not None for p in s.paths) for s in samples) > most_bytes:
+        return
+    for path in tqdm(streams, desc="checking values", unit="file", leave=False, delay=1):
+        load_embedding(path, nan)
 
 
 class TrainingWindows(Dataset):

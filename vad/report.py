@@ -80,6 +80,23 @@ def report_results(
     return tables, pictures
 
 
+def report_own_videos(videos: Sequence[ScoredVideo], files: Sequence[Path], folder: Path, threshold: float) -> Table:
+    """One's own videos: where the score is above the threshold, in seconds; a timeline of each is drawn in `folder`."""
+    rows = []
+    for video, path in zip(videos, files, strict=True):
+        thumbnails, fps = _thumbnails(path, len(video.frame_labels))
+        figures.draw_timeline(video, folder / f"timeline_{video.name}", fps=fps, thumbnails=thumbnails)
+        above = figures.intervals(video.scores > threshold)
+        seconds = SNIPPET_FRAMES / fps if fps else SNIPPET_FRAMES
+        spans = ", ".join(f"{s * seconds:.1f} – {e * seconds:.1f}" for s, e in above) or "none"
+        rows.append((video.name, str(len(video.scores)), f"{video.scores.max():.3f}", spans))
+    columns = ("video", "snippets", "highest score", f"{'seconds' if fps else 'frames'} above {threshold:g}")
+    protocol = "no truth is known for these videos · scores of untuned thresholds are relative: look at the timelines"
+    table = Table("Own videos", protocol, columns, tuple(rows))
+    table.save(folder / "videos")
+    return table
+
+
 def report_probes(probes: Probes, checkpoint: Checkpoint, test: TestSet, folder: Path, *, seed: int) -> tuple:
     """The table of the masking probes (Tables 6–9) and its pictures (Figure 3 among them)."""
     dataset, axis = test.settings.dataset, test.settings.profile.mask_axis

@@ -25,10 +25,9 @@ $(VENV)/.ready: pyproject.toml
 
 demo: setup
 	$(PY) -m vad.demo
-	@for seed in $(SEEDS); do for modality in $(MODALITIES); do \
-		$(PY) main.py --dataset demo --modality $$modality --seed $$seed \
-			--exp_name demo/$${modality}_seed$$seed || exit $$?; \
-	done; done
+	@for modality in $(MODALITIES); do \
+		$(PY) main.py --dataset demo --modality $$modality --runs 3 --exp_name demo/$$modality || exit $$?; \
+	done
 	$(PY) test2.py --dataset demo --ckpt_path checkpoints/demo/fusion_seed0.pth --exp_name demo
 	$(PY) test.py --dataset demo --exp_name demo \
 		--ckpt_path $(foreach m,$(MODALITIES),$(foreach s,$(SEEDS),checkpoints/demo/$(m)_seed$(s).pth))

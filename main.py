@@ -1,25 +1,27 @@
-"""Train IEF-VAD on one data set: `python main.py --dataset ucfcrime`."""
+"""Train IEF-VAD on one data set: `python main.py --dataset ucfcrime`; with `--runs 10`, ten seeds and their mean."""
 
 from __future__ import annotations
 
 import argparse
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from model import IEFVAD, CheckpointError, ConfigError, Objective, read_checkpoint, save_checkpoint
 from vad import demo
-from vad.benchmark import add_list_flags, describe, find_lists, open_test_set, trims
+from vad.benchmark import TestSet, add_list_flags, describe, find_lists, open_test_set, trims
 from vad.catalog import ROOT
 from vad.data import MODALITIES, TrainingBatches, TrainingWindows, check_values, find_samples
+from vad.device import pick_device
 from vad.errors import InputError, run_door
 from vad.figures import draw_training
 from vad.lists import read_csv
 from vad.metrics import evaluate
-from vad.settings import add_dataset_flags, add_switch_flags, loss_fields, model_fields, resolve
-from vad.tables import results_table
-from vad.training import Files, Run, fingerprint, pick_device, resume, seed_everything, train
+from vad.settings import Settings, add_dataset_flags, add_switch_flags, loss_fields, model_fields, resolve
+from vad.tables import compare_runs, results_table
+from vad.training import Files, Run, Trained, fingerprint, resume, seed_everything, train
 
 
 def parse() -> argparse.Namespace:
@@ -27,9 +29,10 @@ def parse() -> argparse.Namespace:
     add_dataset_flags(parser)
     parser.add_argument("--modality", choices=MODALITIES, default="fusion", help="fusion (default), or one stream")
     parser.add_argument("--exp_name", help="name of the results in checkpoints/ and figure/ (default: the data set's)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    parser.add_argument("--workers", type=int, default=4, help="processes that load embeddings")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run, or of the first of --runs (default 0)")
+    parser.add_argument("--runs", type=int, help="train with this many seeds, <exp_name>_seed<k> each, and compare")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
+    parser.add_argument("--workers", type=int, default=4, help="processes that load embeddings (default 4)")
     parser.add_argument("--checkpoint_dir", default=str(ROOT / "checkpoints"), help="folder of weights and logs")
     parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures")
     parser.add_argument("--resume", action="store_true", help="refuse to start anew: there must be a run to continue")
@@ -39,9 +42,22 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse()
+@dataclass(frozen=True)
+class Job:
+    """What all runs of one call share."""
+
+    args: argparse.Namespace
+    settings: Settings
+    test: TestSet
+    windows: TrainingWindows
+    data: str  # fingerprint
+    device: torch.device
+
+
+def prepare(args: argparse.Namespace) -> Job:
+    """Find and check everything a run needs, before anything long starts."""
     settings = resolve(args)
+    device = pick_device(args.device)
     if settings.dataset.drawn and not args.list_root:
         demo.prepare()
     lists = find_lists(args, settings)
@@ -50,48 +66,63 @@ def main() -> None:
     samples, width = find_samples(items, settings.dataset, lists.feature_root, args.modality)
     if width != test.width:
         raise InputError(f"{lists.train} has embeddings {width} wide, {lists.test} {test.width}; extract both alike")
-    check_values([*samples, *test.samples], settings.profile.nan, width)
-    device = pick_device(args.device)
-    seed_everything(args.seed)
-    model = IEFVAD(embed_dim=width, modality=args.modality, **model_fields(settings)).to(device)
+    everything = [*samples, *test.samples]
+    check_values(everything, settings.profile.nan, width)
+    print(textwrap.fill(describe(settings.as_dict()), 110))
+    print(f"{len(samples)} training samples, {len(test.videos)} test videos, width {width}, {args.modality}, "
+          f"{device}, torch {torch.__version__}")  # fmt: skip
     windows = TrainingWindows(samples, window=settings.dataset.window, nan=settings.profile.nan, width=width)
-    recipe = settings.recipe
-    exp_name = args.exp_name or settings.dataset.name + (f"_{args.modality}" if args.modality != "fusion" else "")
+    return Job(args, settings, test, windows, fingerprint(everything, [lists.train, lists.test, lists.gt]), device)
+
+
+def run_once(job: Job, exp_name: str, seed: int) -> Trained:
+    """Train with one seed, or continue or reuse what is there."""
+    args, settings, recipe = job.args, job.settings, job.settings.recipe
+    seed_everything(seed)
+    model = IEFVAD(embed_dim=job.test.width, modality=args.modality, **model_fields(settings)).to(job.device)
     run = Run(
         model=model,
         objective=Objective(config=model.config, **loss_fields(settings)),
-        batches=TrainingBatches(windows, recipe.batch_size, recipe.paired, args.seed, args.workers),
+        batches=TrainingBatches(job.windows, recipe.batch_size, recipe.paired, seed, args.workers),
         evaluate=lambda: evaluate(
-            test.score(model, device, progress=None), settings.dataset, ano_auc=settings.profile.ano_auc
+            job.test.score(model, job.device, progress=None), settings.dataset, ano_auc=settings.profile.ano_auc
         ),
         save=save_checkpoint,
         settings=settings,
-        identity={
-            **settings.as_dict(),
-            "typed": None,
-            "modality": args.modality,
-            "seed": args.seed,
-            "data": fingerprint([*samples, *test.samples], [lists.train, lists.test, lists.gt]),
-        },
+        identity={**settings.as_dict(), "typed": None, "modality": args.modality, "seed": seed, "data": job.data},
         files=Files.of(Path(args.checkpoint_dir), exp_name),
-        seed=args.seed,
-        device=device,
+        seed=seed,
+        device=job.device,
         trim=trims(settings),
     )
-    print(textwrap.fill(describe(settings.as_dict()), 110))
-    print(f"{len(samples)} training samples, {len(test.videos)} test videos, width {width}, {args.modality}, "
-          f"seed {args.seed}, {device}, torch {torch.__version__}")  # fmt: skip
     if run.files.last.is_file() and not args.overwrite:
         resume(run, read_checkpoint(run.files.last), read_checkpoint(run.files.best))
         finished = run.epoch == recipe.max_epoch
         print(f"{run.files.last}: " + ("trained already, reused" if finished else f"continued after epoch {run.epoch}"))
     elif args.resume:
         raise InputError(f"{run.files.last} is not there: nothing to resume; leave out --resume to start a run")
-    kept = train(run)
-    print(f"\n{results_table(kept.metrics, test.protocol(kept.weights), modality=args.modality)}")
-    print(f"best on the test set, and selected on it: {kept.best}")
-    pictures = draw_training(run.log(), Path(args.figure_dir) / exp_name / "training", title=f"{exp_name}, training")
-    print(f"\nweights: {run.files.last} and {run.files.best.name}\nlog: {run.files.log}\npicture: {pictures[0]}")
+    trained = train(run)
+    draw_training(run.log(), Path(args.figure_dir) / exp_name / "training", title=f"{exp_name}, training")
+    return trained
+
+
+def main() -> None:
+    args = parse()
+    job = prepare(args)
+    one_stream = f"_{args.modality}" if args.modality != "fusion" else ""
+    exp_name = args.exp_name or job.settings.dataset.name + one_stream
+    seeds = range(args.seed, args.seed + (args.runs or 1))
+    names = [f"{exp_name}_seed{seed}" if args.runs else exp_name for seed in seeds]
+    runs = [run_once(job, name, seed) for name, seed in zip(names, seeds, strict=True)]
+    protocol = job.test.protocol(runs[0].weights)
+    if args.runs:
+        rows = [({"modality": args.modality, "seed": s}, run.metrics) for s, run in zip(seeds, runs, strict=True)]
+        print(f"\n{compare_runs(rows, protocol)}")
+    else:
+        print(f"\n{results_table(runs[0].metrics, protocol, modality=args.modality)}")
+    for name, run in zip(names, runs, strict=True):
+        print(f"{name}: best on the test set, and selected on it: {run.best}")
+    print(f"weights and logs: {args.checkpoint_dir}/{names[0]}.pth, _best.pth, .csv" + (" …" if args.runs else ""))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from model import CheckpointError, ConfigError, build_model, read_checkpoint
 from vad.benchmark import add_list_flags, check_width, find_lists, open_checkpoint, open_test_set, trims
 from vad.catalog import ROOT
 from vad.data import MODALITIES, own_video
+from vad.device import pick_device
 from vad.errors import run_door
 from vad.report import Result, report_own_videos, report_results
 from vad.scoring import score_videos
 from vad.settings import add_dataset_flags, add_switch_flags
-from vad.training import pick_device
 
 
 def parse() -> argparse.Namespace:

@@ -9,11 +9,11 @@ from model import CheckpointError, ConfigError, build_model, read_checkpoint
 from vad.benchmark import add_list_flags, check_width, find_lists, open_checkpoint, open_test_set
 from vad.catalog import ROOT
 from vad.data import MODALITIES
+from vad.device import pick_device
 from vad.errors import InputError, run_door
 from vad.probes import LEVELS, run_probes
 from vad.report import report_probes
 from vad.settings import add_dataset_flags, add_switch_flags
-from vad.training import pick_device
 
 
 def parse() -> argparse.Namespace:

@@ -27,7 +27,7 @@ def door(capsys, monkeypatch):
 
     def run(name: str, *flags: object) -> tuple[int, str, str]:
         spec = importlib.util.spec_from_file_location(f"door_{name}", ROOT / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
         capsys.readouterr()
@@ -223,5 +223,6 @@ def test_the_doors_run_as_programs_and_importing_one_does_nothing(tiny, tmp_path
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: no checkpoint at {tmp_path / 'none.pth'}; ") and "\n" not in done.stderr[:-1]
     for name in ("main", "test", "test2"):
-        spec = importlib.util.spec_from_file_location(f"imported_{name}", ROOT / f"{name}.py")
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        code = f"import importlib; importlib.import_module({name!r})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+        assert not done.stdout and not done.stderr

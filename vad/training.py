@@ -24,18 +24,6 @@ from vad.settings import Settings
 Objective = Callable[[object, Tensor, Tensor], object]  # output, lengths, anomalous → terms with .total and ._asdict()
 
 
-def pick_device(name: str) -> torch.device:
-    """Device by --device name; "auto" takes the GPU where there is one. InputError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try auto") from None
-    return device
-
-
 def seed_everything(seed: int, epoch: int = 0) -> None:
     """Fix every random number that follows, the same for the same (seed, epoch) whatever came before."""
     torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
@@ -124,7 +112,7 @@ def train(run: Run) -> Trained:
             bar.set_description(f"training, epoch {run.epoch + 1}/{epochs}")
             _epoch(run, bar)
     best, kept = _best_row(run), _kept(run)
-    words = f"{run.metric} {100 * best[run.metric]:.2f} % after step {best['step']}, {run.files.best}"
+    words = f"{run.metric} {100 * best[run.metric]:.2f} % after step {best['step']} ({run.files.best.name})"
     return Trained(kept, _metrics(best if kept == "best" else run.rows[-1]), words)
 
 

@@ -281,16 +281,16 @@ DEMO = Dataset(
     title="Demo (drawn)",
     folder="demo",
     classes=MappingProxyType({
-        "Intruder": "Intruder",  # only appearance shows it
-        "Running": "Running",  # only motion shows it
-        "Crash": "Crash",  # both show it
+        "Intruder": "Intruder",  # a tiger at walking pace: only appearance shows it
+        "Running": "Running",  # everyday people in panic: only motion shows it
+        "Crash": "Crash",  # a speeding car, then fire: both show it
     }),
     normal="Normal",
     metric="AUC",
     annotations=MappingProxyType({
         split: Annotations("train_list.txt", "test_list.txt", "annotations.txt") for split in ("official", "released")
     }),
-    videos=MappingProxyType({"official": (64, 32), "released": (64, 32)}),
+    videos=MappingProxyType({"official": (108, 54), "released": (108, 54)}),
     recipe=Recipe(
         batch_size=16, lr=1e-3, max_epoch=40, scheduler_milestones=(25, 35), scheduler_rate=0.1, print_steps=320
     ),

@@ -1,0 +1,274 @@
+"""What happens in one drawn video: decided from (seed, index) before its first frame, truth included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from vad.demo_actors import COATS, Look, animal, car, fire, person, random_look
+from vad.demo_scene import HEDGE, HEIGHT, KERB, LANES, SIGN, WIDTH, Point, hedge, odd_object, place
+
+FPS = 12
+SECONDS = (10, 15, 40)  # shortest, mean and longest video
+SHORTEST = 48  # frames of an anomaly: three snippets
+STEP_LENGTH = 4.2  # pixels walked per radian of the gait
+
+
+@dataclass(frozen=True)
+class Walker:
+    """A person who strolls to and fro on the plaza all the time, and may break into running."""
+
+    look: Look
+    columns: tuple[float, float]  # where the stroll turns
+    row: float
+    speed: float  # pixels a frame
+    start: float  # pixels of the stroll already walked at frame 0
+    rushes: tuple[tuple[int, int, int, float, float], ...] = ()  # (s, e, turns, width, depth): see `_rush`
+
+    def at(self, t: int, anomaly: bool) -> tuple[Point, float, int]:
+        """Foot, phase of the gait and heading at frame t."""
+        left, right = self.columns
+        walked = self.start + self.speed * t
+        there = walked % (2 * (right - left))
+        heading = 1 if there < right - left else -1
+        x, y = left + (there if heading > 0 else 2 * (right - left) - there), self.row
+        phase = walked / STEP_LENGTH
+        for s, e, turns, width, depth in self.rushes if anomaly else ():
+            if s <= t < e:
+                dx, dy, heading, ran = _rush((t - s + 1) / (e - s + 1), turns, width, depth)
+                x, y, phase = x + dx, y + dy, phase + ran / STEP_LENGTH / 2
+        return (x, y), phase, heading
+
+
+def _rush(u: float, turns: int, width: float, depth: float) -> tuple[float, float, int, float]:
+    """Way of a runner beside the stroll, at the share u of a rush: columns, rows, heading, pixels run so far.
+
+    It starts and ends at the stroll, so that the truth is exact: outside the rush nothing differs.
+    """
+    quarter = 4 * turns * u
+    wave = (quarter + 1) % 4 - 2  # −1 … 2 … : a triangle wave that begins at zero
+    dx = width * (1 - abs(wave))
+    heading = 1 if (quarter + 1) % 4 < 2 else -1
+    return dx, depth * math.sin(2 * math.pi * u), heading if width > 0 else -heading, abs(width) * quarter
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Something that passes through along a line of way points (frame, column, row)."""
+
+    kind: str  # "car", "tiger", "wreck"
+    look: Look
+    way: tuple[tuple[int, float, float], ...]
+
+    def at(self, t: int) -> tuple[Point, float, int] | None:
+        """Foot, pixels travelled along the columns, and heading at frame t; None outside its time."""
+        frames, columns, rows = zip(*self.way, strict=True)
+        if not frames[0] <= t < frames[-1]:
+            return None
+        x, y = float(np.interp(t, frames, columns)), float(np.interp(t, frames, rows))
+        ahead = float(np.interp(t + 1, frames, columns)) - x
+        return (x, y), x, -1 if ahead < 0 else 1
+
+
+@dataclass
+class Story:
+    """One video before it is drawn. `intervals` are half-open, in frames, and exact."""
+
+    seed: tuple[int, int]
+    label: str
+    frames: int
+    intervals: list[tuple[int, int]]
+    walkers: list[Walker] = field(default_factory=list)
+    traffic: list[Visit] = field(default_factory=list)
+    anomalies: list[Visit] = field(default_factory=list)
+    odd: list[tuple[str, Point, float]] = field(default_factory=list)  # kind, foot, size
+    light: np.ndarray = field(default_factory=lambda: np.ones((0, 3)))  # (frames, 3) gain of B, G, R
+    sign: np.ndarray = field(default_factory=lambda: np.ones(0))  # (frames,) gain of the neon sign
+    noise: np.ndarray = field(default_factory=lambda: np.ones(0))  # (frames,) sensor noise, grey levels
+
+
+def tell(seed: int, index: int, label: str) -> Story:
+    """The story of video `index`: the same for the same seed, whatever was told before."""
+    rng = np.random.default_rng([seed, index])
+    shortest, mean, longest = SECONDS
+    frames = round(FPS * min(longest, shortest + rng.exponential(mean - shortest)))
+    intervals = [] if label == "Normal" else _intervals(rng, frames)
+    story = Story((seed, index), label, frames, intervals)
+    _people(rng, story)
+    _traffic(rng, story)
+    for _ in range(int(rng.choice(3, p=(0.3, 0.4, 0.3)))):  # a delivery crosses the plaza at walking pace
+        length = int(rng.integers(48, 100))
+        s = int(rng.integers(0, frames - length))
+        story.traffic.append(_across(rng, "pony", s, s + length))
+    for s, e in intervals:
+        if label == "Intruder":
+            story.anomalies.append(_across(rng, "tiger", s, e))
+        elif label == "Crash":
+            story.anomalies.append(_crash(rng, s, e))
+    for _ in range(int(rng.choice(3, p=(0.35, 0.40, 0.25)))):
+        kind = ("tent", "container", "balloon")[int(rng.integers(3))]
+        foot = (float(rng.uniform(70, 250)), float(rng.uniform(KERB + 8, HEDGE - 14)))
+        story.odd.append((kind, foot, float(rng.uniform(26, 38))))
+    _light(rng, story)
+    _disturbances(rng, story)
+    return story
+
+
+def _intervals(rng: np.random.Generator, frames: int) -> list[tuple[int, int]]:
+    """One or two anomalous intervals that cover 20–40 % of a video."""
+    total = int(frames * rng.uniform(0.2, 0.4))
+    number = 2 if total >= 2.2 * SHORTEST and rng.random() < 0.6 else 1
+    length = max(SHORTEST, total // number)
+    free = frames - number * length
+    gaps = np.sort(rng.integers(0, free + 1, number))
+    starts = [int(gap) + i * length for i, gap in enumerate(gaps)]
+    if number == 2 and starts[1] - starts[0] < length + 16:  # closer than a snippet: make them one
+        start = min(starts[0], frames - 2 * length)
+        return [(start, start + 2 * length)]
+    return [(s, s + length) for s in starts]
+
+
+def _people(rng: np.random.Generator, story: Story) -> None:
+    number = int(rng.integers(3, 6))
+    runners = int(rng.integers(3, 6)) if story.label == "Running" else 0
+    for i in range(number):
+        left = float(rng.uniform(75, 150))
+        right = left + float(rng.uniform(50, 90))
+        rushes = []
+        for s, e in story.intervals if i < runners else ():
+            width = float(rng.uniform(45, 70) * rng.choice((-1, 1)))
+            turns = max(1, round(rng.uniform(8, 11) * (e - s) / (4 * abs(width))))
+            rushes.append((s, e, turns, width, float(rng.uniform(-8, 8))))
+        story.walkers.append(
+            Walker(
+                random_look(rng, "person"),
+                (left, right),
+                float(rng.uniform(KERB + 16, HEDGE - 10)),
+                float(rng.uniform(0.9, 1.6)),
+                float(rng.uniform(0, 200)),
+                tuple(rushes),
+            )
+        )
+
+
+def _traffic(rng: np.random.Generator, story: Story) -> None:
+    """Cars on both lanes; the near one is kept free where a car is about to leave it."""
+    for lane, heading in ((LANES[0], -1), (LANES[1], 1)):
+        t = -int(rng.integers(0, 160))
+        while t < story.frames:
+            speed = float(rng.uniform(2.4, 3.6))
+            end = t + round((WIDTH + 120) / speed)
+            start, stop = (-60, WIDTH + 60) if heading > 0 else (WIDTH + 60, -60)
+            look = random_look(rng, "car")
+            crash = story.label == "Crash" and heading > 0
+            if not (crash and any(t < s + 30 and end > s - 10 for s, _ in story.intervals)):
+                story.traffic.append(Visit("car", look, ((t, start, lane), (end, stop, lane))))
+            t += int(rng.integers(90, 260))
+
+
+def _across(rng: np.random.Generator, kind: str, s: int, e: int) -> Visit:
+    """In from behind the hedge, along the plaza at walking pace, out behind the hedge."""
+    row, steps = float(rng.uniform(198, 222)), e - s
+    rise = min(24, steps // 4)
+    length = min(150.0, 1.4 * steps)
+    first = float(rng.uniform(75, 245 - length)) if length < 165 else 80.0
+    columns = np.array([first, first + 0.15 * length, first + 0.85 * length, first + length])
+    if rng.random() < 0.5:
+        columns = WIDTH - columns
+    hidden = HEDGE + 44.0
+    frames = (s, s + rise, e - rise, e)
+    look = random_look(rng, "car")
+    return Visit(kind, look, tuple(zip(frames, columns.tolist(), (hidden, row, row, hidden), strict=True)))
+
+
+def _crash(rng: np.random.Generator, s: int, e: int) -> Visit:
+    """A car races along the near lane, swerves onto the plaza, burns there, and rolls out behind the hedge."""
+    column, row = float(rng.uniform(110, 200)), float(rng.uniform(188, 212))
+    turn = s + round((column - 40 + 38) / 10)
+    halt = turn + 8
+    way = (
+        (s, -36.0, LANES[1]),
+        (turn, column - 40, LANES[1]),
+        (halt, column, row),
+        (e - 18, column + 4, row),
+        (e, column + 60, HEDGE + 44.0),
+    )
+    return Visit("wreck", random_look(rng, "car"), way)
+
+
+def _light(rng: np.random.Generator, story: Story) -> None:
+    """Slowly changing light: clouds and the colour of the hour. It fools the image, not the events."""
+    t = np.arange(story.frames)
+    cloud = rng.uniform(0.03, 0.12) * np.sin(2 * np.pi * (t / rng.uniform(180, 420) + rng.random()))
+    warmth = rng.uniform(-0.04, 0.04) + 0.03 * np.sin(2 * np.pi * (t / rng.uniform(200, 500) + rng.random()))
+    story.light = (0.92 + cloud)[:, None] * (1 + warmth[:, None] * np.array([-1.0, 0.0, 1.0]))
+
+
+def _disturbances(rng: np.random.Generator, story: Story) -> None:
+    """Bursts of sensor noise, flickering mains and a neon sign: they fool the events, not the image."""
+    story.noise, story.sign = np.full(story.frames, 1.5), np.ones(story.frames)
+    for _ in range(int(rng.choice(4, p=(0.25, 0.30, 0.30, 0.15)))):
+        kind = ("noise", "mains", "sign")[int(rng.integers(3))]
+        length = int(rng.integers(24, 80))
+        s = int(rng.integers(0, story.frames - length))
+        span = slice(s, s + length)
+        if kind == "noise":
+            story.noise[span] = rng.uniform(5, 8)
+        elif kind == "mains":
+            story.light[span] *= 1 + 0.07 * rng.choice((-1, 1), length)[:, None]
+        else:
+            story.sign[span] = rng.uniform(0.6, 1.7, length)
+
+
+def draw(story: Story, *, anomaly: bool = True) -> Iterator[np.ndarray]:
+    """Frames (240, 320, 3) of a story, BGR; without the anomaly all else stays the same, pixel for pixel."""
+    still = np.random.default_rng(story.seed[0])  # one camera, one street
+    background, front = place(still), hedge(still)
+    grains = still.normal(0, 16, (HEIGHT + 64, WIDTH + 64)).astype(np.float32)
+    for t in range(story.frames):
+        rng = np.random.default_rng([*story.seed, 2, t])
+        frame = background.copy()
+        if story.sign[t] != 1:
+            frame[SIGN] = cv2.convertScaleAbs(frame[SIGN], alpha=story.sign[t])
+        _actors(frame, story, t, anomaly)
+        frame[HEDGE:] = front
+        row, column = rng.integers(0, 64, 2)
+        grain = grains[row : row + HEIGHT, column : column + WIDTH] * (story.noise[t] / 16)
+        yield _camera(frame, story.light[t], grain)
+
+
+def _actors(frame: np.ndarray, story: Story, t: int, anomaly: bool) -> None:
+    """Draw everything that stands on the ground, far things first."""
+    scene = [(foot[1], lambda k=kind, f=foot, s=size: odd_object(frame, k, f, s)) for kind, foot, size in story.odd]
+    for walker in story.walkers:
+        foot, phase, heading = walker.at(t, anomaly)
+        scene.append((foot[1], lambda w=walker, a=(foot, phase, heading): person(frame, w.look, *a)))
+    for visit in [*story.traffic, *(story.anomalies if anomaly else ())]:
+        now = visit.at(t)
+        if now is not None:
+            scene.append((now[0][1], lambda v=visit, n=now: _visitor(frame, story, v, n, t)))
+    for _, show in sorted(scene, key=lambda item: item[0]):
+        show()
+
+
+def _visitor(frame: np.ndarray, story: Story, visit: Visit, now: tuple[Point, float, int], t: int) -> None:
+    foot, travelled, heading = now
+    if visit.kind in COATS:
+        animal(frame, visit.kind, foot, travelled / 5.5, heading)
+        return
+    car(frame, visit.look, foot, travelled / 9, heading)
+    if visit.kind == "wreck" and t >= visit.way[2][0]:
+        halt, leave, end = (frame_of for frame_of, _, _ in visit.way[2:])
+        heat = min(1.0, (t - halt + 1) / 12, (end - t) / (end - leave))
+        fire(frame, (foot[0], foot[1] - 22), 12 + 48 * heat, np.random.default_rng([*story.seed, 3, t]))
+
+
+def _camera(frame: np.ndarray, gain: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """What the sensor makes of the scene: gain of each channel, then the same noise on all three."""
+    table = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)[None]
+    lit = cv2.LUT(frame, table)
+    return cv2.add(lit, cv2.merge([noise] * 3), dtype=cv2.CV_8U)

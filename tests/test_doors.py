@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from model import IEFVAD, read_checkpoint
+from model import IEFVAD, read_checkpoint, save_checkpoint
 from model.checkpoint import to_released_name
 from vad.errors import run_door
 
@@ -226,3 +227,22 @@ def test_the_doors_run_as_programs_and_importing_one_does_nothing(tiny, tmp_path
         code = f"import importlib; importlib.import_module({name!r})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
         assert not done.stdout and not done.stderr
+
+
+def test_ones_own_video_is_embedded_scored_and_drawn(door, tmp_path):
+    rng = np.random.default_rng(0)
+    video = tmp_path / "my clip.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 20, (160, 120))
+    for _ in range(70):
+        writer.write(rng.integers(0, 255, (120, 160, 3), np.uint8))
+    writer.release()
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "demo.pth", IEFVAD(embed_dim=64), settings={"dataset": "demo"}, seed=0)
+    flags = ["--ckpt_path", tmp_path / "demo.pth", "--video", video, "--figure_dir", tmp_path / "figure"]
+    weights = ["--clip_ckpt", "untrained", "--event_ckpt", "untrained"]
+    code, out, err = door("test", *flags, *weights, "--threshold", "0")
+    assert code == 0, err
+    assert "UNTRAINED" in out and "0.0 – 3.2" in out  # 4 snippets of 16 frames at 20 frames a second, all above 0
+    assert (tmp_path / "figure" / "own_videos" / "timeline_my clip.png").is_file()
+    code, _, err = door("test", *flags[:3], tmp_path / "none.mp4", *flags[4:], *weights)
+    assert code == 2 and "none.mp4: there is no such video" in err

@@ -13,7 +13,7 @@ from vad.demo_actors import COATS, Look, animal, car, fire, person, random_look
 from vad.demo_scene import HEDGE, HEIGHT, KERB, LANES, SIGN, WIDTH, Point, hedge, odd_object, place
 
 FPS = 12
-SECONDS = (10, 15, 40)  # shortest, mean and longest video
+SECONDS = (10, 14, 40)  # shortest, mean and longest video
 SHORTEST = 48  # frames of an anomaly: three snippets
 STEP_LENGTH = 4.2  # pixels walked per radian of the gait
 
@@ -217,9 +217,9 @@ def _disturbances(rng: np.random.Generator, story: Story) -> None:
         s = int(rng.integers(0, story.frames - length))
         span = slice(s, s + length)
         if kind == "noise":
-            story.noise[span] = rng.uniform(5, 8)
+            story.noise[span] = rng.uniform(4, 6.5)
         elif kind == "mains":
-            story.light[span] *= 1 + 0.07 * rng.choice((-1, 1), length)[:, None]
+            story.light[span] *= 1 + 0.05 * rng.choice((-1, 1), length)[:, None]
         else:
             story.sign[span] = rng.uniform(0.6, 1.7, length)
 
@@ -228,17 +228,18 @@ def draw(story: Story, *, anomaly: bool = True) -> Iterator[np.ndarray]:
     """Frames (240, 320, 3) of a story, BGR; without the anomaly all else stays the same, pixel for pixel."""
     still = np.random.default_rng(story.seed[0])  # one camera, one street
     background, front = place(still), hedge(still)
-    grains = still.normal(0, 16, (HEIGHT + 64, WIDTH + 64)).astype(np.float32)
-    for t in range(story.frames):
-        rng = np.random.default_rng([*story.seed, 2, t])
+    grain = np.clip(still.normal(128, 16, (HEIGHT + 64, WIDTH + 64)), 0, 255).astype(np.uint8)
+    grain = cv2.merge([grain] * 3)  # on all channels alike: it is brightness that flickers
+    offsets = np.random.default_rng([*story.seed, 2]).integers(0, 64, (story.frames, 2))
+    for t, (row, column) in enumerate(offsets.tolist()):
         frame = background.copy()
         if story.sign[t] != 1:
             frame[SIGN] = cv2.convertScaleAbs(frame[SIGN], alpha=story.sign[t])
         _actors(frame, story, t, anomaly)
         frame[HEDGE:] = front
-        row, column = rng.integers(0, 64, 2)
-        grain = grains[row : row + HEIGHT, column : column + WIDTH] * (story.noise[t] / 16)
-        yield _camera(frame, story.light[t], grain)
+        lit = cv2.transform(frame, np.diag(story.light[t]))
+        noise = story.noise[t] / 16
+        yield cv2.addWeighted(lit, 1, grain[row : row + HEIGHT, column : column + WIDTH], noise, -128 * noise)
 
 
 def _actors(frame: np.ndarray, story: Story, t: int, anomaly: bool) -> None:
@@ -265,10 +266,3 @@ def _visitor(frame: np.ndarray, story: Story, visit: Visit, now: tuple[Point, fl
         halt, leave, end = (frame_of for frame_of, _, _ in visit.way[2:])
         heat = min(1.0, (t - halt + 1) / 12, (end - t) / (end - leave))
         fire(frame, (foot[0], foot[1] - 22), 12 + 48 * heat, np.random.default_rng([*story.seed, 3, t]))
-
-
-def _camera(frame: np.ndarray, gain: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """What the sensor makes of the scene: gain of each channel, then the same noise on all three."""
-    table = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)[None]
-    lit = cv2.LUT(frame, table)
-    return cv2.add(lit, cv2.merge([noise] * 3), dtype=cv2.CV_8U)

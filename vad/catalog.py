@@ -292,7 +292,7 @@ DEMO = Dataset(
     }),
     videos=MappingProxyType({"official": (108, 54), "released": (108, 54)}),
     recipe=Recipe(
-        batch_size=16, lr=1e-3, max_epoch=40, scheduler_milestones=(25, 35), scheduler_rate=0.1, print_steps=320
+        batch_size=8, lr=1e-3, max_epoch=60, scheduler_milestones=(36, 51), scheduler_rate=0.1, print_steps=960
     ),
     encoder="tiny",
     window=64,

@@ -141,8 +141,9 @@ def _claim(out: Path, settings: dict[str, object], overwrite: bool) -> None:
     if there is not None and (there != settings or overwrite):
         if not overwrite:
             differs = next(key for key in {**settings, **there} if there.get(key) != settings.get(key))
+            how = f"{differs} {there.get(differs)}, not {settings.get(differs)}"
             raise InputError(
-                f"{out} holds videos drawn with {differs} {there.get(differs)}, not {settings.get(differs)}; "
+                f"{out} holds videos drawn with {'another version of this code' if differs == 'drawing' else how}; "
                 "give --overwrite to draw them again, or another --out"
             )
         shutil.rmtree(videos, ignore_errors=True)

@@ -90,7 +90,7 @@ COATS: dict[str, tuple[Colour, Colour, Colour, Colour]] = {
 
 def animal(frame: np.ndarray, coat: str, foot: Point, phase: float, heading: int) -> None:
     """A four-legged animal as long as a car; a "pony" and a "tiger" differ in their coats alone."""
-    (x, y), s = foot, 46 * scale_at(foot[1])
+    (x, y), s = foot, 50 * scale_at(foot[1])
     orange, shade, cream, stripe = COATS[coat]
     at = lambda u, v: (x + heading * u * s, y - v * s)  # noqa: E731
     shadow(frame, foot, 1.0 * s, 0.12 * s)

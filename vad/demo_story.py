@@ -128,7 +128,7 @@ def _across(rng: np.random.Generator, kind: str, s: int, e: int) -> Visit:
     columns = np.array([first, first + 0.15 * length, first + 0.85 * length, first + length])
     if rng.random() < 0.5:
         columns = WIDTH - columns
-    hidden = HEDGE + 52.0
+    hidden = HEDGE + 56.0
     frames = (s, s + rise, e - rise, e)
     look = random_look(rng, "car")
     return Visit(kind, look, tuple(zip(frames, columns.tolist(), (hidden, row, row, hidden), strict=True)))
@@ -214,5 +214,5 @@ def _visitor(frame: np.ndarray, story: Story, visit: Visit, now: tuple[Point, fl
     car(frame, visit.look, foot, travelled / 9, heading)
     if visit.kind == "wreck" and t >= visit.way[2][0]:
         halt, leave, end = (frame_of for frame_of, _, _ in visit.way[2:])
-        heat = min(1.0, (t - halt + 1) / 12, (end - t) / (end - leave))
-        fire(frame, (foot[0], foot[1] - 22), 12 + 48 * heat, np.random.default_rng([*story.seed, 3, t]))
+        heat = min(1.0, (t - halt + 1) / 8, (end - t) / (end - leave))
+        fire(frame, (foot[0], foot[1] - 22), 16 + 60 * heat, np.random.default_rng([*story.seed, 3, t]))

@@ -10,7 +10,7 @@ from extracting.crops import parse_crops
 from extracting.encoder import MODALITIES, PRECISIONS, Encoder, load_encoder
 from extracting.events import SCALINGS
 from extracting.frames import TAILS
-from extracting.pipeline import Settings
+from extracting.pipeline import Settings, standardise_on
 from extracting.run import FolderRun, Summary, find_videos
 from extracting.weights import UNTRAINED
 from vad.catalog import DATASETS, ROOT, Dataset, dataset
@@ -110,8 +110,11 @@ def extract(modality: str, name: str | None = None) -> int:
         if value is not None and value < 1:
             raise InputError(f"--{flag} {value}: at least 1 is needed")
     video_dir, save_dir = folders_of(flags, modality, record)
-    jobs = find_videos(video_dir)[shard]
+    videos = find_videos(video_dir)
+    jobs = videos[shard]
     encoder = encoder_of(flags, modality, record)
+    if record.drawn and not encoder.trained:
+        standardise_on(encoder, modality, [job.path for job in videos], settings)
     used = " · ".join(f"{key} {value}" for key, value in settings.recorded(modality, encoder.precision).items())
     print(f"{len(jobs)} videos of {video_dir} · crops {flags.crops} · {used} · {encoder.device}")
     print(f"encoder: {encoder.note} · fingerprint {encoder.hash}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from extracting.weights import (
     read_checkpoint,
     tower_weights,
 )
+from vad.device import pick_device
 from vad.errors import InputError
 
 MODALITIES = ("image", "event")
@@ -71,7 +73,7 @@ class TowerShape:
         import_open_clip()
         from open_clip.transformer import QuickGELU, VisionTransformer
 
-        tower = VisionTransformer(
+        return VisionTransformer(
             image_size=CROP_SIZE,
             patch_size=self.patch,
             width=self.width,
@@ -81,12 +83,6 @@ class TowerShape:
             output_dim=self.output_dim,
             act_layer=QuickGELU,
         )
-        # (steps, batch, width) inside: batch first, attention hands its projection a transposed view, which costs a
-        # bfloat16 forward on a CPU six times its arithmetic in copies
-        tower.transformer.batch_first = False
-        for block in tower.transformer.resblocks:
-            block.attn.batch_first = False
-        return tower
 
 
 TOWERS: Mapping[str, TowerShape] = {
@@ -146,12 +142,32 @@ class Encoder:
         self.note = note
         self.trained = trained
         self.embed_dim: int = tower.output_dim
+        # in bfloat16 on a CPU, attention with the batch first hands its projection a transposed view whose copies cost
+        # six times the arithmetic; with the steps first there is none (in float32 it is the slower way)
+        steps_first = precision == "bf16" and device.type == "cpu"
+        tower.transformer.batch_first = not steps_first
+        for block in tower.transformer.resblocks:
+            block.attn.batch_first = not steps_first
+        self.offset: Tensor | float = 0.0  # (D,) taken off every embedding,
+        self.scale: Tensor | float = 1.0  # by which the rest is divided; see `standardise`
         self._room: Tensor | None = None
+
+    def standardise(self, embeddings: Tensor, name: str) -> None:
+        """Shift and scale every later embedding so that these (n, D) have mean 0 and variance 1; `name` says which.
+
+        For untrained towers alone: they answer all pictures of one camera nearly alike, with a common part ten times
+        as large as what differs, and a network fed with that learns next to nothing.
+        """
+        self.offset = embeddings.mean(0)
+        self.scale = embeddings.std(0).square().mean().sqrt()  # one for all dimensions: none is blown up
+        # not the numbers themselves: their last bits depend on the number of threads
+        self.hash = hashlib.sha256(f"{self.hash} standardised on {name}".encode()).hexdigest()[: len(self.hash)]
+        self.note += f", standardised on {name}"
 
     def _forward(self, pixels: Tensor) -> Tensor:
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), autocast:
-            return self.tower(pixels).float()
+            return (self.tower(pixels).float() - self.offset) / self.scale
 
     def images(self, frames: Tensor) -> Tensor:
         """Embeddings of crops, one per snippet: the mean over its frames, not normalised.
@@ -182,21 +198,6 @@ class Encoder:
         maps = counts.to(self.device, non_blocking=True).float()
         maps /= divisors.to(self.device, non_blocking=True).view(-1, 1, 1)
         return self._forward(maps.unsqueeze(1).expand(-1, 3, -1, -1))
-
-
-def pick_device(name: str) -> torch.device:
-    """Device of a --device value; "auto" is the GPU if there is one. InputError if it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"--device {name}: unknown; write auto, cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs here; write --device cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: only cpu and cuda are supported")
-    return device
 
 
 def load_encoder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,6 +133,19 @@ def default_batch_size(encoder: Encoder) -> int:
     if encoder.device.type == "cuda":
         return 256
     return 64 if encoder.embed_dim < 512 else SNIPPET_FRAMES
+
+
+def standardise_on(encoder: Encoder, modality: str, videos: Sequence[Path], settings: Settings, most: int = 8) -> None:
+    """Standardise an untrained encoder on the first snippets of some of the videos it is going to embed."""
+    chosen = videos[:: max(1, len(videos) // most)][:most]
+    rows: list[np.ndarray] = []
+    batches = Batches(encoder, modality, ALL_CROPS[:1], default_batch_size(encoder))
+    for path in chosen:
+        for snippet in itertools.islice(snippets_of(Video(path, settings.tail), modality, settings, ALL_CROPS[:1]), 1):
+            batches.add(snippet, lambda crop, row: rows.append(row.copy()))
+    batches.flush()
+    name = f"the first snippets of {len(chosen)} videos from {chosen[0].name} to {chosen[-1].name}"
+    encoder.standardise(torch.from_numpy(np.stack(rows)).to(encoder.device), name)
 
 
 def embed_video(

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from extracting.decoders import Decoders, Ended, Job
@@ -129,6 +130,10 @@ class FolderRun:
     def run(self) -> Summary:
         """Decode, encode, write. Ctrl-C leaves whole files only; the same call then continues."""
         cv2.setNumThreads(1)  # frames are small and decoders run side by side: OpenCV's own threads only cost
+        threads = torch.get_num_threads()
+        if self._encoder.embed_dim < 512 and self._encoder.device.type == "cpu":
+            # its products are too short to share: two threads took twice one thread's processor time
+            torch.set_num_threads(1)
         self.manifest.create()
         started = time.perf_counter()
         decoders = Decoders(self.todo, self._modality, self._settings, self._crops, self._workers)
@@ -145,6 +150,7 @@ class FolderRun:
                 self._batches.flush()
                 bar.update(self._finish_complete())
         finally:
+            torch.set_num_threads(threads)
             for video in self._in_flight.values():
                 video.files.abandon()
         self.summary.seconds = time.perf_counter() - started

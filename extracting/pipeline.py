@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from extracting.crops import ALL_CROPS, CROP_SIZE, crop_views
 from extracting.encoder import Encoder
 from extracting.events import check_event_settings, event_maps
-from extracting.frames import TAILS, Video
+from extracting.frames import TAILS, Video, VideoError
 from vad.catalog import SNIPPET_FRAMES
 from vad.errors import InputError
 from vad.profile import DEFAULT
@@ -136,14 +135,24 @@ def default_batch_size(encoder: Encoder) -> int:
 
 
 def standardise_on(encoder: Encoder, modality: str, videos: Sequence[Path], settings: Settings, most: int = 8) -> None:
-    """Standardise an untrained encoder on the first snippets of some of the videos it is going to embed."""
-    chosen = videos[:: max(1, len(videos) // most)][:most]
+    """Standardise an untrained encoder on the first snippets of some of the videos it is going to embed.
+
+    A video that gives no snippet is passed over: the run that follows reports it. Where fewer than two snippets
+    differ there is no spread to divide by, and the encoder stays as it is.
+    """
+    chosen: list[Path] = []
     rows: list[np.ndarray] = []
     batches = Batches(encoder, modality, ALL_CROPS[:1], default_batch_size(encoder))
-    for path in chosen:
-        for snippet in itertools.islice(snippets_of(Video(path, settings.tail), modality, settings, ALL_CROPS[:1]), 1):
-            batches.add(snippet, lambda crop, row: rows.append(row.copy()))
+    for path in videos[:: max(1, len(videos) // most)][:most]:
+        try:
+            first = next(snippets_of(Video(path, settings.tail), modality, settings, ALL_CROPS[:1]))
+        except VideoError:
+            continue
+        chosen.append(path)
+        batches.add(first, lambda crop, row: rows.append(row.copy()))
     batches.flush()
+    if len(rows) < 2 or not np.ptp(rows, axis=0).any():
+        return
     name = f"the first snippets of {len(chosen)} videos from {chosen[0].name} to {chosen[-1].name}"
     encoder.standardise(torch.from_numpy(np.stack(rows)).to(encoder.device), name)
 

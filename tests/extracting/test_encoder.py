@@ -197,7 +197,7 @@ def test_untrained_is_seeded_and_says_so() -> None:
     assert "UNTRAINED" in first.note
 
 
-def test_devices_that_are_not_there() -> None:
-    for name, sentence in (("cuda:99", "torch sees"), ("tpu9", "unknown"), ("meta", "only cpu and cuda")):
-        with pytest.raises(InputError, match=sentence):
-            load_encoder("untrained", "image", tower="tiny", device=name)
+@pytest.mark.parametrize("name", ["cuda:99", "tpu9"])
+def test_devices_that_are_not_there(name: str) -> None:
+    with pytest.raises(InputError, match=f"--device {name} cannot be used here"):
+        load_encoder("untrained", "image", tower="tiny", device=name)

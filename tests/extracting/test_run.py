@@ -11,7 +11,7 @@ import torch
 
 from extracting.encoder import Encoder, load_encoder
 from extracting.outputs import EmbeddingFiles, Manifest, npy_header
-from extracting.pipeline import Batches, Settings, embed_video
+from extracting.pipeline import Batches, Settings, embed_video, standardise_on
 from extracting.run import FolderRun, find_videos
 from tests.extracting.helpers import ROOT, command, write_video
 from vad.errors import InputError
@@ -183,6 +183,27 @@ def test_released_block_scaling_does_not_depend_on_our_batches(tmp_path: Path, e
     rows = [embed_video(path, "event", encoder, settings, (5,), batch_size)[5] for batch_size in (5, 64)]
     assert rows[0].shape == (34, 64)
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+
+
+def test_an_untrained_encoder_is_standardised_on_the_videos_that_open(videos: Path) -> None:
+    (videos / "Arson" / "broken.mp4").write_bytes(b"not a video")
+    paths = [job.path for job in find_videos(videos)]
+    fresh = load_encoder("untrained", "image", tower="tiny", device="cpu")
+    before = fresh.hash
+    standardise_on(fresh, "image", paths, Settings())
+    assert fresh.hash != before
+    assert "3 videos" in fresh.note  # four files, one of them broken
+    first = np.stack([embed_video(p, "image", fresh, crops=(0,))[0][0] for p in paths if p.name != "broken.mp4"])
+    np.testing.assert_allclose(first.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(first.var(0, ddof=1).mean(), 1, rtol=1e-3)
+
+
+def test_one_snippet_has_no_spread_to_standardise_by(videos: Path) -> None:
+    fresh = load_encoder("untrained", "image", tower="tiny", device="cpu")
+    before = fresh.hash
+    standardise_on(fresh, "image", [videos / "d.avi"], Settings())
+    assert fresh.hash == before
+    assert np.isfinite(embed_video(videos / "d.avi", "image", fresh, crops=(5,))[5]).all()
 
 
 def test_bad_embeddings_end_the_run_with_a_sentence(videos: Path, tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ def default_batch_size(encoder: Encoder) -> int:
     return 64 if encoder.embed_dim < 512 else SNIPPET_FRAMES
 
 
-def standardise_on(encoder: Encoder, modality: str, videos: Sequence[Path], settings: Settings, most: int = 8) -> None:
-    """Standardise an untrained encoder on the first snippets of some of the videos it is going to embed.
+def standardise_on(encoder: Encoder, modality: str, videos: Sequence[Path], settings: Settings, most: int = 16) -> None:
+    """Standardise an untrained encoder on some of the videos it is going to embed, evenly chosen.
 
     A video that gives no snippet is passed over: the run that follows reports it. Where fewer than two snippets
     differ there is no spread to divide by, and the encoder stays as it is.
@@ -145,15 +145,15 @@ def standardise_on(encoder: Encoder, modality: str, videos: Sequence[Path], sett
     batches = Batches(encoder, modality, ALL_CROPS[:1], default_batch_size(encoder))
     for path in videos[:: max(1, len(videos) // most)][:most]:
         try:
-            first = next(snippets_of(Video(path, settings.tail), modality, settings, ALL_CROPS[:1]))
+            for snippet in snippets_of(Video(path, settings.tail), modality, settings, ALL_CROPS[:1]):
+                batches.add(snippet, lambda crop, row: rows.append(row.copy()))
         except VideoError:
             continue
         chosen.append(path)
-        batches.add(first, lambda crop, row: rows.append(row.copy()))
     batches.flush()
     if len(rows) < 2 or not np.ptp(rows, axis=0).any():
         return
-    name = f"the first snippets of {len(chosen)} videos from {chosen[0].name} to {chosen[-1].name}"
+    name = f"{len(chosen)} videos from {chosen[0].name} to {chosen[-1].name}"
     encoder.standardise(torch.from_numpy(np.stack(rows)).to(encoder.device), name)
 
 

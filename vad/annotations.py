@@ -21,8 +21,8 @@ import numpy as np
 from vad.catalog import SNIPPET_FRAMES, Dataset
 from vad.errors import InputError
 from vad.files import read_text
+from vad.record import FORMS
 
-FORMS = ("class", "pairs", "table", "masks")
 SUFFIXES = ("mp4", "avi", "mkv", "mov", "webm", "mpg", "mpeg", "wmv", "m4v", "flv", "npy")
 
 Interval = tuple[int, int]

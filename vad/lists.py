@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -68,6 +69,7 @@ def _item(row: Mapping[str, str], dataset: Dataset) -> Item:
     video, crop = split_crop(name.stem)
     if name.suffix != ".npy" or crop is None:
         raise InputError(f"{path!r} is not <video>__<crop>.npy")
+    label = unicodedata.normalize("NFC", label)
     label = dataset.folder_labels.get(label, label)
     dataset.class_names(label)
     return Item(path, label, video, crop)

@@ -109,6 +109,7 @@ class ListRequest:
     test_csv: Path
     train_list: Path | None = None
     test_list: Path | None = None
+    annotation_root: Path | None = None  # folder of the lists that the two above do not name
     train_crops: tuple[int, ...] | None = None  # None: all that exist
     test_crops: tuple[int, ...] = (5,)
     unlisted: str | None = None  # "train" or "report"; None: train where there is no training list
@@ -129,9 +130,10 @@ def make_lists(ask: ListRequest) -> list[str]:
     """
     files = split_files(ask.dataset, ask.split)
     base_path = Path(os.path.abspath(ask.base_path))  # not resolve: a link called rgb/ keeps its name
-    root = ask.dataset.annotation_root
-    test_list = ask.test_list or root / files.test_list
-    train_list = ask.train_list or (root / files.train_list if files.train_list else None)
+    test_list = ask.test_list or ask.dataset.annotation_file(files.test_list, ask.annotation_root)
+    train_list = ask.train_list
+    if train_list is None and files.train_list:
+        train_list = ask.dataset.annotation_file(files.train_list, ask.annotation_root)
     if ask.unlisted == "train" and ask.train_list is None and train_list and not train_list.is_file():
         train_list = None  # whoever trains on everything that is not tested needs no training list
     videos = scan(base_path)

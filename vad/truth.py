@@ -53,7 +53,8 @@ class TruthRequest:
     csv_path: Path
     save_path: Path  # a .npy file, or a folder that gets gt.npy
     annotation_path: Path | None = None
-    annotation_form: str = "auto"
+    annotation_root: Path | None = None
+    annotation_form: str | None = None
     feature_root: Path | None = None
 
 
@@ -65,9 +66,8 @@ def make_ground_truth(ask: TruthRequest) -> list[str]:
     items = read_csv(ask.csv_path, ask.dataset)
     root = ask.feature_root or feature_root_of(ask.csv_path)
     files = split_files(ask.dataset, ask.split)
-    annotation = read_annotation(
-        ask.annotation_path or ask.dataset.annotation_root / files.annotation, ask.annotation_form
-    )
+    source = ask.annotation_path or ask.dataset.annotation_file(files.annotation, ask.annotation_root)
+    annotation = read_annotation(source, ask.annotation_form or ("auto" if ask.annotation_path else files.form))
     videos = _snippets(items, root)
     labels = label_videos(annotation, ask.dataset, [(item.video, item.label, count) for item, count in videos])
     truth = np.concatenate(labels)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from vad.audit import AuditRequest
+from vad.audit import audit as run_audit
 from vad.catalog import DATASETS, IMAGE_FOLDER, dataset
 from vad.lists import lists_sidecar
 from vad.profile import PROFILES, profile
@@ -79,6 +82,40 @@ def generate_gt(name: str | None = None) -> None:
         )
     )
     print("\n".join(said))
+
+
+def audit() -> int:
+    """Print what does not fit in lists, embeddings, ground truth and videos; returns 1 where something is found."""
+    parser = _parser("Check lists, embeddings, ground truth and videos of a data set against each other.", None)
+    add = parser.add_argument
+    add("--list_root", type=Path, help="folder of train.csv, test.csv, gt.npy (default: list/<folder>/rgb/<encoder>)")
+    add("--annotation_root", type=Path, help="folder of the data set's own lists (default: list/<folder>)")
+    add("--feature_root", type=Path, help="folder that holds rgb/ (default: as noted when the lists were made)")
+    add("--video_root", type=Path, help="folder of the videos, of which only the names are read")
+    add("--gt_path", type=Path, help="gt.npy, where it is not in --list_root")
+    what = "JSON lists of {video, frames} or {video, chunks}, or frame masks: lengths to predict frames from"
+    add("--frame_counts", type=Path, nargs="+", default=(), help=what)
+    add("--values", choices=("auto", "all", "none"), default="auto", help="look for NaN: up to 2 GiB (auto), all, none")
+    add("--json", action="store_true", help="print JSON, with every example")
+    args = parser.parse_args()
+    record = dataset(args.dataset)
+    noted = None if args.profile else lists_sidecar((args.list_root or record.list_root) / "test.csv").get("split")
+    found = run_audit(
+        AuditRequest(
+            dataset=record,
+            split=args.split or str(noted or profile(args.profile or "default").split),
+            list_root=args.list_root,
+            annotation_root=args.annotation_root,
+            feature_root=args.feature_root,
+            video_root=args.video_root,
+            gt_path=args.gt_path,
+            frame_counts=tuple(args.frame_counts),
+            values=args.values,
+            progress=sys.stderr.isatty(),
+        )
+    )
+    print(found.as_json() if args.json else found)
+    return 1 if found.findings else 0
 
 
 def _parser(what: str, name: str | None) -> argparse.ArgumentParser:

@@ -62,7 +62,7 @@ def audit(ask: AuditRequest) -> Audit:
     feature_root = _feature_root(ask, root, material)
     videos = _video_names(ask, material)
     if not material.items and not material.official and feature_root is None and not videos:
-        raise InputError(f"{root}: no train.csv, no test.csv; give --list_root, or make them with list/generate_file.py")
+        raise InputError(f"{root}: no train.csv or test.csv; give --list_root, or make them with list/generate_file.py")
     report = Audit(ask.dataset.title, ask.dataset.name, ask.split, material.sources, material.rows)
     report.rows += _counts(ask, material)
     report.rows += _membership(ask, material)
@@ -137,7 +137,7 @@ def _read_official(ask: AuditRequest, material: Material) -> None:
     dataset, files = ask.dataset, ask.dataset.annotations["official"]
     if ask.annotation_root and not ask.annotation_root.is_dir():
         raise InputError(f"--annotation_root {ask.annotation_root}: no such folder")
-    material.moved |= {dataset.key(name) for name in dataset.moved}
+    material.moved |= {dataset.key(name) for name in files.to_test}
     material.returned |= {dataset.key(name) for name in files.to_train}
     read = []
     known = {item.video for rows in material.items.values() for item in rows}

@@ -53,9 +53,11 @@ def audit_embeddings(
     found = Embeddings()
     items = [item for rows in lists.values() for item in rows]
     found.pairs = _read_headers(items, dataset, root, progress)
+    below = f"{root}/"  # paths are told from here on
     for n, kind in enumerate(KINDS):
         missing = [str(pair.paths[n] or pair.item.path) for pair in found.pairs if pair.wrong[n] == "missing"]
-        broken = [pair.wrong[n] for pair in found.pairs if pair.wrong[n] not in ("", "missing")]
+        missing = [path.removeprefix(below) for path in missing]
+        broken = [pair.wrong[n].replace(below, "") for pair in found.pairs if pair.wrong[n] not in ("", "missing")]
         found.rows.append(none_of(f"{kind} files missing, of {len(items):,}", missing))
         found.rows.append(none_of(f"{kind} files that cannot be read", broken))
     found.rows += [_lengths(found.pairs), _crop_lengths(found.pairs), _empty(found.pairs), *_widths(found.pairs)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 NOTHING = "–"
-SHOWN = 3  # examples in a row of the table; JSON has all
+SHOWN, WIDE = 3, 100  # examples in a row of the table, and characters of one; JSON has all
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _number(value: int | str | None) -> str:
 
 
 def _remark(row: Row) -> str:
-    named = ", ".join(row.examples[:SHOWN])
+    named = ", ".join(text if len(text) <= WIDE else f"{text[: WIDE - 1]}…" for text in row.examples[:SHOWN])
     more = len(row.examples) - SHOWN
     return "; ".join(part for part in (row.note, named + (f" and {more:,} more" if more > 0 else "")) if part)
 

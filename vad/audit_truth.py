@@ -123,8 +123,9 @@ def audit_frames(
             lengths[dataset.key(name)] = (record["frames"], record["frames"])
     for path in counts:
         lengths |= read_counts(path, dataset)
-    moved = {dataset.key(name) for name in dataset.moved}
-    returned = {dataset.key(name) for name in dataset.annotations["official"].to_train}
+    official = dataset.annotations["official"]
+    moved = {dataset.key(name) for name in official.to_test}
+    returned = {dataset.key(name) for name in official.to_train}
     splits = {"official": (names | moved) - returned, "released": (names | returned) - moved}
     if splits["official"] == splits["released"]:
         splits = {"": names}

@@ -67,7 +67,7 @@ XD = Dataset(
     label_in_name=True,
     annotations=MappingProxyType({
         # the authors' lists of I3D features, five crops a video
-        "official": Annotations("rgb.list", "rgb_test.list", "annotations.txt"),
+        "official": Annotations("rgb.list", "rgb_test.list", "annotations.txt", to_test=XD_MOVED),
         "released": Annotations(None, "xd_annotation.txt", "xd_annotation.txt"),
     }),
     videos=MappingProxyType({"official": (3954, 800), "released": (3988, 753)}),
@@ -77,7 +77,6 @@ XD = Dataset(
         "released": MappingProxyType({"lambda_reg": 0.01, "lambda_kl": 0.01, "kl_noise_model": "StudentT"}),
     }),
     class_videos=CLASS_VIDEOS["xd"],
-    moved=XD_MOVED,
 )
 
 SHANG = Dataset(
@@ -107,7 +106,9 @@ SHANG = Dataset(
     metric="AUC",
     event_folders=("event", "event_thr_10"),
     annotations=MappingProxyType({
-        "official": Annotations("SH_Train.txt", "SH_Test.txt", "shang_annotations.txt"),
+        "official": Annotations(
+            "SH_Train.txt", "SH_Test.txt", "shang_annotations.txt", to_test=("04_0012", "05_0023")
+        ),
         "released": Annotations(
             None,
             "shang_annotations.txt",
@@ -124,7 +125,6 @@ SHANG = Dataset(
         batch_size=8, lr=1e-4, max_epoch=20, scheduler_milestones=(8, 15), scheduler_rate=0.5, print_steps=512
     ),
     class_videos=CLASS_VIDEOS["shang"],
-    moved=("04_0012", "05_0023"),
 )
 
 MSAD = Dataset(

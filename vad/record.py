@@ -51,8 +51,9 @@ class Annotations:
     annotation: str
     # rows of test_list that match no video, and are known to: they count as absent, not as missing
     unmatched: tuple[str, ...] = ()
-    # videos of test_list that this split trains on: the list in circulation is the release's, which moved them
+    # videos that change sides where the lists given are the release's: of test_list, of train_list
     to_train: tuple[str, ...] = ()
+    to_test: tuple[str, ...] = ()
     form: str = "auto"
 
 
@@ -80,7 +81,6 @@ class Dataset:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # video → names of its parts in annotations
     # split → class, see `class_key` → (training, test) videos
     class_videos: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
-    moved: tuple[str, ...] = ()  # official test videos on which the release trains
     fps: float | None = None  # of every video, where their files are not at hand to tell
     roots: Mapping[str, Path] = field(default_factory=dict)  # videos, embeddings, lists, annotations of one's own data
     source: Path | None = None  # the TOML file of one's own data set

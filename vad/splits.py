@@ -144,11 +144,11 @@ def make_lists(ask: ListRequest) -> list[str]:
         train_list = ask.dataset.annotation_file(files.train_list, ask.annotation_root)
     if ask.unlisted == "train" and ask.train_list is None and train_list and not train_list.is_file():
         train_list = None  # whoever trains on everything that is not tested needs no training list
+    videos = scan(base_path)
     for kind, path in (("train", train_list), ("test", test_list)):
         if path and not path.is_file():
             hint = f"list/README.md says whose it is; --{kind}_list names another, the release's {kind}.csv will do"
             raise InputError(f"{path}: no such list of {kind} videos; {hint}")
-    videos = scan(base_path)
     split = split_videos(videos, ask.dataset, files, train_list, test_list)
     # without a training list the split's rule is the release's: what is not tested trains
     unlisted = ask.unlisted or ("train" if train_list is None else "report")

@@ -99,7 +99,7 @@ def make_ground_truth(ask: TruthRequest) -> list[str]:
 def _snippets(items: Sequence[Item], root: Path | None) -> list[tuple[Item, int]]:
     """The first row of each video with its S; InputError where the crops of a video differ in it or there is none."""
     first: dict[str, tuple[Item, int]] = {}
-    for item in tqdm(items, desc="embedding headers", unit="file", leave=False):
+    for item in tqdm(items, desc="embedding headers", unit="file", leave=False, delay=1):
         path = resolve_path(item.path, root)
         count = embedding_shape(path)[0]
         if count == 0:

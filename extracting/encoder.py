@@ -71,7 +71,7 @@ class TowerShape:
         import_open_clip()
         from open_clip.transformer import QuickGELU, VisionTransformer
 
-        return VisionTransformer(
+        tower = VisionTransformer(
             image_size=CROP_SIZE,
             patch_size=self.patch,
             width=self.width,
@@ -81,6 +81,12 @@ class TowerShape:
             output_dim=self.output_dim,
             act_layer=QuickGELU,
         )
+        # (steps, batch, width) inside: batch first, attention hands its projection a transposed view, which costs a
+        # bfloat16 forward on a CPU six times its arithmetic in copies
+        tower.transformer.batch_first = False
+        for block in tower.transformer.resblocks:
+            block.attn.batch_first = False
+        return tower
 
 
 TOWERS: Mapping[str, TowerShape] = {

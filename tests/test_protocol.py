@@ -51,10 +51,10 @@ def _run(cwd: Path, door: str, *flags: object) -> subprocess.CompletedProcess[st
 
 
 @pytest.fixture
-def door(capsys, monkeypatch) -> Callable[..., tuple[int, str]]:
-    """Runs a door at the root in this process, where torch is imported already; returns exit code and stderr."""
+def door(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """Runs a root door in this process, where torch is imported already; returns exit code, stdout and stderr."""
 
-    def run(name: str, *flags: object) -> tuple[int, str]:
+    def run(name: str, *flags: object) -> tuple[int, str, str]:
         spec = importlib.util.spec_from_file_location(f"protocol_{Path(name).stem}", ROOT / name)
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -62,7 +62,7 @@ def door(capsys, monkeypatch) -> Callable[..., tuple[int, str]]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             run_door(module.main, expected=(module.CheckpointError, module.ConfigError))
-        return stopped.value.code, capsys.readouterr().err
+        return stopped.value.code, *capsys.readouterr()
 
     return run
 
@@ -93,10 +93,10 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_door_takes_ones_own_data_set(own: Path) -> None:
+def test_every_door_takes_ones_own_data_set(own: Path, door, monkeypatch) -> None:
     data = ("--dataset", "street.toml")
-    for door in ("extracting/gen_img.py", "extracting/gen_event.py"):
-        assert "7 videos written" in _good(own, door, *data, "--clip_ckpt", "untrained", "--crops", "5")
+    for name in ("extracting/gen_img.py", "extracting/gen_event.py"):
+        assert "7 videos written" in _good(own, name, *data, "--clip_ckpt", "untrained", "--crops", "5")
     assert "4 training and 3 test videos" in _good(own, "list/generate_file.py", *data)
     assert "3 videos, 144 frames, 19 anomalous" in _good(own, "list/generate_gt.py", *data)
     # the order of the list: g (35 frames, two snippets), e f, d; an interval is cut at the last whole snippet
@@ -108,12 +108,14 @@ def test_every_door_takes_ones_own_data_set(own: Path) -> None:
         row["check"] for row in report["checks"]
     }
     places = ("--checkpoint_dir", own / "ck", "--figure_dir", own / "figure")
-    trained = _good(own, "main.py", *data, *places)
+    monkeypatch.chdir(own)
+    code, trained, said = door("main.py", *data, *places)
+    assert code == 0, said
     assert "data set street" in trained and "4 training samples, 3 test videos, width 64" in trained
     for flags in (data, ()):  # the checkpoint remembers whose it is
-        checked = _good(own, "test.py", *flags, "--ckpt_path", own / "ck/street.pth", *places[2:], "--timelines", 0)
-        assert "Road accident" in checked and "3 test videos" in checked
-    assert "CLEAN" in _good(own, "test2.py", *data, "--ckpt_path", own / "ck/street.pth", *places[2:], "--levels", 0.5)
+        code, checked, _ = door("test.py", *flags, "--ckpt_path", own / "ck/street.pth", *places[2:], "--timelines", 0)
+        assert code == 0 and "Road accident" in checked and "3 test videos" in checked
+    assert "CLEAN" in door("test2.py", *data, "--ckpt_path", "ck/street.pth", *places[2:], "--levels", 0.5)[1]
     assert {path.name for path in own.iterdir()} == {
         "street.toml", "train.txt", "test.txt", "annotations.txt", "videos", "made", "lists", "ck", "figure",
     }  # fmt: skip
@@ -133,7 +135,7 @@ def test_a_mistake_in_the_file_is_one_sentence_at_every_door(tmp_path: Path, doo
         code, said = done.returncode, done.stderr
     else:
         monkeypatch.chdir(tmp_path)
-        code, said = door(name, *flags)
+        code, _, said = door(name, *flags)
     assert code == 2
     assert said == "error: street.toml: window is 0; it must be positive\n"
     assert {path.name for path in tmp_path.iterdir()} == {"street.toml", "any.pth"}
@@ -165,7 +167,7 @@ def test_a_ground_truth_without_a_note_is_checked_by_its_length(tiny, tmp_path: 
         flags += ["--timelines", 0] if name == "test.py" else ["--levels", 0.5]
     truth = np.load(gt)
     np.save(gt, truth[:-16])
-    code, said = door(name, *flags)
+    code, _, said = door(name, *flags)
     assert code == 2
     last = said.strip().splitlines()[-1]
     assert f"{len(truth) - 16} frames, but the 8 test videos have {len(truth)}" in last

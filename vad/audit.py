@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from vad.annotations import SUFFIXES, read_annotation, read_names
 from vad.audit_files import Embeddings, audit_embeddings
+from vad.audit_material import LISTS, AuditRequest, Material, find_feature_root, read_lists, read_official, video_names
 from vad.audit_report import Audit, Row, none_of, not_checked
 from vad.audit_truth import audit_frames, audit_truth
 from vad.catalog import IMAGE_FOLDER, Dataset
 from vad.errors import InputError
-from vad.lists import Item, csv_rows, feature_root_of
 from vad.splits import scan, split_files
 
-LISTS = ("training", "test")
+__all__ = ["AuditRequest", "audit"]
+
 UNKNOWN = "?"  # stands for the class of a video whose label is not in the catalogue
-
-
-@dataclass(frozen=True)
-class AuditRequest:
-    """What to read; None stands for where the catalogue or the lists' own note says it is, if it is there."""
-
-    dataset: Dataset
-    split: str
-    list_root: Path | None = None
-    annotation_root: Path | None = None
-    feature_root: Path | None = None
-    video_root: Path | None = None
-    gt_path: Path | None = None
-    frame_counts: tuple[Path, ...] = ()  # see `frame_counts.read_counts`
-    values: str = "auto"
-    progress: bool = True
-
-
-@dataclass
-class Material:
-    """What was there to read. Videos go by `dataset.key`."""
-
-    items: dict[str, list[Item]] = field(default_factory=dict)  # "training", "test"; a list that is there
-    official: dict[str, list[str]] = field(default_factory=dict)  # the same, of the data set's own lists
-    moved: set[str] = field(default_factory=set)  # known official test videos
-    returned: set[str] = field(default_factory=set)  # known official training videos
-    sources: dict[str, str] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
 
 
 def audit(ask: AuditRequest) -> Audit:
@@ -57,10 +27,10 @@ def audit(ask: AuditRequest) -> Audit:
     split_files(ask.dataset, ask.split)
     root = ask.list_root or ask.dataset.list_root
     material = Material()
-    _read_lists(ask, root, material)
-    _read_official(ask, material)
-    feature_root = _feature_root(ask, root, material)
-    videos = _video_names(ask, material)
+    read_lists(ask, root, material)
+    read_official(ask, material)
+    feature_root = find_feature_root(ask, root, material)
+    videos = video_names(ask, material)
     if not material.items and not material.official and feature_root is None and not videos:
         raise InputError(f"{root}: no train.csv or test.csv; give --list_root, or make them with list/generate_file.py")
     report = Audit(ask.dataset.title, ask.dataset.name, ask.split, material.sources, material.rows)
@@ -77,117 +47,6 @@ def audit(ask: AuditRequest) -> Audit:
     names = {ask.dataset.key(item.video) for item in test} or set(material.official.get("test", []))
     report.rows += audit_frames(ask.dataset, names, embeddings, ask.frame_counts)
     return report
-
-
-def _read_lists(ask: AuditRequest, root: Path, material: Material) -> None:
-    if ask.list_root and not root.is_dir():
-        raise InputError(f"--list_root {root}: no such folder; it is the one that holds train.csv and test.csv")
-    broken: list[str] = []
-    twice: list[str] = []
-    unknown: list[str] = []
-    contradicted: list[str] = []
-    there = [(which, root / name) for which, name in zip(LISTS, ("train.csv", "test.csv"), strict=True)]
-    for which, path in there:
-        if not path.is_file():
-            continue
-        seen: set[tuple[str, int]] = set()
-        rows = material.items.setdefault(which, [])
-        for number, item in csv_rows(path, ask.dataset):
-            where = f"{path.name}, row {number}"
-            if isinstance(item, InputError):
-                broken.append(f"{where}: {item}")
-                continue
-            if (item.video, item.crop) in seen:
-                twice.append(f"{where}: crop {item.crop} of {item.video}")
-                continue
-            seen.add((item.video, item.crop))
-            rows.append(item)
-            _check_label(ask.dataset, item, where, unknown, contradicted)
-        if not rows:
-            del material.items[which]
-            broken.append(f"{path.name}: holds no video")
-    if ask.list_root and not any(path.is_file() for _, path in there):
-        raise InputError(f"--list_root {root}: holds no train.csv and no test.csv")
-    material.sources["lists"] = f"{root} ({', '.join(p.name for _, p in there if p.is_file()) or 'none'})"
-    if any(path.is_file() for _, path in there):
-        material.rows += [
-            none_of("rows that cannot be read", broken),
-            none_of("rows that stand twice", twice),
-            none_of("rows with an unknown class", unknown),
-            none_of("rows whose label contradicts their path", contradicted),
-        ]
-
-
-def _check_label(dataset: Dataset, item: Item, where: str, unknown: list[str], contradicted: list[str]) -> None:
-    try:
-        dataset.class_names(item.label)
-    except InputError:
-        unknown.append(f"{where}: {item.label!r}")
-        return
-    try:
-        label = dataset.label_of(item.path)
-    except InputError:
-        return  # a path may say nothing about the class
-    if label != item.label:
-        contradicted.append(f"{where}: {item.label} in {label}")
-
-
-def _read_official(ask: AuditRequest, material: Material) -> None:
-    """The data set's own lists, where they are, and what the catalogue knows of them."""
-    dataset, files = ask.dataset, ask.dataset.annotations["official"]
-    if ask.annotation_root and not ask.annotation_root.is_dir():
-        raise InputError(f"--annotation_root {ask.annotation_root}: no such folder")
-    material.moved |= {dataset.key(name) for name in files.to_test}
-    material.returned |= {dataset.key(name) for name in files.to_train}
-    read = []
-    known = {item.video for rows in material.items.values() for item in rows}
-    for which, name in zip(LISTS, (files.train_list, files.test_list), strict=True):
-        path = dataset.annotation_file(name, ask.annotation_root) if name else None
-        if path and path.is_file():
-            listed = _whole(dataset, read_names(path, known))
-            own = [key for key in listed if which == "training" or key not in material.returned]
-            material.official[which] = own
-            read.append(path.name)
-    annotation = dataset.annotation_file(files.annotation, ask.annotation_root)
-    if "test" not in material.official and annotation.exists():
-        # an annotation names test videos alone, abnormal ones at least
-        named = _whole(dataset, read_annotation(annotation, files.form).marks)
-        material.moved |= set(named) - material.returned
-        read.append(annotation.name)
-    material.moved |= set(material.official.get("test", []))
-    material.returned |= set(material.official.get("training", []))
-    place = ask.annotation_root or dataset.annotation_root
-    material.sources["official lists"] = f"{place} ({', '.join(read) or 'none'})"
-
-
-def _whole(dataset: Dataset, names: Iterable[str]) -> list[str]:
-    """Keys of the videos that names mean, each once; a part means its video."""
-    wholes = {part: video for video, parts in dataset.parts.items() for part in parts}
-    return list(dict.fromkeys(dataset.key(wholes.get(name, name)) for name in names))
-
-
-def _feature_root(ask: AuditRequest, list_root: Path, material: Material) -> Path | None:
-    root = ask.feature_root or feature_root_of(list_root / "test.csv") or ask.dataset.data_root
-    there = (root / IMAGE_FOLDER).is_dir()
-    if ask.feature_root and not there:
-        raise InputError(f"--feature_root {root}: no folder {IMAGE_FOLDER}/ in it")
-    material.sources["embeddings"] = str(root) if there else "none; give --feature_root"
-    return root if there else None
-
-
-def _video_names(ask: AuditRequest, material: Material) -> set[str]:
-    """Names of the video files, without opening one."""
-    root = ask.video_root or ask.dataset.video_root
-    if ask.video_root and not ask.video_root.is_dir():
-        raise InputError(f"--video_root {root}: no such folder")
-    names: set[str] = set()
-    if root and root.is_dir():
-        endings = {f".{suffix}" for suffix in SUFFIXES if suffix != "npy"}
-        names = {p.stem for p in root.rglob("*") if p.suffix.lower() in endings and not p.name.startswith(".")}
-        if ask.video_root and not names:
-            raise InputError(f"--video_root {root}: holds no video")
-    material.sources["videos"] = f"{root} ({len(names):,})" if names else "none; give --video_root"
-    return names
 
 
 def _counts(ask: AuditRequest, material: Material) -> list[Row]:
@@ -279,5 +138,3 @@ def _neither(ask: AuditRequest, material: Material, feature_root: Path | None, v
         if embedded:
             rows.append(none_of("video files without embeddings", sorted(there - embedded)))
     return rows or [not_checked("videos in neither list", "no official list, embeddings or videos")]
-
-

@@ -57,7 +57,7 @@ def main() -> None:
     results = [Result(c, t, t.score(c.model.to(device), device)) for c, t in zip(opened, tests, strict=True)]
     dataset = opened[0].settings.dataset
     folder = Path(args.figure_dir) / (args.exp_name or dataset.name)
-    video_dir = args.video_dir or (dataset.data_root / "videos" if dataset.drawn else None)
+    video_dir = args.video_dir or dataset.video_root
     tables, pictures = report_results(results, folder, timelines=args.timelines, video_dir=video_dir)
     print("\n\n".join(map(str, tables)))
     print("\npictures, tables and scores: " + ", ".join(p.name for p in pictures if p.suffix == ".png"))

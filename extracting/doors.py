@@ -13,7 +13,7 @@ from extracting.frames import TAILS
 from extracting.pipeline import Settings, standardise_on
 from extracting.run import FolderRun, Summary, find_videos
 from extracting.weights import UNTRAINED
-from vad.catalog import DATASETS, ROOT, Dataset, dataset
+from vad.catalog import DATASETS, IMAGE_FOLDER, Dataset, dataset
 from vad.errors import InputError, run_door
 from vad.profile import PROFILES, profile
 
@@ -27,7 +27,8 @@ def parser(modality: str, fixed: Dataset | None) -> argparse.ArgumentParser:
         description=f"{title} → {modality} embeddings: one .npy (S, D) a video and crop, one step per 16 frames."
     )
     if fixed is None:
-        flags.add_argument("--dataset", required=True, metavar="|".join(DATASETS), help="data set of the videos")
+        names = "|".join([*DATASETS, "FILE.toml"])
+        flags.add_argument("--dataset", required=True, metavar=names, help="data set of the videos")
     flags.add_argument("--video_dir", type=Path, help="folder of videos, searched with its sub-folders")
     flags.add_argument("--save_dir", type=Path, help="folder for the embeddings; class sub-folders are kept")
     kind = "OpenAI or open_clip state_dict" if modality == "image" else "event checkpoint"
@@ -55,11 +56,11 @@ def settings_of(flags: argparse.Namespace) -> Settings:
 
 
 def folders_of(flags: argparse.Namespace, modality: str, record: Dataset) -> tuple[Path, Path]:
-    """Folders of videos and of embeddings: as typed, or where the drawn data set has them. Else InputError."""
-    if record.drawn:
-        home = ROOT / "data" / record.folder
-        flags.video_dir = flags.video_dir or home / "videos"
-        flags.save_dir = flags.save_dir or home / ("rgb" if modality == "image" else record.event_folders[0])
+    """Folders of videos and of embeddings: as typed, or where the record says they are. Else InputError."""
+    if record.video_root:
+        folder = IMAGE_FOLDER if modality == "image" else record.event_folders[0]
+        flags.video_dir = flags.video_dir or record.video_root
+        flags.save_dir = flags.save_dir or record.data_root / folder
     for name in ("video_dir", "save_dir"):
         if getattr(flags, name) is None:
             raise InputError(f"--{name} is missing: give the folder of {record.title}'s {name.split('_')[0]}s")

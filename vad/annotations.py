@@ -21,8 +21,8 @@ import numpy as np
 from vad.catalog import SNIPPET_FRAMES, Dataset
 from vad.errors import InputError
 from vad.files import read_text
+from vad.record import FORMS
 
-FORMS = ("class", "pairs", "table", "masks")
 SUFFIXES = ("mp4", "avi", "mkv", "mov", "webm", "mpg", "mpeg", "wmv", "m4v", "flv", "npy")
 
 Interval = tuple[int, int]
@@ -31,6 +31,7 @@ Marks = tuple[Interval, ...] | np.ndarray  # what an annotation says of one vide
 # names have dots of their own (`A.Beautiful.Mind.2001__#…`), so only known suffixes end one
 _SUFFIX = re.compile(rf"\.({'|'.join(SUFFIXES)})(?=[\s,]|$)", re.IGNORECASE)
 _NUMBER = re.compile(r"-?[0-9]{1,12}")
+_DIGIT = re.compile(r"[-+.]?\d")
 _GAP = re.compile(r"\t\s*|\s{2,}")  # what separates fields that hold blanks themselves
 
 
@@ -174,6 +175,29 @@ def _head_and_numbers(line: str, at_least: int) -> tuple[str, str, list[int]]:
     return head, gap, [int(token.group()) for token in tokens[first:]]
 
 
+def _fields_between_gaps(line: str, words: int) -> tuple[list[str], list[int]] | None:
+    """The first fields of a line and the numbers behind them, where tabs or double blanks separate all of them.
+
+    Only so a class can end in a number (`Zone 2`). None where the line is not written like that.
+    """
+    fields = _GAP.split(line.strip())
+    numbers = " ".join(fields[words:]).split()
+    if not numbers or not all(map(_NUMBER.fullmatch, numbers)):
+        return None
+    if any(all(map(_NUMBER.fullmatch, field.split())) for field in fields[1:words]):
+        return None  # numbers begin before: the fields in front are not separated
+    return fields[:words], [int(number) for number in numbers]
+
+
+def _fields_between_blanks(line: str, words: int) -> tuple[list[str] | None, list[int]]:
+    """As `_fields_between_gaps` where single blanks separate; None for the fields where they cannot be told."""
+    head, gap, numbers = _head_and_numbers(line, words)
+    parts = _split_head(head, gap, words)
+    if parts and words == 2 and any(_DIGIT.match(word) for word in parts[1].split()[1:]):
+        return None, numbers  # `Arson 3 9x` is a class and a damaged number, not a class
+    return parts, numbers
+
+
 def _split_head(head: str, gap: str, fields: int) -> list[str] | None:
     """The words of a line as one field (name) or two (name, class); None where that cannot be told."""
     suffix = _SUFFIX.search(head)
@@ -193,17 +217,18 @@ def _before_end(numbers: Sequence[int]) -> list[int]:
 
 
 def _form_of(line: str) -> str:
+    by_gaps = _fields_between_gaps(line, 2)
     head, _, numbers = _head_and_numbers(line, 1)
-    if _split_head(head, "", 1):
+    if not by_gaps and _split_head(head, "", 1):
         return "pairs"
+    numbers = by_gaps[1] if by_gaps else numbers
     return "table" if len(_before_end(numbers)) % 2 else "class"
 
 
 def _parse(line: str, form: str) -> tuple[str, tuple[Interval, ...]]:
     """Name and intervals of one line; InputError says what is wrong with it."""
     fields = 1 if form == "pairs" else 2
-    head, gap, numbers = _head_and_numbers(line, fields)
-    parts = _split_head(head, gap, fields)
+    parts, numbers = _fields_between_gaps(line, fields) or _fields_between_blanks(line, fields)
     shown = line.strip()[:80]
     if parts is None or not video_name(parts[0]):
         wanted = {"class": "name, class", "pairs": "name", "table": "name, scene, number of frames"}[form]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -33,24 +34,13 @@ def read_csv(path: Path | str, dataset: Dataset) -> list[Item]:
     `dataset` does not have, or a crop that stands in the list twice.
     """
     path = Path(path)
-    text = read_text(path, "list (make it with list/generate_file.py)")
-    try:
-        rows = list(csv.reader(io.StringIO(text)))
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV file ({error})") from None
-    header = [name.strip() for name in rows[0]] if rows else []
-    lacking = [name for name in ("path", "label") if name not in header]
-    if lacking:
-        raise InputError(f"{path}: no column {' and '.join(lacking)} in its first line; expected path,label")
     items: list[Item] = []
     seen: dict[tuple[str, int], int] = {}
-    for number, row in enumerate(rows[1:], 2):
-        if not row:
-            continue
+    for number, item in csv_rows(path, dataset):
         try:
-            if len(row) != len(header):
-                raise InputError(f"{len(row)} columns instead of {len(header)}")
-            item = _item(dict(zip(header, row, strict=True)), dataset)
+            if isinstance(item, InputError):
+                raise item
+            dataset.class_names(item.label)
         except InputError as error:
             raise InputError(f"{path}, row {number}: {error}") from None
         first = seen.setdefault((item.video, item.crop), number)
@@ -62,15 +52,38 @@ def read_csv(path: Path | str, dataset: Dataset) -> list[Item]:
     return items
 
 
+def csv_rows(path: Path, dataset: Dataset) -> Iterator[tuple[int, Item | InputError]]:
+    """Row number and row of a `path,label` list, or what is wrong with the row; labels are as written.
+
+    Raises InputError for a missing file, one that is no CSV, and columns that lack.
+    """
+    text = read_text(path, "list (make it with list/generate_file.py)")
+    try:
+        rows = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV file ({error})") from None
+    header = [name.strip() for name in rows[0]] if rows else []
+    lacking = [name for name in ("path", "label") if name not in header]
+    if lacking:
+        raise InputError(f"{path}: no column {' and '.join(lacking)} in its first line; expected path,label")
+    for number, row in enumerate(rows[1:], 2):
+        if not row:
+            continue
+        try:
+            if len(row) != len(header):
+                raise InputError(f"{len(row)} columns instead of {len(header)}")
+            yield number, _item(dict(zip(header, row, strict=True)), dataset)
+        except InputError as error:
+            yield number, error
+
+
 def _item(row: Mapping[str, str], dataset: Dataset) -> Item:
-    path, label = row["path"].strip(), row["label"].strip()
+    path, label = row["path"].strip(), unicodedata.normalize("NFC", row["label"].strip())
     name = PurePosixPath(path)
     video, crop = split_crop(name.stem)
     if name.suffix != ".npy" or crop is None:
         raise InputError(f"{path!r} is not <video>__<crop>.npy")
-    label = dataset.folder_labels.get(label, label)
-    dataset.class_names(label)
-    return Item(path, label, video, crop)
+    return Item(path, dataset.folder_labels.get(label, label), video, crop)
 
 
 def resolve_path(path: str, feature_root: Path | str | None) -> Path:

@@ -143,11 +143,11 @@ def _draw_timelines(result: Result, folder: Path, count: int, video_dir: Path | 
     anomalous.sort(key=lambda v: -int(v.frame_labels.sum()))
     turn = {v.name: sum(w.label == v.label for w in anomalous[:k]) for k, v in enumerate(anomalous)}
     chosen = sorted(anomalous, key=lambda v: turn[v.name])[:count]
-    pictures = []
+    pictures, known_fps = [], result.test.settings.dataset.fps
     for video in tqdm(chosen, desc="timelines", unit="video", leave=False):
         thumbnails, fps = _thumbnails(_find_video(video.name, video_dir), len(video.frame_labels))
         path = folder / f"timeline_{video.name.replace('/', '_')}"
-        pictures += figures.draw_timeline(video, path, fps=fps, thumbnails=thumbnails)
+        pictures += figures.draw_timeline(video, path, fps=fps or known_fps, thumbnails=thumbnails)
     return pictures
 
 

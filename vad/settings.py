@@ -26,6 +26,7 @@ class Settings:
         names = [field.name for field in fields(Profile) if field.name not in ("name", "recipe")]
         return {
             "dataset": self.dataset.name,
+            "dataset_file": str(self.dataset.source) if self.dataset.source else None,
             "profile": self.profile.name,
             "window": self.dataset.window,
             "typed": self.typed,
@@ -91,7 +92,7 @@ RECIPE_FLAGS: Mapping[str, tuple[object, str]] = {
 
 def add_dataset_flags(parser: argparse.ArgumentParser) -> None:
     """--dataset (and its short form --ds), --profile."""
-    parser.add_argument("--dataset", help="ucfcrime (default), xd, shang, msad or demo")
+    parser.add_argument("--dataset", help="ucfcrime (default), xd, shang, msad, demo, or one's own .toml file")
     parser.add_argument("--ds", help="the same as --dataset; the short folder name (ucf) will do")
     parser.add_argument("--profile", choices=tuple(PROFILES), help="switches: default, paper's text or released code")
 
@@ -112,11 +113,11 @@ def resolve(args: argparse.Namespace, saved: Mapping[str, object] | None = None)
 
     Raises InputError for an unknown data set or profile, or --dataset and --ds that disagree.
     """
-    names = {dataset(name).name for name in (args.dataset, args.ds) if name}
+    names = {dataset(name).given for name in (args.dataset, args.ds) if name}
     if len(names) > 1:
         raise InputError(f"--dataset {args.dataset} and --ds {args.ds} name two data sets; give one of them")
     saved = saved or {}
-    record = dataset(names.pop() if names else str(saved.get("dataset", "ucfcrime")))
+    record = dataset(names.pop() if names else str(saved.get("dataset_file") or saved.get("dataset", "ucfcrime")))
     chosen = profile(args.profile or str(saved.get("profile", "default")))
     typed = {k: v for k, v in vars(args).items() if v is not None and (k in SWITCHES or k in RECIPE_FLAGS)}
     if "scheduler_milestones" in typed:

@@ -62,6 +62,7 @@ class Split:
     missing_train: list[str]  # listed without embeddings
     missing_test: list[str]
     unmatched: list[str]  # rows known to match no video
+    moved: list[str]  # videos that the lists given have on the other side, known to be the release's
 
 
 def split_videos(
@@ -80,9 +81,16 @@ def split_videos(
         by_key.update({part: by_key[whole] for part in parts if whole in by_key and part not in by_key})
     listed = {path: read_names(path, videos) for path in (test_list, train_list) if path}
     unmatched = [name for name in listed[test_list] if name in files.unmatched and name not in videos]
-    moved = {dataset.key(name) for name in files.to_train}
-    test_names = [n for n in listed[test_list] if n not in unmatched and dataset.key(n) not in moved]
+    test_names = [name for name in listed[test_list] if name not in unmatched]
     train_names = listed[train_list] if train_list else []
+    to_train, to_test = ({dataset.key(name) for name in names} for names in (files.to_train, files.to_test))
+    moved = [name for name in test_names if dataset.key(name) in to_train]
+    moved += [name for name in train_names if dataset.key(name) in to_test]
+    # a move is made only where a list asks for it: the authors' own lists have these videos where they belong
+    test_names, train_names = (
+        [name for name in dict.fromkeys((*names, *(moved if names else ()))) if dataset.key(name) not in away]
+        for names, away in ((test_names, to_train), (train_names, to_test))
+    )
     test, missing_test = _join(test_names, by_key, dataset)
     train, missing_train = _join(train_names, by_key, dataset)
     both = {video.name for video in test} & {video.name for video in train}
@@ -90,7 +98,7 @@ def split_videos(
         raise InputError(f"{train_list}: {min(both)} is a training video here and a test video in {test_list}")
     named = {video.name for video in (*test, *train)}
     unlisted = [name for name in videos if name not in named]
-    return Split(train, test, unlisted, missing_train, missing_test, unmatched)
+    return Split(train, test, unlisted, missing_train, missing_test, unmatched, moved)
 
 
 def _join(names: Sequence[str], by_key: Mapping[str, Found], dataset: Dataset) -> tuple[list[Found], list[str]]:
@@ -109,6 +117,7 @@ class ListRequest:
     test_csv: Path
     train_list: Path | None = None
     test_list: Path | None = None
+    annotation_root: Path | None = None  # folder of the lists that the two above do not name
     train_crops: tuple[int, ...] | None = None  # None: all that exist
     test_crops: tuple[int, ...] = (5,)
     unlisted: str | None = None  # "train" or "report"; None: train where there is no training list
@@ -129,12 +138,17 @@ def make_lists(ask: ListRequest) -> list[str]:
     """
     files = split_files(ask.dataset, ask.split)
     base_path = Path(os.path.abspath(ask.base_path))  # not resolve: a link called rgb/ keeps its name
-    root = ask.dataset.annotation_root
-    test_list = ask.test_list or root / files.test_list
-    train_list = ask.train_list or (root / files.train_list if files.train_list else None)
+    test_list = ask.test_list or ask.dataset.annotation_file(files.test_list, ask.annotation_root)
+    train_list = ask.train_list
+    if train_list is None and files.train_list:
+        train_list = ask.dataset.annotation_file(files.train_list, ask.annotation_root)
     if ask.unlisted == "train" and ask.train_list is None and train_list and not train_list.is_file():
         train_list = None  # whoever trains on everything that is not tested needs no training list
     videos = scan(base_path)
+    for kind, path in (("train", train_list), ("test", test_list)):
+        if path and not path.is_file():
+            hint = f"list/README.md says whose it is; --{kind}_list names another, the release's {kind}.csv will do"
+            raise InputError(f"{path}: no such list of {kind} videos; {hint}")
     split = split_videos(videos, ask.dataset, files, train_list, test_list)
     # without a training list the split's rule is the release's: what is not tested trains
     unlisted = ask.unlisted or ("train" if train_list is None else "report")
@@ -210,6 +224,8 @@ def _tell(split: Split, ask: ListRequest, unlisted: str) -> list[str]:
         told.append(f"{len(split.missing_train)} training videos without embeddings: {_some(split.missing_train)}")
     if split.missing_test:
         told.append(f"{len(split.missing_test)} test videos without embeddings, left out: {_some(split.missing_test)}")
+    if split.moved:
+        told.append(f"{len(split.moved)} videos change sides, as the {ask.split} split has them: {_some(split.moved)}")
     if split.unmatched:
         told.append(f"{len(split.unmatched)} rows of the test list known to match no video: {_some(split.unmatched)}")
     if not split.train:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,8 @@ class TruthRequest:
     csv_path: Path
     save_path: Path  # a .npy file, or a folder that gets gt.npy
     annotation_path: Path | None = None
-    annotation_form: str = "auto"
+    annotation_root: Path | None = None
+    annotation_form: str | None = None
     feature_root: Path | None = None
 
 
@@ -65,9 +66,8 @@ def make_ground_truth(ask: TruthRequest) -> list[str]:
     items = read_csv(ask.csv_path, ask.dataset)
     root = ask.feature_root or feature_root_of(ask.csv_path)
     files = split_files(ask.dataset, ask.split)
-    annotation = read_annotation(
-        ask.annotation_path or ask.dataset.annotation_root / files.annotation, ask.annotation_form
-    )
+    source = ask.annotation_path or ask.dataset.annotation_file(files.annotation, ask.annotation_root)
+    annotation = read_annotation(source, ask.annotation_form or ("auto" if ask.annotation_path else files.form))
     videos = _snippets(items, root)
     labels = label_videos(annotation, ask.dataset, [(item.video, item.label, count) for item, count in videos])
     truth = np.concatenate(labels)
@@ -80,7 +80,7 @@ def make_ground_truth(ask: TruthRequest) -> list[str]:
             {"name": item.video, "frames": len(part), "positive": int(part.sum())}
             for (item, _), part in zip(videos, labels, strict=True)
         ],
-        "tail": _tail([item for item, _ in videos], root),
+        "tail": recorded_tail(extraction_records([item for item, _ in videos], root).values()),
         "annotation": {
             "name": annotation.source.name,
             "form": annotation.form,
@@ -99,7 +99,7 @@ def make_ground_truth(ask: TruthRequest) -> list[str]:
 def _snippets(items: Sequence[Item], root: Path | None) -> list[tuple[Item, int]]:
     """The first row of each video with its S; InputError where the crops of a video differ in it or there is none."""
     first: dict[str, tuple[Item, int]] = {}
-    for item in tqdm(items, desc="embedding headers", unit="file", leave=False):
+    for item in tqdm(items, desc="embedding headers", unit="file", leave=False, delay=1):
         path = resolve_path(item.path, root)
         count = embedding_shape(path)[0]
         if count == 0:
@@ -153,25 +153,33 @@ def _unmarked(
     return [f"anomalous videos without an anomalous frame: {', '.join(names)}"] if names else []
 
 
-def _tail(items: Sequence[Item], root: Path | None) -> str | None:
-    """Tail rule that extraction recorded for these videos: its name, "mixed", or None where nothing is recorded."""
+def extraction_records(items: Sequence[Item], root: Path | None) -> dict[str, dict[str, object]]:
+    """What extraction recorded of the videos of these rows, by name: the last line of each in `manifest.jsonl`."""
     wanted = {item.video for item in items}
-    rules: dict[str, str] = {}
+    records: dict[str, dict[str, object]] = {}
     folders = {parent for item in items for parent in resolve_path(item.path, root).parents[:2]}
     for manifest in sorted(folder / MANIFEST for folder in folders):
         if not manifest.is_file():
             continue
-        for line in manifest.read_text(encoding="utf-8").splitlines():
+        for line in manifest.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
-                rule = record.get("tail") or record["settings"]["tail"]
                 name = video_name(str(record["video"]))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a line that a killed run left half written; its video has another or no embedding
             if name in wanted:
-                rules[name] = str(rule)
-    found = set(rules.values())
-    return found.pop() if len(found) == 1 else "mixed" if found else None
+                records[name] = record
+    return records
+
+
+def recorded_tail(records: Iterable[Mapping[str, object]]) -> str | None:
+    """Tail rule that extraction recorded for videos: its name, "mixed", or None where nothing is recorded."""
+    rules = set()
+    for record in records:
+        settings = record.get("settings")
+        rule = record.get("tail") or (settings.get("tail") if isinstance(settings, dict) else None)
+        rules |= {str(rule)} if rule else set()
+    return rules.pop() if len(rules) == 1 else "mixed" if rules else None
 
 
 def load_ground_truth(gt_path: Path | str, videos: Sequence[tuple[str, int]]) -> list[np.ndarray]:
@@ -181,7 +189,7 @@ def load_ground_truth(gt_path: Path | str, videos: Sequence[tuple[str, int]]) ->
     the length of the whole. Raises InputError naming the first video that differs.
     """
     gt_path = Path(gt_path)
-    truth = _load_array(gt_path)
+    truth = load_labels(gt_path)
     lengths = [SNIPPET_FRAMES * snippets for _, snippets in videos]
     note = gt_path.with_suffix(".json")
     if note.is_file():
@@ -194,7 +202,8 @@ def load_ground_truth(gt_path: Path | str, videos: Sequence[tuple[str, int]]) ->
     return np.split(truth, np.cumsum(lengths)[:-1]) if lengths else []
 
 
-def _load_array(gt_path: Path) -> np.ndarray:
+def load_labels(gt_path: Path) -> np.ndarray:
+    """Frame labels (frames,) uint8 of a gt.npy as a whole; InputError for a file that does not hold zeros and ones."""
     try:
         truth = np.load(gt_path, allow_pickle=False)
     except FileNotFoundError:
@@ -208,14 +217,28 @@ def _load_array(gt_path: Path) -> np.ndarray:
     return truth.astype(np.uint8)
 
 
-def _compare(gt_path: Path, note: Path, videos: Sequence[tuple[str, int]], lengths: Sequence[int]) -> None:
-    again = "make it again with list/generate_gt.py"
+def noted_videos(gt_path: Path) -> list[tuple[str, int]]:
+    """Names and frames of the videos in the note beside gt.npy, in its order; empty where there is no note.
+
+    Raises InputError for a note that is none.
+    """
+    note = gt_path.with_suffix(".json")
+    return _read_note(note)[0] if note.is_file() else []
+
+
+def _read_note(note: Path) -> tuple[list[tuple[str, int]], object]:
+    """Names and frames of the videos, and the array's hash."""
     content = read_json(note, "note beside the ground truth")
     try:
-        there = [(str(video["name"]), int(video["frames"])) for video in content["videos"]]
-        digest = content["sha256"]
+        return [(str(video["name"]), int(video["frames"])) for video in content["videos"]], content["sha256"]
     except (KeyError, TypeError, ValueError):
+        again = "make it again with list/generate_gt.py"
         raise InputError(f"{note}: not the note of a ground truth; {again}, or remove it") from None
+
+
+def _compare(gt_path: Path, note: Path, videos: Sequence[tuple[str, int]], lengths: Sequence[int]) -> None:
+    again = "make it again with list/generate_gt.py"
+    there, digest = _read_note(note)
     if sha256(gt_path) != digest:
         raise InputError(f"{gt_path}: not the array that {note.name} was written for; {again}")
     here = [(name, frames) for (name, _), frames in zip(videos, lengths, strict=True)]

@@ -262,8 +262,10 @@ def test_official_msad_moves_one_video_back(realdata: Path, tmp_path: Path) -> N
     split = _split(MSAD, "official", tmp_path, train_list, test_list)
     assert (len(split.train), len(split.test)) == MSAD.videos["official"]
     assert not split.unlisted
-    # a CSV does as a list, and a video that no list trains on is told of
-    assert _split(MSAD, "official", tmp_path, released_train, test_list).unlisted == ["Robbery_10"]
+    # the release's CSV does as a list: the catalogue knows which video it lacks
+    released = _split(MSAD, "official", tmp_path, released_train, test_list)
+    assert (len(released.train), len(released.test)) == (480, 240)
+    assert (released.unlisted, released.moved) == ([], ["Robbery_10"])
 
 
 def test_official_xd_violence(realdata: Path, tmp_path: Path) -> None:

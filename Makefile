@@ -34,7 +34,7 @@ demo: setup
 
 test: setup
 	$(PY) -m ruff check --quiet .
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto
 
 bench: setup
 	$(PY) tests/bench.py

@@ -72,7 +72,8 @@ def report_results(
     one_each = {modality: group[0].videos for modality, group in by_modality.items()}
     truth = np.concatenate([video.frame_labels for video in first.videos])
     if truth.any() and not truth.all():  # otherwise there is no curve to draw, and the table says why
-        pictures += figures.draw_curves(one_each, folder / "curves", title=title)
+        which = title + (", first run of each" if len(results) > len(one_each) else "")
+        pictures += figures.draw_curves(one_each, folder / "curves", title=which)
     pictures += _draw_timelines(first, folder, timelines, video_dir)
     for name, table in zip(("results", "classes"), tables, strict=True):
         table.save(folder / name)

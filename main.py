@@ -58,7 +58,7 @@ def prepare(args: argparse.Namespace) -> Job:
     """Find and check everything a run needs, before anything long starts."""
     settings = resolve(args)
     device = pick_device(args.device)
-    if settings.dataset.drawn and not args.list_root:
+    if settings.dataset.drawn and not args.list_root and not (settings.dataset.list_root / "gt.npy").is_file():
         demo.prepare()
     lists = find_lists(args, settings)
     test = open_test_set(lists, settings, args.modality)

@@ -137,7 +137,8 @@ class FolderRun:
         self.manifest.create()
         started = time.perf_counter()
         decoders = Decoders(self.todo, self._modality, self._settings, self._crops, self._workers)
-        bar = tqdm(total=len(self.todo), unit="video", desc=self._modality, miniters=0, mininterval=0.5)
+        some = {"miniters": 0, "mininterval": 0.5, "disable": not self.todo}
+        bar = tqdm(total=len(self.todo), unit="video", desc=self._modality, **some)
         frames = 0
         try:
             with bar, decoders:

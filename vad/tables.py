@@ -72,8 +72,10 @@ class Protocol:
 
     def notes(self) -> list[str]:
         """What a reader must know before comparing with the paper."""
+        if self.dataset.drawn:
+            return ["Drawn videos, an untrained encoder: this shows that the machinery works, not how accurate it is."]
         counts = self.dataset.videos
-        if self.dataset.drawn or counts["official"] == counts["released"]:
+        if counts["official"] == counts["released"]:
             return []
         (_, official), (_, released) = counts["official"], counts["released"]
         return [f"The official split has {official} test videos, the authors' released lists {released}: see --split."]
@@ -149,7 +151,7 @@ def results_table(metrics: Mapping[str, float], protocol: Protocol, *, modality:
         rows.append(tuple(cells))
     columns = ["metric", "here", *(cell for title in expected for cell in (title, "diff."))]
     notes = _reasons(metrics)
-    if expected:
+    if expected or protocol.dataset.drawn:
         notes += protocol.notes()
     if len(expected) > 1:
         single = " and ".join(title for title in expected if title != "Table 1")
@@ -262,9 +264,10 @@ def compare_runs(rows: Sequence[tuple[Mapping[str, object], Mapping[str, float]]
     )
     columns = ("modality", *varying, "runs", *(_label(metric) for metric in shown))
     fusions = [key for key in keys if key[0] == "fusion"]
-    notes = tuple(note for key in fusions for note in _fusion_gains(groups, key, protocol.dataset.metric))
+    notes = [note for key in fusions for note in _fusion_gains(groups, key, protocol.dataset.metric)]
+    notes += protocol.notes() if protocol.dataset.drawn else []
     title = f"{protocol.dataset.title}: mean ± std over seeds"
-    return Table(title, protocol.line(omit=varying), columns, cells, notes)
+    return Table(title, protocol.line(omit=varying), columns, cells, tuple(notes))
 
 
 def _fusion_gains(

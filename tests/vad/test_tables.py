@@ -67,7 +67,7 @@ def test_gaussian_is_compared_with_the_gaussian_row() -> None:
 def test_a_data_set_without_paper_numbers_has_ours_alone() -> None:
     table = tables.results_table(RESULT, protocol(DEMO))
     assert table.columns == ("metric", "here")
-    assert table.notes == protocol(DEMO).notes() and "untrained encoder" in table.text()
+    assert list(table.notes) == protocol(DEMO).notes() and "untrained encoder" in table.text()
 
 
 def test_undefined_is_shown_with_its_reason() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from vad.catalog import MANIFEST
 from vad.errors import InputError
 
-MANIFEST = "manifest.jsonl"
 _HEADER_BYTES = 128
 
 

@@ -17,10 +17,8 @@ from extracting.decoders import Decoders, Ended, Job
 from extracting.encoder import Encoder
 from extracting.outputs import EmbeddingFiles, Manifest, Record, embedding_path
 from extracting.pipeline import Batches, Settings, Snippet, default_batch_size
-from vad.catalog import SNIPPET_FRAMES
+from vad.catalog import SNIPPET_FRAMES, VIDEO_SUFFIXES
 from vad.errors import InputError
-
-VIDEO_SUFFIXES = frozenset([".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"])
 
 
 @dataclass
@@ -115,7 +113,7 @@ class FolderRun:
         overwrite: bool = False,
     ) -> None:
         """Raises InputError if save_dir holds embeddings made otherwise, unless they are to be overwritten."""
-        self._save_dir, self._crops, self._overwrite = save_dir, list(crops), overwrite
+        self._save_dir, self._crops = save_dir, list(crops)
         self._encoder, self._modality, self._settings = encoder, modality, settings
         self._batches = Batches(encoder, modality, crops, batch_size or default_batch_size(encoder))
         self._workers = workers

@@ -115,10 +115,10 @@ class TemporalUpdate(nn.Module):
             self.raw_process_noise = nn.Parameter(torch.full((embed_dim,), math.log(math.e - 1)))
 
     def process_noise(self, like: Tensor) -> Tensor:
-        """q per dimension, (D,), on the device and in the type of `like`."""
+        """q per dimension, (D,), on the device and in the type of `like`; learned, or 0 (`none` has no recursion)."""
         if self.temporal_update == "kalman":
             return F.softplus(self.raw_process_noise).to(like)
-        return like.new_full((like.shape[-1],), 0.0 if self.temporal_update == "paper" else math.inf)
+        return like.new_zeros(like.shape[-1])
 
     def forward(self, z: Tensor, variance: Tensor) -> Filtered:
         """z, variance: (B, T, D) fused mean and variance."""

@@ -84,6 +84,7 @@ def test_evaluation_repeats_the_number_of_training_and_saves_tables_scores_and_s
     assert f"{100 * result['metrics']['AUC']:.2f}" in out and "Table 2" in out
     scores = pd.read_csv(folder / "scores.csv")
     assert scores.score.between(0, 1).all() and scores.video.nunique() == 8
+    assert "UR-DMU" in out  # Table 1 with its other methods
     written = {path.name for path in folder.iterdir()}
     assert {"results.txt", "results.md", "results.csv", "curves.png", "curves.pdf"} <= written
     assert len(list(folder.glob("timeline_*.png"))) == 4  # the four anomalous ones

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vad.catalog import SNIPPET_FRAMES, Dataset
+from vad.catalog import SNIPPET_FRAMES, VIDEO_SUFFIXES, Dataset
 from vad.errors import InputError
 from vad.files import read_text
 from vad.record import FORMS
 
-SUFFIXES = ("mp4", "avi", "mkv", "mov", "webm", "mpg", "mpeg", "wmv", "m4v", "flv", "npy")
+SUFFIXES = (*sorted(suffix[1:] for suffix in VIDEO_SUFFIXES), "npy")
 
 Interval = tuple[int, int]
 Marks = tuple[Interval, ...] | np.ndarray  # what an annotation says of one video: intervals, or a mask (frames,)

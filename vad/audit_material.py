@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vad.annotations import SUFFIXES, read_annotation, read_names
+from vad.annotations import read_annotation, read_names
 from vad.audit_report import Row, none_of
-from vad.catalog import IMAGE_FOLDER, Dataset
+from vad.catalog import IMAGE_FOLDER, VIDEO_SUFFIXES, Dataset
 from vad.errors import InputError
 from vad.lists import Item, csv_rows, feature_root_of
 
@@ -151,8 +151,7 @@ def video_names(ask: AuditRequest, material: Material) -> set[str]:
         raise InputError(f"--video_root {root}: no such folder")
     names: set[str] = set()
     if root and root.is_dir():
-        endings = {f".{suffix}" for suffix in SUFFIXES if suffix != "npy"}
-        names = {p.stem for p in root.rglob("*") if p.suffix.lower() in endings and not p.name.startswith(".")}
+        names = {p.stem for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")}
         if ask.video_root and not names:
             raise InputError(f"--video_root {root}: holds no video")
     material.sources["videos"] = f"{root} ({len(names):,})" if names else "none; give --video_root"

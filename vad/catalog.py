@@ -9,10 +9,20 @@ from types import MappingProxyType
 from vad.census import CLASS_VIDEOS, XD_MOVED
 from vad.errors import InputError
 from vad.own_dataset import TOML, read_dataset
-from vad.record import IMAGE_FOLDER, ROOT, SNIPPET_FRAMES, Annotations, Dataset, Recipe, snippet_count
+from vad.record import (
+    IMAGE_FOLDER,
+    MANIFEST,
+    ROOT,
+    SNIPPET_FRAMES,
+    VIDEO_SUFFIXES,
+    Annotations,
+    Dataset,
+    Recipe,
+    snippet_count,
+)
 
 __all__ = [
-    "DATASETS", "IMAGE_FOLDER", "ROOT", "SNIPPET_FRAMES",
+    "DATASETS", "IMAGE_FOLDER", "MANIFEST", "ROOT", "SNIPPET_FRAMES", "VIDEO_SUFFIXES",
     "Annotations", "Dataset", "Recipe", "dataset", "snippet_count",
 ]  # fmt: skip
 

@@ -14,6 +14,8 @@ from vad.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 SNIPPET_FRAMES = 16  # one time step of every embedding and every score
 FORMS = ("class", "pairs", "table", "masks")  # of annotations, see vad/annotations.py
+VIDEO_SUFFIXES = frozenset([".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"])
+MANIFEST = "manifest.jsonl"  # extraction's record, in the folder of the embeddings
 IMAGE_FOLDER = "rgb"  # of image embeddings below their root, and of lists below list/<folder>/
 
 

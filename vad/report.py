@@ -15,14 +15,13 @@ from tqdm import tqdm
 
 from vad import figures
 from vad.benchmark import Checkpoint, TestSet
-from vad.catalog import SNIPPET_FRAMES
+from vad.catalog import SNIPPET_FRAMES, VIDEO_SUFFIXES
 from vad.files import write_json, write_whole
 from vad.metrics import evaluate, per_class
 from vad.probes import Probes
 from vad.scoring import ScoredVideo
-from vad.tables import Table, class_table, compare_runs, probe_table, results_table
+from vad.tables import PAPER, Table, class_table, compare_runs, method_table, probe_table, results_table
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 THUMBNAILS = 8
 
 
@@ -59,6 +58,8 @@ def report_results(
     overall = {modality: _mean([r.metrics for r in group]) for modality, group in by_modality.items()}
     if len(results) == 1:
         tables = [results_table(first.metrics, protocol, modality=first.checkpoint.modality)]
+        if dataset.name in PAPER["table1"]["metric"] and first.checkpoint.modality == "fusion":
+            tables.append(method_table(first.metrics, protocol))
     else:
         tables = [compare_runs([(_varying(r), r.metrics) for r in results], protocol)]
     tables.append(class_table(classes, protocol, overall))
@@ -75,7 +76,7 @@ def report_results(
         which = title + (", first run of each" if len(results) > len(one_each) else "")
         pictures += figures.draw_curves(one_each, folder / "curves", title=which)
     pictures += _draw_timelines(first, folder, timelines, video_dir)
-    for name, table in zip(("results", "classes"), tables, strict=True):
+    for name, table in zip(("results", *(["methods"] if len(tables) == 3 else []), "classes"), tables, strict=True):
         table.save(folder / name)
     _save_numbers(results, folder)
     return tables, pictures
@@ -155,7 +156,8 @@ def _draw_timelines(result: Result, folder: Path, count: int, video_dir: Path | 
 def _find_video(name: str, video_dir: Path | None) -> Path | None:
     if video_dir is None:
         return None
-    return next((p for suffix in VIDEO_SUFFIXES for p in sorted(video_dir.rglob(f"*{suffix}")) if p.stem == name), None)
+    files = (path for path in sorted(video_dir.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES)
+    return next((path for path in files if path.stem == name), None)
 
 
 def _thumbnails(path: Path | None, frames: int) -> tuple[list[np.ndarray] | None, float | None]:

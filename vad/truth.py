@@ -12,13 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from vad.annotations import Annotation, Marks, frame_labels, read_annotation, video_name
-from vad.catalog import SNIPPET_FRAMES, Dataset
+from vad.catalog import MANIFEST, SNIPPET_FRAMES, Dataset
 from vad.errors import InputError
 from vad.files import read_json, sha256, write_json, write_whole
 from vad.lists import Item, feature_root_of, read_csv, resolve_path
 from vad.splits import split_files
-
-MANIFEST = "manifest.jsonl"  # extraction's record, in the folder of the embeddings
 
 
 def embedding_shape(path: Path) -> tuple[int, int]:

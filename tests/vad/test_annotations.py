@@ -104,7 +104,7 @@ def test_masks_are_taken_as_they_are(tmp_path: Path) -> None:
     np.save(folder / "01_002.npy", np.arange(3))
     with pytest.raises(InputError, match="01_002 is no row of zeros and ones"):
         read_annotation(folder)
-    np.save(folder / "01_002.npy", np.array([{}]), allow_pickle=True)
+    np.save(folder / "01_002.npy", np.array([{}]))
     with pytest.raises(InputError, match="cannot read the frame masks"):
         read_annotation(folder)
 

@@ -1,87 +1,35 @@
-"""`make bench`: what was made fast, against the plain way, in one run on this machine; medians and ratios."""
+"""`make bench`: what was made fast, against the plain way, in one run on this machine; medians and ratios.
+
+One section a room: `python tests/bench.py` runs all, `python tests/bench.py model training` those named.
+"""
 
 from __future__ import annotations
 
-import itertools
-import statistics
+import argparse
+import importlib
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from model import IEFVAD
-from model.kalman import kalman_filter
-from vad.windows import train_window
 
-EPSILON = 1e-8
+SECTIONS = ("model", "training")  # each a module of tests/benches/ with a run()
 
 
-def seconds(action: Callable[[], object], repeats: int = 5) -> float:
-    """Median seconds of an action after one call to warm up."""
-    action()
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
-
-
-def plain_loop(z: Tensor, variance: Tensor, q: Tensor, unbound: bool) -> Tensor:
-    """Eq. 5 as a loop that autograd follows, with x[:, t] or over x.unbind(1)."""
-    steps = zip(z.unbind(1), variance.unbind(1), strict=True) if unbound else None
-    pairs = steps or ((z[:, t], variance[:, t]) for t in range(z.shape[1]))
-    s, v = next(pairs)
-    states = [s]
-    for z_t, variance_t in pairs:
-        m, r = v + q + EPSILON, variance_t + EPSILON
-        k = m / (m + r)
-        s, v = s + k * (z_t - s), k * r
-        states.append(s)
-    return torch.stack(states, 1)
-
-
-def bench_kalman(B: int, T: int, D: int) -> None:
-    """Forward and backward of the Kalman step: our form, both loops, and its share of the whole network."""
-    z, variance = (torch.rand(B, T, D).add(0.1).requires_grad_() for _ in range(2))
-    q = torch.ones(D, requires_grad=True)
-    forms = {
-        "autograd.Function (ours)": lambda: kalman_filter(z, variance, q, EPSILON).state,
-        "loop over unbind(1)": lambda: plain_loop(z, variance, q, unbound=True),
-        "loop with x[:, t]": lambda: plain_loop(z, variance, q, unbound=False),
-    }
-    taken = {name: seconds(lambda form=form: form().sum().backward(), 3) for name, form in forms.items()}
-    ours = taken["autograd.Function (ours)"]
-    print(f"Kalman step, forward + backward, B {B}, T {T}, D {D}")
-    for name, value in taken.items():
-        print(f"  {name:28s} {1e3 * value:9.1f} ms   × {value / ours:.1f}")
-    model = IEFVAD(embed_dim=D)
-    x = torch.randn(B, T, D)
-    whole = seconds(lambda: model(x, x).logits.sum().backward(), 3)
-    print(f"  share of the network's {1e3 * whole:.0f} ms: {100 * ours / whole:.1f} % (target: at most 10 %)")
-    print("  ms a time step, to see that it does not grow with T:", end="")
-    for length in (T // 2, T, 2 * T):
-        longer = torch.rand(B, length, D).add(0.1).requires_grad_()
-        value = seconds(lambda x=longer: kalman_filter(x, x, q, EPSILON).state.sum().backward(), 3)
-        print(f"  T {length}: {1e3 * value / length:.3f}", end="")
-    print()
-
-
-def bench_windows(S: int, D: int) -> None:
-    """Reduction of a long video to one training window."""
-    x = np.random.default_rng(0).standard_normal((S, D)).astype(np.float32)
-    edges = np.linspace(0, S, 257).astype(int)
-    plain = seconds(lambda: np.stack([x[a:b].mean(0) for a, b in itertools.pairwise(edges)]))
-    ours = seconds(lambda: train_window(x))
-    print(f"training window of {S} snippets: ours {1e3 * ours:.2f} ms, np.mean in a loop × {plain / ours:.1f}")
+def main() -> None:
+    """Run the sections named on the command line, all of them by default."""
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("sections", nargs="*", metavar="SECTION", help=" ".join(SECTIONS))
+    named = flags.parse_args().sections
+    for name in named:
+        if name not in SECTIONS:
+            flags.error(f"unknown section {name!r}; known are {', '.join(SECTIONS)}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for name in named or SECTIONS:
+        print(f"\n== {name}")
+        importlib.import_module(f"tests.benches.{name}").run()
 
 
 if __name__ == "__main__":
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    bench_kalman(B=8, T=256, D=768)
-    bench_windows(S=1000, D=768)
+    main()

@@ -19,8 +19,9 @@ from vad.errors import InputError, run_door
 from vad.figures import draw_training
 from vad.lists import read_csv
 from vad.metrics import evaluate
+from vad.run_tables import compare_runs
 from vad.settings import Settings, add_dataset_flags, add_switch_flags, loss_fields, model_fields, resolve
-from vad.tables import compare_runs, results_table
+from vad.tables import results_table
 from vad.training import Files, Run, Trained, fingerprint, resume, seed_everything, train
 
 

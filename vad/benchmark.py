@@ -14,9 +14,9 @@ from vad.data import Sample, TestVideo, find_test_videos
 from vad.errors import InputError
 from vad.files import read_json
 from vad.lists import feature_root_of, lists_sidecar, read_csv
+from vad.protocol import Protocol
 from vad.scoring import ScoredVideo, Transform, score_videos
 from vad.settings import Settings, feature_root, model_fields, resolve
-from vad.tables import Protocol
 
 Read = Callable[[str], dict[str, Any]]
 Build = Callable[..., torch.nn.Module]
@@ -101,7 +101,7 @@ class TestSet:
         )
 
     def protocol(self, weights: str) -> Protocol:
-        """Under what conditions numbers of this test set are made; weights: a key of `vad.tables.WEIGHTS`."""
+        """Under what conditions numbers of this test set are made; weights: a key of `vad.protocol.WEIGHTS`."""
         switches = self.settings.profile
         return Protocol(
             dataset=self.settings.dataset,
@@ -162,7 +162,7 @@ class Checkpoint:
     settings: Settings
     modality: str
     seed: int | None  # None where the file does not say
-    weights: str  # a key of `vad.tables.WEIGHTS`
+    weights: str  # a key of `vad.protocol.WEIGHTS`
     notes: tuple[str, ...]
 
 

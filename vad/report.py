@@ -18,9 +18,12 @@ from vad.benchmark import Checkpoint, TestSet
 from vad.catalog import SNIPPET_FRAMES, VIDEO_SUFFIXES
 from vad.files import write_json, write_whole
 from vad.metrics import evaluate, per_class
+from vad.paper import PAPER
 from vad.probes import Probes
+from vad.run_tables import compare_runs
 from vad.scoring import ScoredVideo
-from vad.tables import PAPER, Table, class_table, compare_runs, method_table, probe_table, results_table
+from vad.table import Table
+from vad.tables import class_table, method_table, probe_table, results_table
 
 THUMBNAILS = 8
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,7 +11,9 @@ import pytest
 from vad import tables
 from vad.catalog import DEMO, UCFCRIME, XD, Dataset
 from vad.errors import InputError
-from vad.tables import Protocol, Table
+from vad.paper import PAPER
+from vad.protocol import Protocol
+from vad.table import NAN, NONE, Table
 
 RESULT = {"AUC": 0.88, "AP": 0.31416, "Ano-AUC": 0.7, "FAR@0.5": 0.0047, "Brier": 0.1205, "w_image": 0.4761}
 
@@ -47,7 +47,7 @@ def test_results_stand_beside_all_three_of_the_papers_numbers() -> None:
     assert cells(table, "Brier")["Table 6 diff."] == "+0.0000"
     assert cells(table, "ŵ_i")["Table 6 diff."] == "+0.0001"
     assert cells(table, "AP (%)")["here"] == "31.42"
-    assert cells(table, "AP (%)")["Table 1"] == tables.NONE  # the paper has no AP for UCF-Crime
+    assert cells(table, "AP (%)")["Table 1"] == NONE  # the paper has no AP for UCF-Crime
     assert any("one run" in note for note in table.notes)
 
 
@@ -72,8 +72,8 @@ def test_a_data_set_without_paper_numbers_has_ours_alone() -> None:
 
 def test_undefined_is_shown_with_its_reason() -> None:
     table = tables.results_table({**RESULT, "AUC": math.nan}, protocol(UCFCRIME))
-    assert cells(table, "AUC (%)")["here"] == tables.NAN
-    assert cells(table, "AUC (%)")["Table 1 diff."] == tables.NONE
+    assert cells(table, "AUC (%)")["here"] == NAN
+    assert cells(table, "AUC (%)")["Table 1 diff."] == NONE
     assert "one kind only" in table.text()
 
 
@@ -92,7 +92,7 @@ def test_method_table_ends_with_this_evaluation() -> None:
     table = tables.method_table(RESULT, protocol(UCFCRIME))
     assert table.rows[0] == ("Sultani et al.", "84.14", "63.29")
     assert table.rows[-1] == ("here", "88.00", "70.00")
-    assert ("STPrompt", "88.08", tables.NONE) in table.rows
+    assert ("STPrompt", "88.08", NONE) in table.rows
     with pytest.raises(InputError, match="no column for demo"):
         tables.method_table(RESULT, protocol(DEMO))
 
@@ -104,18 +104,18 @@ def test_class_table() -> None:
     assert table.columns == ("class", "event", "paper", "diff.", "fusion", "paper", "diff.")
     assert table.rows == (
         ("Abuse", "70.00", "70.09", "-0.09", "71.00", "70.74", "+0.26"),
-        ("Arson", "60.00", "66.75", "-6.75", tables.NAN, "72.68", tables.NONE),
+        ("Arson", "60.00", "66.75", "-6.75", NAN, "72.68", NONE),
         ("all videos, AUC", "88.00", "78.67", "+9.33", "90.00", "89.13", "+0.87"),
         ("all videos, Ano-AUC", "70.00", "63.94", "+6.06", "70.00", "72.49", "-2.49"),
     )
-    assert any(tables.NAN in note for note in table.notes)
+    assert any(NAN in note for note in table.notes)
     drawn = tables.class_table({"image": {"Crash": 0.5}}, protocol(DEMO))
     assert drawn.columns == ("class", "image")
     assert drawn.rows == (("Crash", "50.00"),)
 
 
 def frame() -> pd.DataFrame:
-    columns = tables.PAPER["table6"]["columns"]
+    columns = PAPER["table6"]["columns"]
     rows = [
         ["CLEAN", 0.0, 0.9, 0.1, *[0.5] * 7],
         ["IMG_NOISE", 0.3, 0.8, 0.2, *[0.25] * 7],
@@ -146,58 +146,6 @@ def test_probe_table_has_the_papers_line_below_ours() -> None:
 @pytest.mark.parametrize("number", [6, 7, 8, 9])
 def test_the_note_on_the_papers_probes_is_true(number: int) -> None:
     """In each of Tables 6–9 ŵ_i with half the image masked is above the clean one."""
-    paper = tables.PAPER[f"table{number}"]
+    paper = PAPER[f"table{number}"]
     weight = {(row[0], row[1]): row[paper["columns"].index("w_image")] for row in paper["rows"]}
     assert weight["IMG_NOISE", 0.5] > weight["CLEAN", 0.0]
-
-
-def runs(**extra: object) -> list[tuple[dict[str, object], dict[str, float]]]:
-    values = {"fusion": (0.9, 0.8, 0.7), "image": (0.6, 0.85, 0.5), "event": (0.5, 0.5)}
-    return [
-        ({"modality": m, "seed": seed, "dataset": "demo", **extra}, {"AUC": value})
-        for m, several in values.items()
-        for seed, value in enumerate(several)
-    ]
-
-
-def test_compare_runs_groups_over_seeds() -> None:
-    """0.9, 0.8, 0.7: mean 0.8, standard deviation with n − 1 exactly 0.1."""
-    table = tables.compare_runs(runs(), protocol(DEMO))
-    assert table.columns == ("modality", "runs", "AUC (%)")
-    assert table.rows == (
-        ("image", "3", "65.00 ± 18.03"),
-        ("event", "2", "50.00 ± 0.00"),
-        ("fusion", "3", "80.00 ± 10.00"),
-    )
-    assert "fusion − image: AUC +15.00 points, higher in 2 of 3 seeds." in table.notes
-    assert "fusion − event: AUC +35.00 points, higher in 2 of 2 seeds." in table.notes  # two seeds in common
-    assert str(table) == table.text()
-
-
-def test_compare_runs_keeps_settings_apart() -> None:
-    table = tables.compare_runs(runs(profile="default") + runs(profile="paper")[:1], protocol(DEMO))
-    assert table.columns == ("modality", "profile", "runs", "AUC (%)")
-    assert table.rows[-1] == ("fusion", "paper", "1", "90.00")  # one run has no spread
-    assert "profile default" not in table.protocol  # it varies: the column says it
-    with pytest.raises(InputError, match="two runs of image have seed 1"):
-        tables.compare_runs([*runs(), runs()[4]], protocol(DEMO))
-    with pytest.raises(InputError, match="no run"):
-        tables.compare_runs([], protocol(DEMO))
-
-
-def test_text_is_aligned_and_files_hold_the_same(tmp_path: Path) -> None:
-    table = tables.results_table(RESULT, protocol(UCFCRIME))
-    lines = table.text().split("\n")
-    rule = next(line for line in lines if set(line) == {"-"})
-    body = lines[lines.index(rule) + 1 :][: len(table.rows) + 3]
-    assert {len(line) for line in body} == {len(rule)}  # the last column is a number: every line ends at its edge
-    paths = table.save(tmp_path / "new" / "ucf")
-    assert [path.name for path in paths] == ["ucf.txt", "ucf.md", "ucf.csv"]
-    assert sorted(p.name for p in paths[0].parent.iterdir()) == ["ucf.csv", "ucf.md", "ucf.txt"]  # no temporary left
-    text, markdown, csv = (path.read_text(encoding="utf-8") for path in paths)
-    assert text == table.text() + "\n"
-    assert "| AUC (%) | 88.00 | 88.67 ± 0.45 | -0.67 |" in markdown
-    assert table.protocol in markdown
-    read = pd.read_csv(io.StringIO(csv), comment="#", dtype=str)
-    assert read.to_numpy().tolist() == [list(row) for row in table.rows]
-    assert table.protocol in csv

@@ -1,0 +1,60 @@
+"""Tables of many runs: mean ± std over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from vad.cells import mean_cell, metric_label
+from vad.data import MODALITIES
+from vad.errors import InputError
+from vad.protocol import Protocol
+from vad.table import NONE, Table
+
+
+def compare_runs(rows: Sequence[tuple[Mapping[str, object], Mapping[str, float]]], protocol: Protocol) -> Table:
+    """Runs that differ in their seed only become one row: mean ± standard deviation (n − 1) and the number of runs.
+
+    rows: (settings, metrics) of each run; settings hold `modality`, `seed` and whatever else tells the runs apart,
+    which becomes a column where it varies. Raises InputError for two runs with the same settings and seed.
+    """
+    if not rows:
+        raise InputError("no run to compare")
+    varying = sorted({k for settings, _ in rows for k in settings} - {"modality", "seed"})
+    varying = [k for k in varying if len({str(settings.get(k, NONE)) for settings, _ in rows}) > 1]
+    groups: dict[tuple[str, ...], dict[object, Mapping[str, float]]] = {}
+    for number, (settings, metrics) in enumerate(rows):
+        key = (str(settings.get("modality", "fusion")), *(str(settings.get(k, NONE)) for k in varying))
+        seed = settings.get("seed", f"run {number}")
+        if seed in groups.setdefault(key, {}):
+            raise InputError(f"two runs of {', '.join(key)} have seed {seed}; name each run once")
+        groups[key][seed] = metrics
+    order = {name: k for k, name in enumerate(MODALITIES)}
+    keys = sorted(groups, key=lambda key: (key[1:], order.get(key[0], len(order))))
+    shown = [m for m in ("AUC", "AP", "Ano-AUC") if all(m in metrics for _, metrics in rows)]
+    cells = tuple(
+        (*key, str(len(groups[key])), *(mean_cell(run[metric] for run in groups[key].values()) for metric in shown))
+        for key in keys
+    )
+    columns = ("modality", *varying, "runs", *(metric_label(metric) for metric in shown))
+    fusions = [key for key in keys if key[0] == "fusion"]
+    notes = [note for key in fusions for note in _fusion_gains(groups, key, protocol.dataset.metric)]
+    notes += protocol.notes() if protocol.dataset.drawn else []
+    title = f"{protocol.dataset.title}: mean ± std over seeds"
+    return Table(title, protocol.line(omit=varying), columns, cells, tuple(notes))
+
+
+def _fusion_gains(
+    groups: Mapping[tuple[str, ...], Mapping[object, Mapping[str, float]]], key: tuple[str, ...], metric: str
+) -> list[str]:
+    """Fusion against either modality alone, seed by seed: a mean can hide that one seed made it."""
+    notes = []
+    for other in ("image", "event"):
+        rival = groups.get((other, *key[1:]), {})
+        gains = [groups[key][seed][metric] - rival[seed][metric] for seed in groups[key] if seed in rival]
+        if gains:
+            where = f" ({', '.join(key[1:])})" if key[1:] else ""
+            higher = sum(gain > 0 for gain in gains)
+            mean = f"{metric} {100 * statistics.fmean(gains):+.2f} points"
+            notes.append(f"fusion − {other}{where}: {mean}, higher in {higher} of {len(gains)} seeds.")
+    return notes

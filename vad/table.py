@@ -111,4 +111,6 @@ def render_all(tables: Iterable[Table], kind: str) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell in (NONE, NAN) or cell.lstrip("[+-")[:1].isdigit()
+    """A number, with or without sign and spread, or an interval [a, b]."""
+    interval = cell.startswith("[") and cell.endswith("]")
+    return cell in (NONE, NAN) or cell.lstrip("+-[" if interval else "+-")[:1].isdigit()

@@ -13,7 +13,7 @@ from model import IEFVAD, CheckpointError, ConfigError, Objective, read_checkpoi
 from vad import demo
 from vad.benchmark import TestSet, add_list_flags, describe, find_lists, open_test_set, trims
 from vad.catalog import ROOT
-from vad.data import MODALITIES, TrainingBatches, TrainingWindows, check_values, find_samples
+from vad.data import MODALITIES, TrainingBatches, TrainingWindows, cache_folder, check_values, find_samples
 from vad.device import pick_device
 from vad.errors import InputError, run_door
 from vad.figures import draw_training
@@ -33,7 +33,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the run, or of the first of --runs (default 0)")
     parser.add_argument("--runs", type=int, help="train with this many seeds, <exp_name>_seed<k> each, and compare")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
-    parser.add_argument("--workers", type=int, default=4, help="processes that load embeddings (default 4)")
+    parser.add_argument("--workers", type=int, default=4, help="processes that load embeddings without cache (4)")
+    parser.add_argument("--cache_dir", type=Path, help="folder of the training windows (default: windows/ beside rgb/)")
+    parser.add_argument("--no_cache", action="store_true", help="reduce embeddings anew in every epoch")
     parser.add_argument("--checkpoint_dir", default=str(ROOT / "checkpoints"), help="folder of weights and logs")
     parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures")
     parser.add_argument("--resume", action="store_true", help="refuse to start anew: there must be a run to continue")
@@ -67,13 +69,18 @@ def prepare(args: argparse.Namespace) -> Job:
     samples, width = find_samples(items, settings.dataset, lists.feature_root, args.modality)
     if width != test.width:
         raise InputError(f"{lists.train} has embeddings {width} wide, {lists.test} {test.width}; extract both alike")
-    everything = [*samples, *test.samples]
-    check_values(everything, settings.profile.nan, width)
+    check_values(test.samples, settings.profile.nan, width)
     print(textwrap.fill(describe(settings.as_dict()), 110))
     print(f"{len(samples)} training samples, {len(test.videos)} test videos, width {width}, {args.modality}, "
           f"{device}, torch {torch.__version__}")  # fmt: skip
-    windows = TrainingWindows(samples, window=settings.dataset.window, nan=settings.profile.nan, width=width)
-    return Job(args, settings, test, windows, fingerprint(everything, [lists.train, lists.test, lists.gt]), device)
+    cache = None if args.no_cache else args.cache_dir or cache_folder(items, lists.feature_root)
+    windows = TrainingWindows(
+        samples, window=settings.dataset.window, nan=settings.profile.nan, width=width, cache=cache
+    )
+    if windows.caches is None:
+        check_values(samples, settings.profile.nan, width)
+    data = fingerprint([*samples, *test.samples], [lists.train, lists.test, lists.gt])
+    return Job(args, settings, test, windows, data, device)
 
 
 def run_once(job: Job, exp_name: str, seed: int) -> Trained:

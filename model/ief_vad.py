@@ -109,15 +109,16 @@ class IEFVAD(nn.Module):
     def forward(self, image: Tensor | None, event: Tensor | None, lengths: Tensor | None = None) -> IEFVADOutput:
         """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each window, None where all T are.
 
+        Embeddings kept in float16 may come so: they are widened here, where they cost half the copy to a GPU.
         The stream a single-modality network does not have may be None. Raises ValueError for shapes that do not fit.
         """
         padding = self._padding(image if image is not None else event, lengths)
         image_mu = image_logvar = event_mu = event_logvar = None
         if self.config.modality != "event":
-            self._check("image", image)
+            image = self._checked("image", image)
             image_mu, image_logvar = self.image_head(self.image_encoder(image, padding))  # (B, T, D) each
         if self.config.modality != "image":
-            self._check("event", event)
+            event = self._checked("event", event)
             event_mu, event_logvar = self.event_head(self.event_encoder(event, padding))  # (B, T, D) each
         z = self._fuse(image_mu, event_mu, image_logvar, event_logvar)  # (B, T, D) mean, variance, weights
         filtered = self.temporal_update(z.mean, z.variance)  # (B, T, D) state, variance, gain
@@ -167,7 +168,8 @@ class IEFVAD(nn.Module):
         # a window without a single valid step would leave its attention nothing to attend to (NaN)
         return steps >= lengths.to(x.device).clamp(min=1).unsqueeze(1)
 
-    def _check(self, name: str, x: Tensor | None) -> None:
+    def _checked(self, name: str, x: Tensor | None) -> Tensor:
         if x is None or x.dim() != 3 or x.shape[-1] != self.config.embed_dim:
             shape = None if x is None else tuple(x.shape)
             raise ValueError(f"{name} embeddings must be (B, T, {self.config.embed_dim}); got {shape}")
+        return x.to(self.classifier.weight.dtype)

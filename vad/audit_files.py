@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from vad.audit_report import Row, none_of, not_checked
 from vad.catalog import Dataset
+from vad.embeddings import embedding_shape
 from vad.errors import InputError
 from vad.lists import Item, event_path, resolve_path
-from vad.truth import embedding_shape, extraction_records, recorded_tail
+from vad.truth import extraction_records, recorded_tail
 
 MOST_BYTES = 2 << 30  # values of embeddings larger than this together are read only when asked for
 READERS = 8  # files are opened side by side: on a network disk waiting is everything

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from vad import catalog
+from vad.cache import FOLDER as CACHE_FOLDER
+from vad.cache import Cache, Stream, open_cache
+from vad.embeddings import embedding_header, embedding_shape, load_embedding
 from vad.errors import InputError
-from vad.lists import Item, event_path, resolve_path
-from vad.truth import embedding_shape, load_ground_truth
-from vad.windows import train_window
+from vad.lists import Item, embedding_root, event_path, resolve_path
+from vad.truth import load_ground_truth
 
 MODALITIES = ("image", "event", "fusion")
 
@@ -31,6 +34,7 @@ class Sample:
     crop: int
     paths: tuple[Path | None, Path | None]  # image, event; None for a stream that is not used
     snippets: int  # S
+    half: tuple[bool, bool] = (False, False)  # whether image and event embedding are float16
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class TestVideo:
 class Batch:
     """Windows of B samples; a stream that is not used is None."""
 
-    image: Tensor | None  # (B, T, D) float32
-    event: Tensor | None  # (B, T, D) float32
+    image: Tensor | None  # (B, T, D) float32, or float16 where all embeddings of the stream are
+    event: Tensor | None  # (B, T, D) likewise
     lengths: Tensor  # (B,) int64, valid steps
     anomalous: Tensor  # (B,) float32, 0 or 1
     videos: tuple[str, ...]
@@ -76,7 +80,8 @@ def find_samples(
         image = resolve_path(item.path, feature_root)
         event = event_path(image, dataset.event_folders)
         paths = (image if modality != "event" else None, event if modality != "image" else None)
-        shapes = [embedding_shape(path) for path in paths if path]
+        headers = [embedding_header(path) if path else None for path in paths]
+        shapes = [header[0] for header in headers if header]
         if len(shapes) == 2 and shapes[0][0] != shapes[1][0]:
             raise InputError(
                 f"{event} has {shapes[1][0]} snippets but {image} has {shapes[0][0]}; extract both from the same video "
@@ -91,7 +96,8 @@ def find_samples(
                     f"{path} is {shape[1]} wide, the embeddings before it {width}; extract all with one encoder"
                 )
         anomalous = dataset.is_anomalous(item.label)
-        samples.append(Sample(item.video, item.label, anomalous, item.crop, paths, shapes[0][0]))
+        half = tuple(header is not None and header[1] == np.float16 for header in headers)
+        samples.append(Sample(item.video, item.label, anomalous, item.crop, paths, shapes[0][0], half))
     if width is None:
         raise InputError("the list is empty; write it with list/generate_file.py")
     return samples, width
@@ -141,22 +147,9 @@ def own_video(name: str, paths: Mapping[str, Path]) -> TestVideo:
     return TestVideo(name, sample.label, (sample,), np.zeros(snippets * catalog.SNIPPET_FRAMES, np.uint8))
 
 
-def load_embedding(path: Path, nan: str) -> np.ndarray:
-    """(S, D) float32 from a .npy file. nan "zero" turns NaN into 0, "refuse" raises InputError naming the file."""
-    try:
-        embedding = np.load(path, allow_pickle=False).astype(np.float32)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not a readable array of numbers ({error}); extract it again") from None
-    missing = np.isnan(embedding)
-    if missing.any():
-        if nan == "refuse":
-            steps = int(missing.any(1).sum())
-            raise InputError(
-                f"{path} has NaN in {steps} of its {len(embedding)} snippets; extract it again, or count NaN as 0, as "
-                f"the released code does, with --nan zero"
-            )
-        embedding[missing] = 0
-    return embedding
+def cache_folder(items: Sequence[Item], feature_root: Path | None) -> Path:
+    """Where the training windows of a list are kept: beside its embeddings."""
+    return embedding_root(resolve_path(items[0].path, feature_root)) / CACHE_FOLDER
 
 
 def check_values(samples: Sequence[Sample], nan: str, width: int, most_bytes: int = 4 << 30) -> None:
@@ -172,56 +165,108 @@ def check_values(samples: Sequence[Sample], nan: str, width: int, most_bytes: in
 
 
 class TrainingWindows(Dataset):
-    """One window per sample; keeps windows in memory when all of them fit into `cache_bytes`."""
+    """One window per sample, from a cache on disk or, without one, reduced anew each time it is asked for."""
 
     def __init__(
-        self, samples: Sequence[Sample], *, window: int, nan: str, width: int, cache_bytes: int = 1 << 30
+        self, samples: Sequence[Sample], *, window: int, nan: str, width: int, cache: Path | None = None
     ) -> None:
-        self.samples, self.window, self.nan = samples, window, nan
-        streams = sum(path is not None for path in samples[0].paths) if samples else 0
-        self.cached = len(samples) * streams * window * width * 4 <= cache_bytes
-        self._cache: dict[int, tuple[list[Tensor | None], int]] = {}
+        """cache: folder of the cache, which is built here where it has to be; None for none.
+
+        Raises InputError for an embedding that cannot be used. Where the folder cannot be written to or is full, that
+        is printed and there is no cache: the windows are the same.
+        """
+        self.samples = samples
+        used = [k for k in (0, 1) if samples and samples[0].paths[k] is not None]
+        self.streams: tuple[Stream | None, ...] = tuple(
+            _stream(samples, k, window, width, nan) if k in used else None for k in (0, 1)
+        )
+        self.caches: tuple[Cache | None, ...] | None = None
+        if cache is not None:
+            try:
+                self.caches = tuple(stream and open_cache(stream, cache) for stream in self.streams)
+            except OSError as error:
+                print(f"{cache}: windows cannot be kept here ({error.strerror or error}); every epoch reads the "
+                      f"embeddings anew, which is slower; --cache_dir names another place")  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Sample, list[Tensor | None], int] | InputError:
-        """The sample, its windows (T, D) per stream and their valid steps; an InputError is returned, not raised."""
+    def __getitem__(self, index: int) -> tuple[Sample, list[Tensor | None]] | InputError:
+        """The sample and its windows (T, D) per stream, reduced now; an InputError is returned, not raised."""
+        windows: list[Tensor | None] = []
         try:
-            if index not in self._cache:
-                windows = self._windows(self.samples[index])
-                if not self.cached:
-                    return self.samples[index], *windows
-                self._cache[index] = windows
-            return self.samples[index], *self._cache[index]
+            for stream in self.streams:
+                if stream is None:
+                    windows.append(None)
+                    continue
+                valid, _ = stream.reduce(index)
+                window = torch.zeros(stream.window, stream.width, dtype=torch.from_numpy(valid).dtype)
+                window[: len(valid)] = torch.from_numpy(valid)
+                windows.append(window)
         except InputError as error:
             return error  # raised in a worker process it would arrive as a traceback
+        return self.samples[index], windows
 
-    def _windows(self, sample: Sample) -> tuple[list[Tensor | None], int]:
-        windows, length = [], 0
-        for path in sample.paths:
-            if path is None:
-                windows.append(None)
+    def gather(self, indices: Sequence[int]) -> Batch:
+        """Windows of many samples from the cache; page-locked where there is a GPU, which then copies beside its work.
+
+        Raises InputError for a damaged cache.
+        """
+        streams: list[Tensor | None] = []
+        for cache in self.caches:
+            if cache is None:
+                streams.append(None)
                 continue
-            reduced, length = train_window(load_embedding(path, self.nan), self.window)
-            windows.append(torch.from_numpy(reduced))
-        return windows, length
+            stream = cache.stream
+            dtype = torch.float16 if stream.dtype == np.float16 else torch.float32
+            shape = (len(indices), stream.window, stream.width)
+            streams.append(torch.empty(shape, dtype=dtype, pin_memory=torch.cuda.is_available()))
+            cache.read(indices, streams[-1].numpy())
+        return self.batch([self.samples[index] for index in indices], streams)
+
+    def batch(self, samples: Sequence[Sample], streams: Sequence[Tensor | None]) -> Batch:
+        """A batch of samples whose windows (B, T, D) are at hand."""
+        window = next(stream.window for stream in self.streams if stream)
+        return Batch(
+            image=streams[0],
+            event=streams[1],
+            lengths=torch.tensor([min(sample.snippets, window) for sample in samples]),
+            anomalous=torch.tensor([float(sample.anomalous) for sample in samples]),
+            videos=tuple(sample.video for sample in samples),
+        )
+
+    def collate(self, items: Sequence[tuple[Sample, list[Tensor | None]] | InputError]) -> Batch | InputError:
+        """Samples → batch; the first InputError among them, if there is one."""
+        for item in items:
+            if isinstance(item, InputError):
+                return item
+        samples, windows = zip(*items, strict=True)
+        return self.batch(samples, [None if s[0] is None else torch.stack(s) for s in zip(*windows, strict=True)])
 
 
-def collate(items: Sequence[tuple[Sample, list[Tensor | None], int] | InputError]) -> Batch | InputError:
-    """Samples → batch; the first InputError among them, if there is one."""
-    for item in items:
-        if isinstance(item, InputError):
-            return item
-    samples, windows, lengths = zip(*items, strict=True)
-    image, event = (None if s[0] is None else torch.stack(s) for s in zip(*windows, strict=True))
-    return Batch(
-        image=image,
-        event=event,
-        lengths=torch.tensor(lengths),
-        anomalous=torch.tensor([float(s.anomalous) for s in samples]),
-        videos=tuple(s.video for s in samples),
+def _stream(samples: Sequence[Sample], k: int, window: int, width: int, nan: str) -> Stream:
+    """What is to be reduced of image (k = 0) or event (k = 1) embeddings."""
+    return Stream(
+        modality=MODALITIES[k],
+        paths=tuple(sample.paths[k] for sample in samples),
+        lengths=tuple(min(sample.snippets, window) for sample in samples),
+        window=window,
+        width=width,
+        dtype=np.dtype(np.float16 if all(sample.half[k] for sample in samples) else np.float32),
+        nan=nan,
     )
+
+
+def _one_ahead(gather: Callable[[np.ndarray], Batch], order: Iterable[np.ndarray]) -> Iterator[Batch]:
+    """Batches in order, the next one gathered by a thread while the present one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming: Future[Batch] | None = None
+        for indices in order:
+            ready, coming = coming, thread.submit(gather, indices)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
 
 
 @dataclass
@@ -260,12 +305,17 @@ class TrainingBatches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Batches of an epoch; raises InputError for an embedding that cannot be used."""
+        order = self.order(epoch)
+        if self.data.caches is not None:
+            yield from _one_ahead(self.data.gather, order)
+            return
         loader = DataLoader(
             self.data,
-            batch_sampler=self.order(epoch),
-            num_workers=0 if self.data.cached else self.workers,
-            collate_fn=collate,
+            batch_sampler=order,
+            num_workers=self.workers,
+            collate_fn=self.data.collate,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else it draws from the numbers that dropout uses
         )
         for batch in loader:
             if isinstance(batch, InputError):

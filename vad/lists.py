@@ -108,13 +108,16 @@ def event_path(image_path: Path, event_folders: Sequence[str]) -> Path:
 
     That is the first of event_folders that exists beside `rgb`. Raises InputError where none does.
     """
-    parts = image_path.parts
-    at = _image_folder(parts, image_path)
-    root = Path(*parts[:at])
+    root = embedding_root(image_path)
     for folder in event_folders:
         if (root / folder).is_dir():
-            return root.joinpath(folder, *parts[at + 1 :])
+            return root.joinpath(folder, *image_path.relative_to(root).parts[1:])
     raise InputError(f"{root}: no folder {' or '.join(event_folders)} beside {IMAGE_FOLDER}/; extract the events first")
+
+
+def embedding_root(image_path: Path) -> Path:
+    """The folder that holds `rgb`, of an image embedding in it; InputError where the path has no `rgb`."""
+    return Path(*image_path.parts[: _image_folder(image_path.parts, image_path)])
 
 
 def _image_folder(parts: Sequence[str], path: Path | str) -> int:

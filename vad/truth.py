@@ -13,33 +13,11 @@ from tqdm import tqdm
 
 from vad.annotations import Annotation, Marks, frame_labels, read_annotation, video_name
 from vad.catalog import MANIFEST, SNIPPET_FRAMES, Dataset
+from vad.embeddings import embedding_shape
 from vad.errors import InputError
 from vad.files import read_json, sha256, write_json, write_whole
 from vad.lists import Item, feature_root_of, read_csv, resolve_path
 from vad.splits import split_files
-
-
-def embedding_shape(path: Path) -> tuple[int, int]:
-    """(S, D) of an embedding, from the header of its file alone.
-
-    Raises InputError for a file that is missing, no array of two dimensions, or shorter than its header says.
-    """
-    try:
-        with path.open("rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(stream)
-            promised = stream.tell() + int(np.prod(shape)) * dtype.itemsize
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such embedding; extract it, or give the right --feature_root") from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not a .npy embedding ({error}); extract it again") from None
-    if len(shape) != 2 or dtype.hasobject:
-        raise InputError(f"{path}: shape {shape} and type {dtype} instead of (S, D) numbers; extract it again")
-    if size < promised:
-        raise InputError(f"{path}: cut short ({size} of {promised} bytes); extract it again")
-    return shape
 
 
 @dataclass(frozen=True)

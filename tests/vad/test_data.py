@@ -81,7 +81,7 @@ def test_nan_in_a_worker_process_arrives_as_the_same_sentence(tiny):
     path = tiny.path("rgb", "Arson001_x264", "Arson")
     np.save(path, np.full_like(np.load(path), np.nan))
     samples, width = samples_of(tiny)
-    windows = TrainingWindows(samples, window=64, nan="refuse", width=width, cache_bytes=0)
+    windows = TrainingWindows(samples, window=64, nan="refuse", width=width)
     batches = TrainingBatches(windows, batch_size=6, paired=True, seed=0, workers=1)
     with pytest.raises(InputError, match=r"^\S*Arson001_x264__5\.npy has NaN"):
         list(batches.epoch(0))

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from vad.catalog import DEMO, MSAD, SHANG, UCFCRIME, XD, Dataset
+from vad.embeddings import embedding_shape
 from vad.errors import InputError
 from vad.lists import Item, event_path, feature_root_of, read_csv, resolve_path
 from vad.splits import ListRequest, Split, make_lists, scan, split_files, split_videos
-from vad.truth import TruthRequest, embedding_shape, load_ground_truth, make_ground_truth
+from vad.truth import TruthRequest, load_ground_truth, make_ground_truth
 
 RELEASED_XD = "/media/Data1/xd_dataset/vitl/rgb/v=1RGb7knUKG0__#1_label_G-0-0__5.npy"
 

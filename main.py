@@ -16,7 +16,7 @@ from vad.catalog import ROOT
 from vad.data import MODALITIES, TrainingBatches, TrainingWindows, cache_folder, check_values, find_samples
 from vad.device import pick_device
 from vad.errors import InputError, run_door
-from vad.figures import draw_training
+from vad.figures_training import draw_training
 from vad.lists import read_csv
 from vad.metrics import evaluate
 from vad.run_tables import compare_runs

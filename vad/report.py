@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from vad import figures
 from vad.benchmark import Checkpoint, TestSet
 from vad.catalog import SNIPPET_FRAMES, VIDEO_SUFFIXES
+from vad.figures_classes import draw_modalities, draw_radar
+from vad.figures_curves import draw_curves
+from vad.figures_probes import draw_probe_curves, draw_weight_change
+from vad.figures_timeline import draw_timeline, intervals
 from vad.files import write_json, write_whole
 from vad.metrics import evaluate, per_class
 from vad.paper import PAPER
@@ -70,14 +73,14 @@ def report_results(
     title = f"{dataset.title}, {len(first.videos)} test videos"
     if len(results) > 1:
         shown = {m: {k: [r.metrics[m] for r in g] for k, g in by_modality.items()} for m in ("AUC", "Ano-AUC", "AP")}
-        pictures += figures.draw_modalities(shown, folder / "modalities", title=title)
+        pictures += draw_modalities(shown, folder / "modalities", title=title)
     if any(classes.values()):
-        pictures += figures.draw_radar(classes, folder / "classes", metric=dataset.metric, title=title)
+        pictures += draw_radar(classes, folder / "classes", metric=dataset.metric, title=title)
     one_each = {modality: group[0].videos for modality, group in by_modality.items()}
     truth = np.concatenate([video.frame_labels for video in first.videos])
     if truth.any() and not truth.all():  # otherwise there is no curve to draw, and the table says why
         which = title + (", first run of each" if len(results) > len(one_each) else "")
-        pictures += figures.draw_curves(one_each, folder / "curves", title=which)
+        pictures += draw_curves(one_each, folder / "curves", title=which)
     pictures += _draw_timelines(first, folder, timelines, video_dir)
     for name, table in zip(("results", *(["methods"] if len(tables) == 3 else []), "classes"), tables, strict=True):
         table.save(folder / name)
@@ -90,8 +93,8 @@ def report_own_videos(videos: Sequence[ScoredVideo], files: Sequence[Path], fold
     rows = []
     for video, path in zip(videos, files, strict=True):
         thumbnails, fps = _thumbnails(path, len(video.frame_labels))
-        figures.draw_timeline(video, folder / f"timeline_{video.name}", fps=fps, thumbnails=thumbnails)
-        above = figures.intervals(video.scores > threshold)
+        draw_timeline(video, folder / f"timeline_{video.name}", fps=fps, thumbnails=thumbnails)
+        above = intervals(video.scores > threshold)
         seconds = SNIPPET_FRAMES / fps if fps else SNIPPET_FRAMES
         spans = ", ".join(f"{s * seconds:.1f} – {e * seconds:.1f}" for s, e in above) or "none"
         rows.append((video.name, str(len(video.scores)), f"{video.scores.max():.3f}", spans))
@@ -109,8 +112,8 @@ def report_probes(probes: Probes, checkpoint: Checkpoint, test: TestSet, folder:
     what = {"feature": "feature dimensions", "time": "time steps"}[axis]
     title = f"{dataset.title}: a share of the {what} masked"
     pictures = [
-        *figures.draw_probe_curves(probes.table, folder / "probes", metric=dataset.metric, title=title),
-        *figures.draw_weight_change(probes.weight_change, folder / "weight_change", title=title),
+        *draw_probe_curves(probes.table, folder / "probes", metric=dataset.metric, title=title),
+        *draw_weight_change(probes.weight_change, folder / "weight_change", title=title),
     ]
     table.save(folder / "probes")
     note = {"checkpoint": _about(checkpoint), "mask_seed": seed, "rows": probes.table.to_dict("records")}
@@ -152,7 +155,7 @@ def _draw_timelines(result: Result, folder: Path, count: int, video_dir: Path | 
     for video in tqdm(chosen, desc="timelines", unit="video", leave=False):
         thumbnails, fps = _thumbnails(_find_video(video.name, video_dir), len(video.frame_labels))
         path = folder / f"timeline_{video.name.replace('/', '_')}"
-        pictures += figures.draw_timeline(video, path, fps=fps or known_fps, thumbnails=thumbnails)
+        pictures += draw_timeline(video, path, fps=fps or known_fps, thumbnails=thumbnails)
     return pictures
 
 

@@ -12,8 +12,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vad import figures
+from vad import plotting
 from vad.errors import InputError
+from vad.figures_classes import draw_modalities, draw_radar
+from vad.figures_curves import draw_curves
+from vad.figures_probes import draw_probe_curves, draw_weight_change
+from vad.figures_timeline import draw_timeline, intervals
+from vad.figures_training import draw_training
 from vad.metrics import average_precision, samples
 from vad.scoring import ScoredVideo
 
@@ -36,7 +41,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Figu
         kept.append(fig)
         return [path]
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(plotting, "save", keep)
 
     def call(draw: Callable[..., list[Path]], *arguments: object, **options: object) -> Figure:
         draw(*arguments, tmp_path / "x", **options)
@@ -57,13 +62,13 @@ LOG = pd.DataFrame(
 RADAR = {"fusion": {"a": 0.9, "b": 0.8, "c": 0.7}, "image": {"a": 0.6, "b": 0.35}}
 CHANGE = {("image", 0.1): -np.arange(8.0), ("image", 0.5): -2 * np.arange(8.0), ("event", 0.1): np.ones(8)}
 EVERY = [
-    (figures.draw_timeline, video(), {"fps": 30, "thumbnails": [np.zeros((24, 32, 3), np.uint8)] * 4}),
-    (figures.draw_radar, RADAR, {"metric": "AUC", "title": "t"}),
-    (figures.draw_weight_change, CHANGE, {"title": "t"}),
-    (figures.draw_probe_curves, table(), {"metric": "AUC", "title": "t"}),
-    (figures.draw_training, LOG, {"title": "t"}),
-    (figures.draw_curves, {"fusion": [video()]}, {"title": "t"}),
-    (figures.draw_modalities, {"AUC": {"image": [0.5, 0.6], "fusion": [0.9]}}, {"title": "t"}),
+    (draw_timeline, video(), {"fps": 30, "thumbnails": [np.zeros((24, 32, 3), np.uint8)] * 4}),
+    (draw_radar, RADAR, {"metric": "AUC", "title": "t"}),
+    (draw_weight_change, CHANGE, {"title": "t"}),
+    (draw_probe_curves, table(), {"metric": "AUC", "title": "t"}),
+    (draw_training, LOG, {"title": "t"}),
+    (draw_curves, {"fusion": [video()]}, {"title": "t"}),
+    (draw_modalities, {"AUC": {"image": [0.5, 0.6], "fusion": [0.9]}}, {"title": "t"}),
 ]
 
 
@@ -89,13 +94,13 @@ def test_png_and_pdf_are_written_whole_and_again_the_same(
     ([0, 1, 0, 1, 1], [(1, 2), (3, 5)]),
 ])
 def test_intervals(labels: list[int], expected: list[tuple[int, int]]) -> None:
-    assert figures.intervals(np.array(labels, np.uint8)) == expected
+    assert intervals(np.array(labels, np.uint8)) == expected
 
 
 @pytest.mark.parametrize("fps", [None, 25.0])
 def test_timeline_shades_each_interval_where_it_is(drawn: Callable[..., Figure], fps: float | None) -> None:
     scene = video()
-    fig = drawn(figures.draw_timeline, scene, fps=fps)
+    fig = drawn(draw_timeline, scene, fps=fps)
     score, weights = fig.axes
     for ax in (score, weights):
         spans = [p for p in ax.patches if isinstance(p, Rectangle)]
@@ -112,19 +117,19 @@ def test_timeline_shades_each_interval_where_it_is(drawn: Callable[..., Figure],
 
 
 def test_timeline_of_a_normal_video_names_no_truth(drawn: Callable[..., Figure]) -> None:
-    score = drawn(figures.draw_timeline, video(spans=())).axes[0]
+    score = drawn(draw_timeline, video(spans=())).axes[0]
     assert [t.get_text() for t in score.get_legend().get_texts()] == ["anomaly score"]
 
 
 def test_timeline_places_thumbnails_side_by_side(drawn: Callable[..., Figure]) -> None:
     pictures = [np.full((24, 32, 3), k, np.uint8) for k in range(4)]
-    strip = drawn(figures.draw_timeline, video(), thumbnails=pictures).axes[0]
+    strip = drawn(draw_timeline, video(), thumbnails=pictures).axes[0]
     assert [image.get_array()[0, 0, 0] for image in strip.images] == [0, 1, 2, 3]
     assert [image.get_extent()[0] for image in strip.images] == [0, 80, 160, 240]
 
 
 def test_radar_holds_every_class_in_percent(drawn: Callable[..., Figure]) -> None:
-    ax = drawn(figures.draw_radar, RADAR, metric="AUC", title="t").axes[0]
+    ax = drawn(draw_radar, RADAR, metric="AUC", title="t").axes[0]
     image, fusion = ax.lines  # image before fusion whatever order the caller had
     assert (image.get_label(), fusion.get_label()) == ("image", "fusion")
     assert fusion.get_ydata() == pytest.approx([90, 80, 70, 90])  # closed
@@ -135,26 +140,26 @@ def test_radar_holds_every_class_in_percent(drawn: Callable[..., Figure]) -> Non
 
 
 def test_radar_of_two_classes_becomes_bars(drawn: Callable[..., Figure]) -> None:
-    ax = drawn(figures.draw_radar, {"image": {"a": 0.5, "b": 0.25}}, metric="AP", title="t").axes[0]
+    ax = drawn(draw_radar, {"image": {"a": 0.5, "b": 0.25}}, metric="AP", title="t").axes[0]
     assert [bar.get_height() for bar in ax.patches] == [50, 25]
     assert ax.get_ylabel() == "AP (%)"
 
 
 def test_weight_change_has_image_above_and_the_levels_asked_for(drawn: Callable[..., Figure]) -> None:
-    above, below = drawn(figures.draw_weight_change, CHANGE, title="t").axes
+    above, below = drawn(draw_weight_change, CHANGE, title="t").axes
     assert (above.get_title(), below.get_title()) == ("image masked", "event masked")
     lines = {line.get_label(): line.get_ydata() for line in above.lines if line.get_label().endswith("%")}
     assert list(lines) == ["50 %", "10 %"]
     assert np.array_equal(lines["10 %"], CHANGE["image", 0.1])
     five = {("image", level): np.zeros(3) for level in (0.05, 0.1, 0.2, 0.3, 0.5)}
-    ax = drawn(figures.draw_weight_change, five, title="t").axes[0]
+    ax = drawn(draw_weight_change, five, title="t").axes[0]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["5 %", "20 %", "50 %"]
 
 
 def test_probe_curves_begin_clean_and_run_by_level(drawn: Callable[..., Figure]) -> None:
-    left, right = drawn(figures.draw_probe_curves, table(), metric="AUC", title="t").axes
+    left, right = drawn(draw_probe_curves, table(), metric="AUC", title="t").axes
     image, event = left.lines
-    assert image.get_color() == figures.COLOUR["image"]
+    assert image.get_color() == plotting.COLOUR["image"]
     assert list(image.get_xdata()) == [0, 10, 50]
     assert image.get_ydata() == pytest.approx([90, 80, 60])
     assert event.get_ydata() == pytest.approx([90, 89, 85])
@@ -162,18 +167,18 @@ def test_probe_curves_begin_clean_and_run_by_level(drawn: Callable[..., Figure])
 
 
 def test_training_curves(drawn: Callable[..., Figure]) -> None:
-    left, right = drawn(figures.draw_training, LOG, title="t").axes
+    left, right = drawn(draw_training, LOG, title="t").axes
     assert [t.get_text() for t in left.get_legend().get_texts()] == ["total", "kl"]
     assert list(left.lines[0].get_ydata()) == [3, 2, 1]
     assert right.lines[0].get_ydata() == pytest.approx([50, 60, 70])
     assert list(left.lines[-1].get_xdata()) == [3, 3]  # the one change of epoch
     with pytest.raises(InputError, match="no column loss; its columns are step"):
-        figures.draw_training(LOG[["step"]], Path("x"), title="t")
+        draw_training(LOG[["step"]], Path("x"), title="t")
 
 
 def test_curves_are_those_of_the_printed_numbers(drawn: Callable[..., Figure]) -> None:
     videos = [video(), video("Fire")]
-    left, right = drawn(figures.draw_curves, {"fusion": videos}, title="t").axes
+    left, right = drawn(draw_curves, {"fusion": videos}, title="t").axes
     x, y = left.lines[0].get_data()
     printed = left.get_legend().get_texts()[0].get_text()
     assert f"AUC {100 * np.trapezoid(y, x):.2f} %" in printed
@@ -182,12 +187,12 @@ def test_curves_are_those_of_the_printed_numbers(drawn: Callable[..., Figure]) -
     assert right.lines[0].get_drawstyle() == "steps-post"
     assert -np.sum(np.diff(recall) * precision[:-1]) == pytest.approx(average_precision(samples(videos)))
     with pytest.raises(InputError, match="one kind is missing"):
-        figures.draw_curves({"fusion": [video(spans=())]}, Path("x"), title="t")
+        draw_curves({"fusion": [video(spans=())]}, Path("x"), title="t")
 
 
 def test_bars_are_means_with_their_spread(drawn: Callable[..., Figure]) -> None:
     results = {"AUC": {"fusion": [0.9, 0.8, 0.7], "image": [0.5], "event": [float("nan"), 0.5]}}
-    ax = drawn(figures.draw_modalities, results, title="t").axes[0]
+    ax = drawn(draw_modalities, results, title="t").axes[0]
     image, fusion = ax.patches
     assert (image.get_height(), fusion.get_height()) == pytest.approx((50, 80))
     assert image.get_x() < fusion.get_x()
@@ -197,7 +202,7 @@ def test_bars_are_means_with_their_spread(drawn: Callable[..., Figure]) -> None:
 
 
 def test_modalities_differ_in_colour_dash_and_grey() -> None:
-    greys = [np.dot(matplotlib.colors.to_rgb(figures.COLOUR[m]), (0.299, 0.587, 0.114)) for m in figures.MODALITIES]
+    greys = [np.dot(matplotlib.colors.to_rgb(plotting.COLOUR[m]), (0.299, 0.587, 0.114)) for m in plotting.MODALITIES]
     assert np.diff(sorted(greys)).min() > 0.12
-    assert figures.LINE["image"] != figures.LINE["event"]
-    assert figures.WIDTH["fusion"] > figures.WIDTH["image"]
+    assert plotting.LINE["image"] != plotting.LINE["event"]
+    assert plotting.WIDTH["fusion"] > plotting.WIDTH["image"]

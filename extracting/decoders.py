@@ -1,110 +1,198 @@
-"""Videos decoded in threads beside the encoder, through a queue that holds a few snippets."""
+"""Decoder processes beside the encoder: who gets which video, and what happens when one dies or hangs."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+import collections
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from extracting.frames import Video, VideoError
-from extracting.pipeline import Settings, Snippet, snippets_of
+from extracting.ring import Ring, create_memory
+from extracting.stream import Again, Ended, Item, Job, Opened, Settings
+from vad.catalog import SNIPPET_FRAMES
 
-_DECODED_AHEAD = 8  # snippets waiting for the encoder: 34 MB of frames at most
-
-
-@dataclass(frozen=True)
-class Job:
-    """One video of a run."""
-
-    path: Path
-    video: str  # path below the folder of videos
-    name: str  # [<Class>/]<video>
-    size: int  # bytes
+ATTEMPTS = 2  # at a video whose decoder process dies
+_FAILED_STARTS = 3  # decoder processes in a row that end before they are ready
+_PROGRAM = Path(__file__).with_name("worker.py")
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A decoder's last word on a video."""
+class DecoderError(RuntimeError):
+    """Decoder processes do not start, or one met a mistake of ours."""
 
-    frames: int  # decoded
-    promised: int | None  # by the container
-    failure: str = ""  # a sentence if the video gives no embedding
+
+class DecoderProcess:
+    """One process, its socket and its ring, seen from the parent."""
+
+    def __init__(self, settings: Settings, crops: Sequence[int], modalities: Sequence[str]) -> None:
+        """Start it. modalities: those of any job it may get."""
+        ours, theirs = socket.socketpair()
+        memory = create_memory(modalities)
+        try:
+            self.ring = Ring(memory, modalities)
+            self.process = subprocess.Popen(
+                [sys.executable, str(_PROGRAM), str(theirs.fileno()), str(memory)],
+                pass_fds=(theirs.fileno(), memory),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C in a terminal reaches the parent alone
+            )
+        finally:
+            os.close(memory)
+            theirs.close()
+        self.connection = Connection(ours.detach())
+        self.ready = False
+        self.job: Job | None = None
+        self.promised: int | None = None
+        self._seen = (0, 0.0)  # snippets decoded, when that was noticed
+        self.send("setup", settings, crops, tuple(modalities))
+
+    def send(self, *message: object) -> None:
+        """Tell the process something; that it has died meanwhile is found out when it is listened to."""
+        with contextlib.suppress(OSError):
+            self.connection.send(message)
+
+    def give(self, job: Job, kind: str) -> None:
+        """Hand it a video."""
+        self.job, self.promised = job, None
+        self.ring.frames[0] = 0
+        self.touch()
+        self.send(kind, job)
+
+    def touch(self) -> None:
+        """Note that it is alive."""
+        self._seen = (self.ring.frames[0] // SNIPPET_FRAMES, time.monotonic())
+
+    def stalled(self, limit: float) -> bool:
+        """Whether it has a video and for `limit` seconds has neither decoded a snippet nor said anything."""
+        if self.job is None:
+            return False
+        if self.ring.frames[0] // SNIPPET_FRAMES != self._seen[0]:
+            self.touch()
+        return time.monotonic() - self._seen[1] > limit and not self.connection.poll()
+
+    def end(self) -> int:
+        """Kill it if it still runs; returns its exit code, negative for a signal."""
+        self.process.kill()  # it writes no file, so there is nothing to finish
+        self.connection.close()
+        return self.process.wait()
 
 
 class Decoders:
-    """Threads that decode videos beside the encoder; OpenCV and NumPy let them run at the same time.
+    """Walks (job, item of its stream): snippets in order within a video, videos side by side, each job ends once.
 
-    Whatever the length of the videos, at most a few snippets wait in memory.
+    A process that dies takes nothing with it: its video is tried once more in a fresh one, and then ends as
+    "decoder_died". One that decodes no whole snippet for `time_limit` seconds is killed: "time_limit".
+    Whatever the length of the videos, SLOTS snippets a process wait in memory. Use it as a context manager.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], modality: str, settings: Settings, crops: Sequence[int], workers: int
+        self,
+        jobs: Iterable[Job],
+        settings: Settings,
+        crops: Sequence[int],
+        workers: int,
+        *,
+        time_limit: float = 120.0,
+        kind: str = "job",
     ) -> None:
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        for job in jobs:
-            self._jobs.put(job)
-        self._left = len(jobs)
-        self._how = (modality, settings, crops)
-        self._ready: queue.Queue[tuple[Job, Snippet | Ended | BaseException]] = queue.Queue(_DECODED_AHEAD)
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(workers, len(jobs)))]
+        """kind: "job" decodes, "probe" only asks every container how many frames it promises."""
+        self._jobs = collections.deque(jobs)
+        modalities = tuple(name for name in ("image", "event") if any(name in job.modalities for job in self._jobs))
+        self._how = (settings, crops, modalities)
+        self._workers, self._time_limit, self._kind = min(workers, len(self._jobs)), time_limit, kind
+        self._processes: list[DecoderProcess] = []
+        self._tried: collections.Counter[str] = collections.Counter()
+        self._failed_starts = 0
 
     def __enter__(self) -> Decoders:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        for process in self._processes:
+            process.end()
+        self._processes.clear()
 
-    def __iter__(self) -> Decoders:
-        return self
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that run now."""
+        return [process.process.pid for process in self._processes]
 
-    def __next__(self) -> tuple[Job, Snippet | Ended]:
-        """Next snippet, in order within a video, or the end of one, until every video has ended."""
-        if self._left == 0:
-            raise StopIteration
-        job, item = self._ready.get()
-        if isinstance(item, BaseException):
-            raise item
-        self._left -= isinstance(item, Ended)
-        return job, item
+    def __iter__(self) -> Iterator[tuple[Job, Item]]:
+        while self._jobs or any(process.job for process in self._processes):
+            self._hand_out()
+            for connection in wait([process.connection for process in self._processes], timeout=0.5):
+                process = next(p for p in self._processes if p.connection is connection)
+                yield from self._listen(process)
+            for process in [p for p in self._processes if p.stalled(self._time_limit)]:
+                yield self._give_up(process)
 
-    def _put(self, job: Job, item: Snippet | Ended | BaseException) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._ready.put((job, item), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    def _hand_out(self) -> None:
+        for process in self._processes:
+            if process.job is None and self._jobs:
+                process.give(self._jobs.popleft(), self._kind)
+        while self._jobs and len(self._processes) < self._workers:
+            process = DecoderProcess(*self._how)
+            process.give(self._jobs.popleft(), self._kind)
+            self._processes.append(process)
 
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                self._decode(job)
-            except BaseException as error:  # a bug of ours: raised where the run is, not lost in a thread
-                self._put(job, error)
-                return
-
-    def _decode(self, job: Job) -> None:
-        modality, settings, crops = self._how
-        video = None
-        failure = ""
+    def _listen(self, process: DecoderProcess) -> Iterator[tuple[Job, Item]]:
         try:
-            video = Video(job.path, settings.tail)
-            for snippet in snippets_of(video, modality, settings, crops):
-                if not self._put(job, snippet):
-                    return
-        except VideoError as error:
-            failure = str(error).removeprefix(f"{job.path}: ")
-        frames, promised = (video.frames, video.promised) if video else (0, None)
-        self._put(job, Ended(frames, promised, failure))
+            kind, *rest = process.connection.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            yield from self._bury(process)
+            return
+        process.touch()
+        job = process.job
+        if kind == "ready":
+            process.ready, self._failed_starts = True, 0
+        elif kind == "snippet":
+            modality, slot, divisors = rest
+            yield job, process.ring.get(modality, slot, divisors)
+            process.send("free", modality, slot)
+            process.touch()  # the encoder may have taken its time, in which the process had no free slot
+        elif kind == "said":
+            if isinstance(rest[0], Opened):
+                process.promised = rest[0].promised
+            else:
+                process.job = None
+            yield job, rest[0]
+        else:
+            raise DecoderError(f"a decoder process failed at {job.path if job else 'its start'}:\n{rest[0]}")
+
+    def _bury(self, process: DecoderProcess) -> Iterator[tuple[Job, Again | Ended]]:
+        """A process has died: its video is tried again, or has ended."""
+        self._processes.remove(process)
+        code = process.end()
+        job = process.job
+        how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
+        if not process.ready:
+            self._failed_starts += 1
+            if self._failed_starts == _FAILED_STARTS:
+                raise DecoderError(f"decoder processes end before they are ready ({how}); does {_PROGRAM} run here?")
+        elif job is not None:
+            self._tried[job.video] += 1
+        if job is None:
+            return
+        if self._tried[job.video] < ATTEMPTS:
+            self._jobs.appendleft(job)
+            yield job, Again()
+            return
+        reason = f"the decoder process died ({how}), tried {ATTEMPTS} times"
+        yield job, Ended(int(process.ring.frames[0]), process.promised, "decoder_died", reason, usable=False)
+
+    def _give_up(self, process: DecoderProcess) -> tuple[Job, Ended]:
+        """A process hangs: it is killed and its video has ended."""
+        self._processes.remove(process)
+        process.end()
+        frames = int(process.ring.frames[0])
+        reason = f"no further snippet within {self._time_limit:g} seconds after {frames} frames (--time_limit)"
+        return process.job, Ended(frames, process.promised, "time_limit", reason, usable=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import cv2
 import numpy as np
@@ -54,21 +53,45 @@ def check_event_settings(threshold: int, clamp: int, scaling: str) -> None:
         raise InputError(f"unknown event scaling {scaling!r}; known are {', '.join(SCALINGS)}")
 
 
+class EventScaling:
+    """What the encoder divides counts by to reach [0, 1], decided as the snippets of one video come in.
+
+    Scaling "clamp" divides by the clamp. "block" divides by the largest count of the crop in its block of 32
+    snippets, as the release does, so a block is held back until it is complete; a block without events stays zero
+    (the release computes 0/0 and zeroes the NaN later).
+    """
+
+    def __init__(self, crops: Sequence[int], clamp: int, scaling: str) -> None:
+        self._crops, self._clamp = crops, np.uint8(min(clamp, 255))
+        self._divisors = np.full(len(crops), clamp, np.float32) if scaling == "clamp" else None
+        self._block: list[np.ndarray] = []
+
+    def add(self, counts: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Counts (256, 340) of the next snippet; returns what is decided: those counts, divisors (number of crops,)."""
+        if self._divisors is not None:
+            return [(counts, self._divisors)]
+        self._block.append(counts)
+        return self.end() if len(self._block) == BLOCK_SNIPPETS else []
+
+    def end(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The rest, when the video has ended."""
+        if not self._block:
+            return []
+        views = crop_views(self.clamped(np.stack(self._block)), self._crops)
+        largest = np.array([max(int(view.max()), 1) for view in views], np.float32)
+        block, self._block = self._block, []
+        return [(counts, largest) for counts in block]
+
+    def clamped(self, counts: np.ndarray) -> np.ndarray:
+        """Counts cut at the clamp, as the encoder gets them."""
+        return np.minimum(counts, self._clamp)
+
+
 def event_maps(
     snippets: Iterator[np.ndarray], crops: Sequence[int], threshold: int, clamp: int, scaling: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Clamped counts of every snippet, with what the encoder's input divides them by to reach [0, 1].
-
-    Yields ((256, 340) uint8 counts, (number of crops,) float32 divisors). Scaling "clamp" divides by the clamp.
-    "block" divides by the largest count of the crop in its block of 32 snippets, as the release does; a block
-    without events there stays zero (the release computes 0/0 and zeroes the NaN later).
-    """
-    counts = (np.minimum(count_events(snippet, threshold), np.uint8(min(clamp, 255))) for snippet in snippets)
-    if scaling == "clamp":
-        divisors = np.full(len(crops), clamp, np.float32)
-        yield from ((count, divisors) for count in counts)
-        return
-    while block := list(islice(counts, BLOCK_SNIPPETS)):
-        views = crop_views(np.stack(block), crops)
-        largest = np.array([max(int(view.max()), 1) for view in views], np.float32)
-        yield from ((count, largest) for count in block)
+    """Clamped counts (256, 340) uint8 of every snippet, with their divisors (number of crops,) float32."""
+    scale = EventScaling(crops, clamp, scaling)
+    for snippet in snippets:
+        yield from ((scale.clamped(counts), by) for counts, by in scale.add(count_events(snippet, threshold)))
+    yield from ((scale.clamped(counts), by) for counts, by in scale.end())

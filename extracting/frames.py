@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # What is wrong with a video is told in our own sentence; the decoder's own lines would tear the progress bar.
@@ -13,6 +13,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 import cv2
 import numpy as np
 
+from extracting.containers import bytes_missing
 from vad.catalog import SNIPPET_FRAMES
 from vad.errors import InputError
 
@@ -23,6 +24,11 @@ TAILS = ("whole", "released")
 
 class VideoError(InputError):
     """A video that gives no embedding. A run notes it and goes on with the next video."""
+
+    def __init__(self, path: Path, outcome: str, reason: str) -> None:
+        """outcome: one of `outputs.OUTCOMES`; reason: what is wrong and what to do, without the path."""
+        super().__init__(f"{path}: {reason}")
+        self.outcome, self.reason = outcome, reason
 
 
 def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
@@ -68,23 +74,43 @@ def group_snippets(frames: Iterator[np.ndarray], tail: str) -> Iterator[np.ndarr
 class Video:
     """One pass over a video file. `snippets()` may be walked once; the counts are final when it ends."""
 
-    def __init__(self, path: str | Path, tail: str = "whole") -> None:
-        """Open a video. Raises VideoError if the file does not open as one."""
+    def __init__(self, path: str | Path, tail: str = "whole", on_frame: Callable[[int], None] | None = None) -> None:
+        """Open a video. on_frame is told the number of every decoded frame, from 1.
+
+        Raises VideoError if the file cannot be read or does not open as a video.
+        """
         self.path = Path(path)
         self.tail = tail
         self.frames = 0  # decoded so far
-        if not self.path.is_file():
-            raise VideoError(f"{self.path}: no such file")
+        self._on_frame = on_frame
+        try:
+            if not self.path.is_file() and not self.path.is_symlink():
+                raise VideoError(self.path, "unreadable", "no such file")
+            with self.path.open("rb") as file:
+                empty = not file.read(1)
+            self.missing = bytes_missing(self.path)  # bytes the container says should follow
+        except OSError as error:
+            raise VideoError(self.path, "unreadable", f"cannot be read ({error.strerror})") from None
+        if empty:
+            raise VideoError(self.path, "empty", "is empty (0 bytes); copy it again")
         # One decoding thread a video: videos run beside each other, and more threads were slower even alone.
         self._capture = cv2.VideoCapture(str(self.path), cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1])
         if not self._capture.isOpened():
-            raise VideoError(f"{self.path}: does not open as a video; is the file complete?")
+            self._raise_if_cut()
+            raise VideoError(self.path, "not_video", "does not open as a video; is it one, and complete?")
         promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.promised = promised if promised > 0 else None  # frames the container says it holds, None if it does not
+
+    def _raise_if_cut(self) -> None:
+        if self.missing:
+            told = f"at least {self.missing} bytes are missing at its end"
+            raise VideoError(self.path, "truncated", f"{told} and what is there gives no snippet; copy it again")
 
     def _counted(self) -> Iterator[np.ndarray]:
         for frame in read_frames(self._capture):
             self.frames += 1
+            if self._on_frame:
+                self._on_frame(self.frames)
             yield frame
 
     def snippets(self) -> Iterator[np.ndarray]:
@@ -98,12 +124,25 @@ class Video:
                 complete += 1
                 yield snippet
         except cv2.error as error:
-            raise VideoError(f"{self.path}: frame {self.frames} cannot be read ({error.err})") from None
+            raise VideoError(self.path, "damaged", f"frame {self.frames} cannot be read ({error.err})") from None
         finally:
             self._capture.release()
+        if complete:
+            return
+        self._raise_if_cut()
         if self.frames == 0:
             told = f" although it promises {self.promised}" if self.promised else ""
-            raise VideoError(f"{self.path}: opens but gives no frame{told}; re-encode it, for example to H.264")
-        if complete == 0:
-            needed = "at least 16 frames" if self.tail == "whole" else "more than 16 frames (released tail rule)"
-            raise VideoError(f"{self.path}: has {self.frames} frames, one snippet needs {needed}")
+            raise VideoError(
+                self.path, "no_frames", f"opens but gives no frame{told}; re-encode it, for example to H.264"
+            )
+        needed = "at least 16 frames" if self.tail == "whole" else "more than 16 frames (released tail rule)"
+        raise VideoError(self.path, "too_short", f"has {self.frames} frames, one snippet needs {needed}")
+
+    def verdict(self) -> tuple[str, str]:
+        """Outcome of a video whose snippets have all been walked, and its reason where that is not "ok"."""
+        if self.promised is None or self.frames >= self.promised:
+            return "ok", ""
+        counted = f"the container promises {self.promised} frames, {self.frames} could be decoded"
+        if self.missing:
+            return "truncated", f"{counted}, and at least {self.missing} bytes are missing at its end; copy it again"
+        return "short", counted

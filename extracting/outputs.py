@@ -1,34 +1,76 @@
-"""What extraction leaves behind: one array a video and crop, and the manifest that says how they were made."""
+"""The arrays that extraction leaves behind, one a video and crop: written beside their place, then renamed."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import socket
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vad.catalog import MANIFEST
 from vad.errors import InputError
 
 _HEADER_BYTES = 128
+_PART = ".part"
 
 
-def npy_header(rows: int, width: int) -> bytes:
-    """The .npy header of a float32 array (rows, width), padded to 128 bytes, so that it can be rewritten in place."""
+def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
+    """The .npy header of an array, padded to 128 bytes, so that it can be rewritten in place. kind: like "<f4"."""
     start = np.lib.format.magic(1, 0)
     room = _HEADER_BYTES - len(start) - 2
-    fields = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
+    fields = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
     return start + room.to_bytes(2, "little") + fields.ljust(room - 1).encode("latin1") + b"\n"
 
 
 def embedding_path(folder: Path, name: str, crop: int) -> Path:
     """Where the embeddings (S, D) of one video and crop stand. name: [<Class>/]<video>."""
     return folder / f"{name}__{crop}.npy"
+
+
+def part_path(final: Path) -> Path:
+    """Temporary name of a file that is being written, this process's own: two runs never write into one file."""
+    return final.with_name(f".{final.name}.{socket.gethostname()}-{os.getpid()}{_PART}")
+
+
+def sweep(folder: Path) -> int:
+    """Remove what killed runs left under temporary names; returns how many files.
+
+    A file whose process runs on this machine is left alone, one of another machine for a day.
+    """
+    removed = 0
+    for path in folder.rglob(f".*{_PART}"):
+        machine, _, pid = path.name.removesuffix(_PART).rpartition("-")
+        with contextlib.suppress(OSError):
+            if machine.endswith(f".{socket.gethostname()}") and pid.isdecimal():
+                unused = not _runs(int(pid))
+            else:
+                unused = time.time() - path.stat().st_mtime > 86400
+            if unused:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _runs(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # nothing of ours is open yet: an earlier process had our number
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The sentence for a file that could not be written: no room, no permission."""
+    kept = "what was finished is kept, the same command continues from there"
+    return InputError(f"{path}: cannot be written ({error.strerror}); {kept}")
 
 
 class EmbeddingFiles:
@@ -42,23 +84,23 @@ class EmbeddingFiles:
         self._width = width
         self._rows = dict.fromkeys(crops, 0)
         self._final = {crop: embedding_path(folder, name, crop) for crop in crops}
-        self._temporary = {crop: path.with_name(f".{path.name}.part") for crop, path in self._final.items()}
+        self._temporary = {crop: part_path(path) for crop, path in self._final.items()}
         self._open: dict[int, Any] = {}
         try:
             for crop, path in self._temporary.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._open[crop] = path.open("wb")
-                self._open[crop].write(npy_header(0, width))
+                self._open[crop].write(npy_header("<f4", (0, width)))
         except OSError as error:
             self.abandon()
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+            raise cannot_write(path, error) from None
 
     def append(self, crop: int, row: np.ndarray) -> None:
         """Add the embedding (D,) float32 of the crop's next snippet."""
         try:
             self._open[crop].write(row.astype("<f4", copy=False).tobytes())
         except OSError as error:
-            raise InputError(f"{self._temporary[crop]}: cannot be written ({error.strerror})") from None
+            raise cannot_write(self._final[crop], error) from None
         self._rows[crop] += 1
 
     def commit(self) -> int:
@@ -70,11 +112,11 @@ class EmbeddingFiles:
         for crop, file in self._open.items():
             try:
                 file.seek(0)
-                file.write(npy_header(snippets, self._width))
+                file.write(npy_header("<f4", (snippets, self._width)))
                 file.close()
                 os.replace(self._temporary[crop], self._final[crop])
             except OSError as error:
-                raise InputError(f"{self._final[crop]}: cannot be written ({error.strerror})") from None
+                raise cannot_write(self._final[crop], error) from None
         self._open.clear()
         return snippets
 
@@ -83,71 +125,6 @@ class EmbeddingFiles:
         for crop, file in self._open.items():
             with contextlib.suppress(OSError):
                 file.close()
+            with contextlib.suppress(OSError):
                 self._temporary[crop].unlink(missing_ok=True)
         self._open.clear()
-
-
-@dataclass
-class Record:
-    """One line of the manifest: what became of one video."""
-
-    video: str  # path below --video_dir
-    name: str  # [<Class>/]<video>, what its files are called after
-    bytes: int  # size of the video file, by which a replaced video is noticed
-    outcome: str = "failed"  # "ok", "short" (written, but the container promised more frames), "failed"
-    reason: str = ""  # a sentence where the outcome is not "ok"
-    frames: int = 0  # decoded
-    promised: int | None = None  # by the container
-    snippets: int = 0  # S
-    crops: list[int] = field(default_factory=list)
-    settings: Mapping[str, Any] = field(default_factory=dict)  # modality, tail, event switches, precision
-    encoder: str = ""  # fingerprint of the weights
-    weights: str = ""  # in words
-
-
-class Manifest:
-    """`<save_dir>/manifest.jsonl`: a line is appended for every finished or failed video; its last line counts."""
-
-    def __init__(self, folder: Path) -> None:
-        """Read what is there. A line that a killed run left torn is as if it were not there."""
-        self.path = folder / MANIFEST
-        self.exists = self.path.is_file()
-        self.records: dict[str, Record] = {}
-        self.torn = 0
-        lines = self.path.read_bytes().splitlines() if self.exists else []
-        for line in lines:
-            try:
-                record = Record(**json.loads(line))
-            except (ValueError, TypeError):
-                self.torn += bool(line.strip())
-                continue
-            self.records[record.name] = record
-
-    def append(self, record: Record) -> None:
-        """Add a line in one write, so that a kill tears at most this line and several processes do not mix theirs."""
-        self.records[record.name] = record
-        line = json.dumps(asdict(record), ensure_ascii=False) + "\n"
-        with self.path.open("ab+") as file:
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                line = line if file.read(1) == b"\n" else "\n" + line
-            file.write(line.encode())
-
-    def create(self) -> None:
-        """Make an empty manifest where there is none, which says that the folder's embeddings are ours."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch()
-        except OSError as error:
-            raise InputError(f"--save_dir {self.path.parent}: cannot be written ({error.strerror})") from None
-
-    def finished(self, name: str, size: int, crops: Sequence[int]) -> bool:
-        """Whether a video of this size has its files of these crops, all of them recorded and in place."""
-        record = self.records.get(name)
-        return (
-            record is not None
-            and record.outcome != "failed"
-            and record.bytes == size
-            and set(crops) <= set(record.crops)
-            and all(embedding_path(self.path.parent, name, crop).is_file() for crop in crops)
-        )

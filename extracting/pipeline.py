@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,52 +11,12 @@ from torch import Tensor
 
 from extracting.crops import ALL_CROPS, CROP_SIZE, crop_views
 from extracting.encoder import Encoder
-from extracting.events import check_event_settings, event_maps
-from extracting.frames import TAILS, Video, VideoError
+from extracting.frames import Video, VideoError
+from extracting.stream import Settings, Snippet, snippets_of
 from vad.catalog import SNIPPET_FRAMES
 from vad.errors import InputError
-from vad.profile import DEFAULT
 
 Sink = Callable[[int, np.ndarray], None]  # takes a crop number and the embedding (D,) of its next snippet
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the numbers, beside the video and the weights. Defaults are the profile `default`'s."""
-
-    tail: str = DEFAULT.tail
-    event_threshold: int = DEFAULT.event_threshold
-    event_clamp: int = DEFAULT.event_clamp
-    event_scaling: str = DEFAULT.event_scaling
-
-    def __post_init__(self) -> None:
-        if self.tail not in TAILS:
-            raise InputError(f"unknown tail rule {self.tail!r}; known are {', '.join(TAILS)}")
-        check_event_settings(self.event_threshold, self.event_clamp, self.event_scaling)
-
-    def recorded(self, modality: str, precision: str) -> dict[str, Any]:
-        """The settings that bear on one modality, as the manifest keeps them."""
-        kept = asdict(self) if modality == "event" else {"tail": self.tail}
-        return {"modality": modality, **kept, "precision": precision}
-
-
-@dataclass(frozen=True)
-class Snippet:
-    """What the encoder needs of one snippet, still uncropped."""
-
-    pixels: np.ndarray  # image: frames (16, 256, 340, 3) BGR uint8; event: counts (1, 256, 340) uint8
-    divisors: np.ndarray | None  # event: (number of crops,) float32
-
-
-def snippets_of(video: Video, modality: str, settings: Settings, crops: Sequence[int]) -> Iterator[Snippet]:
-    """Encoder inputs of a video, snippet by snippet. Raises VideoError as `Video.snippets` does."""
-    if modality == "image":
-        for frames in video.snippets():
-            yield Snippet(frames, None)
-        return
-    switches = (settings.event_threshold, settings.event_clamp, settings.event_scaling)
-    for counts, divisors in event_maps(video.snippets(), crops, *switches):
-        yield Snippet(counts[None], divisors)
 
 
 class Batches:
@@ -145,7 +103,7 @@ def standardise_on(encoder: Encoder, modality: str, videos: Sequence[Path], sett
     batches = Batches(encoder, modality, ALL_CROPS[:1], default_batch_size(encoder))
     for path in videos[:: max(1, len(videos) // most)][:most]:
         try:
-            for snippet in snippets_of(Video(path, settings.tail), modality, settings, ALL_CROPS[:1]):
+            for snippet in snippets_of(Video(path, settings.tail), (modality,), settings, ALL_CROPS[:1]):
                 batches.add(snippet, lambda crop, row: rows.append(row.copy()))
         except VideoError:
             continue
@@ -169,7 +127,7 @@ def embed_video(
     rows: dict[int, list[np.ndarray]] = {crop: [] for crop in crops}
     batches = Batches(encoder, modality, crops, batch_size or default_batch_size(encoder))
     video = Video(path, (settings or Settings()).tail)
-    for snippet in snippets_of(video, modality, settings or Settings(), crops):
+    for snippet in snippets_of(video, (modality,), settings or Settings(), crops):
         batches.add(snippet, lambda crop, row: rows[crop].append(row.copy()))
     batches.flush()
     return {crop: np.stack(found) for crop, found in rows.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class TemporalEncoder(nn.Module):
@@ -19,10 +20,23 @@ class TemporalEncoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dim) for _ in range(num_layers))
         self.whitening = nn.LayerNorm(embed_dim)
 
-    def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
-        """x: (B, T, D) embeddings; padding: (B, T) True where a step is not to be attended to, or None. (B, T, D)."""
-        for attention, norm in zip(self.attentions, self.norms, strict=True):
-            # need_weights=False lets PyTorch take its fused scaled-dot-product kernel
-            attended, _ = attention(x, x, x, key_padding_mask=padding, need_weights=False)
-            x = norm(x + attended)
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x: (B, T, D) embeddings; mask: (B, 1, 1, T), see `attention`, or None. Returns (B, T, D)."""
+        for weights, norm in zip(self.attentions, self.norms, strict=True):
+            x = norm(x + attention(weights, x, mask))
         return self.whitening(x)
+
+
+def attention(weights: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Multi-head self-attention with the weights (and names) of PyTorch's module, (B, T, D) → (B, T, D).
+
+    mask: True where a step may be attended to, or numbers added to its attention logits; shared by heads and queries.
+    The module's own forward builds the mask anew in every layer and moves the batch behind the time and back.
+    """
+    B, T, D = x.shape
+    heads = F.linear(x, weights.in_proj_weight, weights.in_proj_bias).view(B, T, 3, weights.num_heads, -1)
+    query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D / heads) each
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=weights.dropout if weights.training else 0.0
+    )
+    return weights.out_proj(mixed.transpose(1, 2).reshape(B, T, D))

@@ -106,25 +106,31 @@ class IEFVAD(nn.Module):
         )
         self.classifier = nn.Linear(c.embed_dim, 1)
 
-    def forward(self, image: Tensor | None, event: Tensor | None, lengths: Tensor | None = None) -> IEFVADOutput:
+    def forward(
+        self, image: Tensor | None, event: Tensor | None, lengths: Tensor | None = None, window: int | None = None
+    ) -> IEFVADOutput:
         """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each window, None where all T are.
+
+        window: steps that a window stands for where it was cut to T and padding is attended to. Steps of zeros stay
+        equal to each other through every layer (without dropout, so in eval mode), and the one at `lengths` is
+        attended to for all of them. Outputs are those of the whole window at the valid steps, and at that one.
 
         Embeddings kept in float16 may come so: they are widened here, where they cost half the copy to a GPU.
         The stream a single-modality network does not have may be None. Raises ValueError for shapes that do not fit.
         """
-        padding = self._padding(image if image is not None else event, lengths)
+        mask = self._mask(image if image is not None else event, lengths, window)  # (B, 1, 1, T)
         image_mu = image_logvar = event_mu = event_logvar = None
         if self.config.modality != "event":
             image = self._checked("image", image)
-            image_mu, image_logvar = self.image_head(self.image_encoder(image, padding))  # (B, T, D) each
+            image_mu, image_logvar = self.image_head(self.image_encoder(image, mask))  # (B, T, D) each
         if self.config.modality != "image":
             event = self._checked("event", event)
-            event_mu, event_logvar = self.event_head(self.event_encoder(event, padding))  # (B, T, D) each
+            event_mu, event_logvar = self.event_head(self.event_encoder(event, mask))  # (B, T, D) each
         z = self._fuse(image_mu, event_mu, image_logvar, event_logvar)  # (B, T, D) mean, variance, weights
         filtered = self.temporal_update(z.mean, z.variance)  # (B, T, D) state, variance, gain
         state = self.refinement(filtered.state)  # (B, T, D)
         return IEFVADOutput(
-            logits=self.classifier(state),  # (B, T, 1)
+            logits=self._classify(state),  # (B, T, 1)
             fused=state,
             image_mu=image_mu,
             event_mu=event_mu,
@@ -160,13 +166,23 @@ class IEFVAD(nn.Module):
         weights = (one, zero) if c.modality == "image" else (zero, one)
         return Fused(mu.to(variance), variance, *weights)
 
-    def _padding(self, x: Tensor | None, lengths: Tensor | None) -> Tensor | None:
-        """(B, T) True at steps beyond each length; None where padding is attended to or there is none."""
-        if lengths is None or x is None or self.config.padding == "attended":
+    def _classify(self, state: Tensor) -> Tensor:
+        """Logits, in full precision also under autocast: D products a step cost nothing, a rounded logit does."""
+        with torch.autocast(state.device.type, enabled=False):
+            return self.classifier(state.to(self.classifier.weight.dtype))
+
+    def _mask(self, x: Tensor | None, lengths: Tensor | None, window: int | None) -> Tensor | None:
+        """(B, 1, 1, T) attention mask, made once for all layers and both streams; None where every step counts once."""
+        if lengths is None or x is None or (self.config.padding == "attended" and window is None):
             return None
         steps = torch.arange(x.shape[1], device=x.device)
-        # a window without a single valid step would leave its attention nothing to attend to (NaN)
-        return steps >= lengths.to(x.device).clamp(min=1).unsqueeze(1)
+        lengths = lengths.to(x.device).unsqueeze(1)
+        if self.config.padding == "masked":
+            # a window without a single valid step would leave its attention nothing to attend to (NaN)
+            return (steps < lengths.clamp(min=1))[:, None, None]
+        # e^{a + log n} = n e^a: one step of zeros weighs as much as the n it stands for
+        weight = torch.where(steps < lengths, 1, torch.where(steps == lengths, window - lengths, 0))
+        return weight.to(self.classifier.weight.dtype).log()[:, None, None]
 
     def _checked(self, name: str, x: Tensor | None) -> Tensor:
         if x is None or x.dim() != 3 or x.shape[-1] != self.config.embed_dim:

@@ -16,7 +16,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
+
+from model.kalman_scan import KalmanScan
 
 TEMPORAL_UPDATES = ("kalman", "paper", "none")
 
@@ -29,7 +32,7 @@ class Filtered(NamedTuple):
     gain: Tensor  # k_t, share of the new observation; 1 at t = 0
 
 
-class _KalmanFilter(torch.autograd.Function):
+class KalmanLoop(torch.autograd.Function):
     """The recursion and its adjoint, both one pass over T.
 
     Autograd through a loop would keep every intermediate and, with x[:, t], write a full-sized gradient per step
@@ -37,7 +40,10 @@ class _KalmanFilter(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: FunctionCtx, z: Tensor, variance: Tensor, q: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """State, variance and gain, (B, T, D) each; arguments as `kalman_filter`'s."""
         r = variance + epsilon
         state, posterior, gain = torch.empty_like(z), torch.empty_like(z), torch.empty_like(z)
         s, v = z[:, 0], variance[:, 0]
@@ -53,7 +59,10 @@ class _KalmanFilter(torch.autograd.Function):
         return state, posterior, gain
 
     @staticmethod
-    def backward(ctx, grad_state: Tensor, grad_posterior: Tensor, grad_gain: Tensor):
+    def backward(
+        ctx: FunctionCtx, grad_state: Tensor, grad_posterior: Tensor, grad_gain: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        """Gradients of z, variance and q."""
         z, r, state, gain = ctx.saved_tensors
         # what does not depend on the recursion, for all steps at once: ∂k/∂m = (1−k)/(m+r) = (1−k)²/r,
         # because m + r = r/(1−k); and ∂k/∂r = −k(1−k)/r
@@ -94,7 +103,9 @@ def kalman_filter(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> Fil
     z, variance: (B, T, D) fused mean and variance; q: (D,) process noise ≥ 0, added to the state's variance at
     every step. The state starts at s_0 = z_0 with P_0 = 1/σ²_0. Differentiable once in z, variance and q.
     """
-    return Filtered(*_KalmanFilter.apply(z, variance, q.expand(z.shape[-1]), epsilon))
+    # a CPU is kept busy by a step of B·D numbers; a GPU would wait for the launch of each, so it gets fewer and longer
+    form = KalmanLoop if z.device.type == "cpu" else KalmanScan
+    return Filtered(*form.apply(z, variance, q.expand(z.shape[-1]), epsilon))
 
 
 class TemporalUpdate(nn.Module):

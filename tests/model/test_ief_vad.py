@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from model.encoder import attention
 from model.fusion import fuse
 from model.ief_vad import IEFVAD, IEFVADConfig
+from model.losses import Objective
 from model.uncertainty import effective_logvar
 
 
@@ -67,6 +69,76 @@ def test_a_longer_pad_changes_no_valid_output(temporal_update, modality):
             torch.testing.assert_close(
                 getattr(short, name)[row, :length], getattr(long, name)[row, :length], rtol=1e-5, atol=1e-5
             )
+
+
+@pytest.mark.parametrize("temporal_update", ["none", "kalman"])
+@pytest.mark.parametrize("cut", [8, 9, 20])
+def test_one_step_of_zeros_stands_for_all_where_padding_is_attended_to(temporal_update, cut):
+    model = small_model(padding="attended", temporal_update=temporal_update)
+    lengths = torch.tensor([7, 1, 0, 5])
+    image, event = (torch.nn.functional.pad(x, (0, 0, 0, 8)) for x in batch(B=4))  # 20 steps
+    for x in (image, event):
+        x[torch.arange(20) >= lengths[:, None]] = 0
+    with torch.no_grad():
+        whole = model(image, event, lengths)
+        short = model(image[:, :cut], event[:, :cut], lengths, 20)
+    for row, length in enumerate(lengths):
+        for name in ("logits", "fused", "weight_image", "image_mu", "event_logvar"):
+            # the valid steps, and the padding that all others equal
+            got, expected = (getattr(output, name)[row, : length + 1] for output in (short, whole))
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_full_window_has_no_step_that_stands_for_others():
+    model = small_model(padding="attended")
+    image, event = batch()
+    lengths = torch.tensor([12, 12, 12])
+    with torch.no_grad():
+        torch.testing.assert_close(model(image, event, lengths, 12).logits, model(image, event, lengths).logits)
+
+
+def test_the_attention_is_pytorchs(T=12):
+    torch.manual_seed(0)
+    reference = torch.nn.MultiheadAttention(32, 4, batch_first=True)
+    x, _ = batch()
+    lengths = torch.tensor([12, 1, 7])
+    padding = torch.arange(T) >= lengths[:, None]
+    expected, _ = reference(x, x, x, key_padding_mask=padding, need_weights=False)
+    torch.testing.assert_close(attention(reference, x, ~padding[:, None, None]), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        attention(reference, x, None), reference(x, x, x, need_weights=False)[0], rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"temporal_update": "paper"}, {"padding": "attended", "temporal_update": "none", "epsilon_placement": "sum"}],
+)
+@pytest.mark.parametrize("modality", ["fusion", "image"])
+def test_bfloat16_autocast_keeps_fusion_filter_and_losses_in_full_precision(config, modality):
+    model = small_model(dropout=0.0, modality=modality, **config)
+    image, event = batch(T=40)
+    lengths, anomalous = torch.tensor([40, 3, 21]), torch.tensor([0.0, 1, 1])
+    exact = model(image, event, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(image, event, lengths)
+        terms = Objective(config=model.config)(output, lengths, anomalous)
+    for name in ("logits", "fused", "weight_image", "weight_event", "gain", "variance"):
+        assert getattr(output, name).dtype == torch.float32, name
+    assert all(term.dtype == torch.float32 for term in terms)
+    # bfloat16 has eight bits: 2⁻⁸ = 4e-3 a product; twice that is what the rest of the network makes of it
+    assert (output.logits - exact.logits).abs().max() < 8e-3 * exact.logits.abs().max()
+    total = Objective(config=model.config)(exact, lengths, anomalous).total
+    assert terms.total.item() == pytest.approx(total.item(), rel=2e-3)
+    terms.total.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_float16_embeddings_are_widened_exactly():
+    model = small_model()
+    image, event = (x.half() for x in batch())
+    with torch.no_grad():
+        assert torch.equal(model(image, event).logits, model(image.float(), event.float()).logits)
 
 
 def test_padding_that_is_attended_to_does_change_outputs():

@@ -10,7 +10,8 @@ import torch
 from filterpy.kalman import KalmanFilter
 
 from model.ief_vad import IEFVAD
-from model.kalman import TemporalUpdate, kalman_filter
+from model.kalman import KalmanLoop, TemporalUpdate, kalman_filter
+from model.kalman_scan import KalmanScan
 
 EPSILON = 1e-8
 
@@ -91,13 +92,40 @@ def test_without_process_noise_the_state_is_the_running_mean():
     np.testing.assert_allclose(filtered.gain[0, :, 0].numpy(), 1 / np.arange(1, 31), rtol=1e-5)
 
 
+FORMS = [KalmanLoop, KalmanScan]
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 17, 64, 255, 256, 257, 300])
+@pytest.mark.parametrize("q", [0.0, 0.1, 1.0, 30.0])
+def test_the_parallel_form_equals_a_float64_loop(T, q):
+    z, variance = observations(T)
+    drift = np.full(5, q, np.float32)
+    state, posterior, _ = KalmanScan.apply(*(torch.from_numpy(x) for x in (z, variance, drift)), EPSILON)
+    states, variances = oracle(z, variance, drift, EPSILON)
+    np.testing.assert_allclose(state.numpy(), states, atol=2e-6 * np.abs(states).max(), rtol=0)
+    np.testing.assert_allclose(posterior.numpy(), variances, rtol=1e-5)
+
+
+def test_both_forms_have_the_same_gradients():
+    z, variance = observations(100)
+    generator = torch.Generator().manual_seed(0)
+    upstream = [torch.randn(2, 100, 5, generator=generator) for _ in range(3)]
+    found = []
+    for form in FORMS:
+        inputs = [torch.from_numpy(x.copy()).requires_grad_() for x in (z, variance, np.full(5, 0.3, np.float32))]
+        found.append(torch.autograd.grad(form.apply(*inputs, EPSILON), inputs, upstream))
+    for loop, scan in zip(*found, strict=True):
+        torch.testing.assert_close(scan, loop, rtol=1e-4, atol=2e-6 * loop.abs().max().item())
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("T", [1, 2, 6])
-def test_gradients_of_state_variance_and_gain(T):
+def test_gradients_of_state_variance_and_gain(T, form):
     rng = np.random.default_rng(1)
     z = torch.tensor(rng.standard_normal((2, T, 3)), requires_grad=True)
     variance = torch.tensor(np.exp(rng.standard_normal((2, T, 3))), requires_grad=True)
     q = torch.tensor([0.05, 0.7, 3.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *x: tuple(kalman_filter(*x, 1e-3)), (z, variance, q))
+    assert torch.autograd.gradcheck(lambda *x: form.apply(*x, 1e-3), (z, variance, q))
 
 
 def test_learned_process_noise_starts_at_one_and_receives_a_gradient():
@@ -114,10 +142,23 @@ def test_an_unknown_setting_is_named():
         TemporalUpdate(embed_dim=4, temporal_update="kalmann", epsilon=EPSILON)
 
 
-def test_huge_and_tiny_variances_stay_finite():
+@pytest.mark.parametrize("form", FORMS)
+def test_huge_and_tiny_variances_stay_finite(form):
     z = torch.ones(1, 6, 1)
     variance = torch.tensor([1e-8, 1e8, 1e-8, 1e8, 1e-8, 1e8]).view(1, 6, 1).requires_grad_()
-    filtered = kalman_filter(z, variance, torch.zeros(1), EPSILON)
-    filtered.state.sum().backward()
+    filtered = form.apply(z, variance, torch.zeros(1), EPSILON)
+    filtered[0].sum().backward()
     assert all(torch.isfinite(x).all() for x in (*filtered, variance.grad))
-    assert math.isclose(filtered.state[0, -1, 0].item(), 1.0, rel_tol=1e-6)
+    assert math.isclose(filtered[0][0, -1, 0].item(), 1.0, rel_tol=1e-6)
+
+
+def test_a_gpu_gets_the_parallel_form_and_a_cpu_the_loop(monkeypatch):
+    class OnGPU(torch.Tensor):
+        device = torch.device("cuda")
+
+    called = []
+    monkeypatch.setattr(KalmanLoop, "apply", lambda *_: called.append("loop") or (1, 2, 3))
+    monkeypatch.setattr(KalmanScan, "apply", lambda *_: called.append("scan") or (1, 2, 3))
+    for kind in (torch.Tensor, OnGPU):
+        kalman_filter(torch.ones(1, 2, 3).as_subclass(kind), torch.ones(1, 2, 3), torch.ones(3), EPSILON)
+    assert called == ["loop", "scan"]

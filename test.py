@@ -14,7 +14,7 @@ import torch
 from extracting.encoder import load_encoder
 from extracting.own_video import embed_own_videos
 from model import CheckpointError, ConfigError, build_model, read_checkpoint
-from vad.benchmark import add_list_flags, check_width, find_lists, open_checkpoint, open_test_set, trims
+from vad.benchmark import add_list_flags, check_width, find_lists, open_checkpoint, open_test_set
 from vad.catalog import ROOT
 from vad.data import MODALITIES, own_video
 from vad.device import pick_device
@@ -83,7 +83,7 @@ def score_own_videos(args: argparse.Namespace, device: torch.device) -> None:
         videos,
         window=settings.dataset.window,
         nan=settings.profile.nan,
-        trim=trims(settings),
+        padding=settings.profile.padding,
         device=device,
     )
     print(report_own_videos(scored, args.video, folder, args.threshold))

@@ -111,7 +111,8 @@ class IEFVAD(nn.Module):
     ) -> IEFVADOutput:
         """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each window, None where all T are.
 
-        window: steps that a window stands for where it was cut to T and padding is attended to. Steps of zeros stay
+        window: steps that a window stands for where it was cut to T; it matters where padding is attended to, and is
+        then not to be given in training. Steps of zeros stay
         equal to each other through every layer (without dropout, so in eval mode), and the one at `lengths` is
         attended to for all of them. Outputs are those of the whole window at the valid steps, and at that one.
 

@@ -94,7 +94,7 @@ class TestSet:
             self.videos,
             window=self.settings.dataset.window,
             nan=self.settings.profile.nan,
-            trim=trims(self.settings),
+            padding=self.settings.profile.padding,
             device=device,
             transform=transform,
             progress=progress,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ class ScoredVideo:
 # (modality, embedding (S, D) float32, video name) → (S, D), applied before windows are cut
 Transform = Callable[[str, np.ndarray, str], np.ndarray]
 BATCH_WINDOWS = 32
+# windows held back to be sorted by length, so that a batch is as short as its own: 200 MB at the paper's sizes
+AHEAD_WINDOWS = 4 * BATCH_WINDOWS
 
 
 @torch.no_grad()
@@ -38,30 +41,30 @@ def score_videos(
     *,
     window: int,
     nan: str,
-    trim: bool,
+    padding: str,
     device: torch.device | str = "cpu",
     transform: Transform | None = None,
     progress: str | None = "scoring",
 ) -> list[ScoredVideo]:
-    """Score every video; windows of many videos share a batch, which changes no number beyond the last bit.
+    """Score every video; windows of many videos share a batch, which changes no number beyond the last bits.
 
-    model: takes (image, event, lengths) and returns logits, weight_image and weight_event. nan: as in
-    `load_embedding`. trim: cut a batch to its longest window, which is exact where padding is masked. Scores and
-    weights of several crops are averaged. Raises InputError for an embedding that cannot be used.
+    model: takes (image, event, lengths, window) and returns logits, weight_image and weight_event. nan: as in
+    `load_embedding`. padding: as the model was made, "masked" or "attended". Masked, a batch is cut to its longest
+    window; attended, to one step of zeros more, which the model counts for all that were cut. Both are exact. Scores
+    and weights of several crops are averaged. Raises InputError for an embedding that cannot be used.
     """
+    collected = [_Collector(len(video.crops), video.snippets) for video in videos]
+    run = partial(_run, model, collected=collected, window=window, padding=padding, device=device)
+    pending: list[_Window] = []
     was_training = model.training
     model.eval()
-    collected = [_Collector(len(video.crops), video.snippets) for video in videos]
-    pending: list[_Window] = []
     try:
         for index, video in enumerate(tqdm(videos, desc=progress, unit="video", leave=False, disable=progress is None)):
             for sample in video.crops:
                 pending.extend(_windows(index, sample, window, nan, transform))
-            while len(pending) >= BATCH_WINDOWS:
-                _run(model, pending[:BATCH_WINDOWS], collected, trim, device)
-                del pending[:BATCH_WINDOWS]
-        if pending:
-            _run(model, pending, collected, trim, device)
+                if len(pending) >= AHEAD_WINDOWS:
+                    _run_all(run, pending)
+        _run_all(run, pending)
     finally:
         model.train(was_training)
     return [c.scored(video) for c, video in zip(collected, videos, strict=True)]
@@ -83,13 +86,15 @@ class _Collector:
         self.scores, self.image, self.event = (np.zeros(snippets) for _ in range(3))
         self.by_dimension: np.ndarray | float = 0.0
 
-    def add(self, at: _Window, scores: np.ndarray, image: np.ndarray, event: np.ndarray) -> None:
-        """scores: (T,); image, event: (T, D) weights; only the first `at.length` steps count."""
+    def add(
+        self, at: _Window, scores: np.ndarray, image: np.ndarray, event: np.ndarray, by_dimension: np.ndarray
+    ) -> None:
+        """scores, image, event: (T,), of which the first `at.length` steps count; by_dimension: (D,) sum over them."""
         place = slice(at.start, at.start + at.length)
         self.scores[place] += scores[: at.length]
-        self.image[place] += image[: at.length].mean(1)
-        self.event[place] += event[: at.length].mean(1)
-        self.by_dimension = self.by_dimension + image[: at.length].sum(0, dtype=np.float64)
+        self.image[place] += image[: at.length]
+        self.event[place] += event[: at.length]
+        self.by_dimension = self.by_dimension + by_dimension.astype(np.float64)
 
     def scored(self, video: TestVideo) -> ScoredVideo:
         means = (x / self.crops for x in (self.scores, self.image, self.event, self.by_dimension / video.snippets))
@@ -112,18 +117,40 @@ def _windows(index: int, sample: Sample, window: int, nan: str, transform: Trans
     ]
 
 
+def _run_all(run: Callable[[list[_Window]], None], windows: list[_Window]) -> None:
+    """Score windows in batches of like length, the longest first, and forget them."""
+    windows.sort(key=lambda w: -w.length)
+    for first in range(0, len(windows), BATCH_WINDOWS):
+        run(windows[first : first + BATCH_WINDOWS])
+    windows.clear()
+
+
 def _run(
-    model: torch.nn.Module, batch: list[_Window], collected: list[_Collector], trim: bool, device: torch.device | str
+    model: torch.nn.Module,
+    batch: list[_Window],
+    *,
+    collected: list[_Collector],
+    window: int,
+    padding: str,
+    device: torch.device | str,
 ) -> None:
-    steps = max(w.length for w in batch) if trim else None
+    longest = max(w.length for w in batch)
+    steps = longest if padding == "masked" else min(longest + 1, window)
     lengths = torch.tensor([w.length for w in batch], device=device)
     image, event = (
         None if batch[0].streams[k] is None
         else torch.from_numpy(np.stack([w.streams[k][:steps] for w in batch])).to(device)
         for k in (0, 1)
     )  # fmt: skip
-    output = model(image, event, lengths)
-    scores = torch.sigmoid(output.logits.float()).squeeze(-1).cpu().numpy()
-    weights = [w.float().cpu().numpy() for w in (output.weight_image, output.weight_event)]
-    for row, at in enumerate(batch):
-        collected[at.video].add(at, scores[row], weights[0][row], weights[1][row])
+    output = model(image, event, lengths, window)
+    valid = torch.arange(steps, device=device) < lengths.unsqueeze(1)
+    # reduced where they are: the weights of a batch are as large as its embeddings
+    weight_image, weight_event = output.weight_image.float(), output.weight_event.float()
+    found = (
+        torch.sigmoid(output.logits.float()).squeeze(-1),
+        weight_image.mean(2),
+        weight_event.mean(2),
+        (weight_image * valid.unsqueeze(2)).sum(1),
+    )
+    for at, *values in zip(batch, *(x.cpu().numpy() for x in found), strict=True):
+        collected[at.video].add(at, *values)

@@ -1,26 +1,29 @@
-"""Train IEF-VAD on one data set: `python main.py --dataset ucfcrime`; with `--runs 10`, ten seeds and their mean."""
+"""Train IEF-VAD on one data set: `python main.py --dataset ucfcrime`; seeds with `--runs`, sweeps with `--sweep`."""
 
 from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from model import IEFVAD, CheckpointError, ConfigError, Objective, read_checkpoint, save_checkpoint
+from model import IEFVAD, CheckpointError, ConfigError, IEFVADConfig, Objective, read_checkpoint, save_checkpoint
 from vad import demo
 from vad.benchmark import TestSet, add_list_flags, describe, find_lists, open_test_set, trims
 from vad.catalog import ROOT
+from vad.compare_tables import compare_files
 from vad.data import MODALITIES, TrainingBatches, TrainingWindows, cache_folder, check_values, find_samples
 from vad.device import pick_device
 from vad.errors import InputError, run_door
+from vad.experiments import add_run_flags, train_many
 from vad.figures_training import draw_training
 from vad.lists import read_csv
 from vad.metrics import evaluate
-from vad.run_tables import compare_runs
 from vad.settings import Settings, add_dataset_flags, add_switch_flags, loss_fields, model_fields, resolve
+from vad.table import add_format_flag
 from vad.tables import results_table
 from vad.training import Files, Run, Trained, fingerprint, resume, seed_everything, train
 
@@ -31,7 +34,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--modality", choices=MODALITIES, default="fusion", help="fusion (default), or one stream")
     parser.add_argument("--exp_name", help="name of the results in checkpoints/ and figure/ (default: the data set's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run, or of the first of --runs (default 0)")
-    parser.add_argument("--runs", type=int, help="train with this many seeds, <exp_name>_seed<k> each, and compare")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
     parser.add_argument("--workers", type=int, default=4, help="processes that load embeddings without cache (4)")
     parser.add_argument("--cache_dir", type=Path, help="folder of the training windows (default: windows/ beside rgb/)")
@@ -40,6 +42,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures")
     parser.add_argument("--resume", action="store_true", help="refuse to start anew: there must be a run to continue")
     parser.add_argument("--overwrite", action="store_true", help="train anew even where results are there")
+    add_run_flags(parser)
+    text = "do not train: hold two <exp_name>_runs.csv against each other, or a.csv:nu=2 for some of their runs"
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help=text)
+    add_format_flag(parser)
     add_list_flags(parser)
     add_switch_flags(parser, recipe=True)
     return parser.parse_args()
@@ -115,23 +121,33 @@ def run_once(job: Job, exp_name: str, seed: int) -> Trained:
     return trained
 
 
-def main() -> None:
+def check(job: Job) -> Callable[[Settings, str], IEFVADConfig]:
+    """Refuses what the network refuses, for the cells of a sweep."""
+    width = job.test.width
+    return lambda settings, modality: IEFVADConfig(embed_dim=width, modality=modality, **model_fields(settings))
+
+
+def main() -> int:
     args = parse()
+    if args.compare:
+        print(compare_files(*args.compare).render(args.format))
+        return 0
+    if args.threads:
+        torch.set_num_threads(args.threads)
     job = prepare(args)
     one_stream = f"_{args.modality}" if args.modality != "fusion" else ""
     exp_name = args.exp_name or job.settings.dataset.name + one_stream
-    seeds = range(args.seed, args.seed + (args.runs or 1))
-    names = [f"{exp_name}_seed{seed}" if args.runs else exp_name for seed in seeds]
-    runs = [run_once(job, name, seed) for name, seed in zip(names, seeds, strict=True)]
-    protocol = job.test.protocol(runs[0].weights)
-    if args.runs:
-        rows = [({"modality": args.modality, "seed": s}, run.metrics) for s, run in zip(seeds, runs, strict=True)]
-        print(f"\n{compare_runs(rows, protocol)}")
-    else:
-        print(f"\n{results_table(runs[0].metrics, protocol, modality=args.modality)}")
-    for name, run in zip(names, runs, strict=True):
-        print(f"{name}: best on the test set, and selected on it: {run.best}")
-    print(f"weights and logs: {args.checkpoint_dir}/{names[0]}.pth, _best.pth, .csv" + (" …" if args.runs else ""))
+    if args.runs is not None or args.sweep:
+        door = Path(__file__).resolve()
+        report = train_many(args, exp_name, job.test.protocol, door=door, read=read_checkpoint, check=check(job))
+        print(report.text(args.format))
+        return int(bool(report.failures))
+    trained = run_once(job, exp_name, args.seed)
+    table = results_table(trained.metrics, job.test.protocol(trained.weights), modality=args.modality)
+    print(f"\n{table.render(args.format)}")
+    print(f"best on the test set, and selected on it: {trained.best}")
+    print(f"weights and logs: {args.checkpoint_dir}/{exp_name}.pth, _best.pth, .csv")
+    return 0
 
 
 if __name__ == "__main__":

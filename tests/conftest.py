@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -79,3 +80,23 @@ class Tiny:
 def tiny(tmp_path: Path) -> Tiny:
     """A UCF-Crime of twenty videos, 16 wide, in which event embeddings tell the anomaly."""
     return Tiny.make(tmp_path)
+
+
+@pytest.fixture
+def door(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """Runs a root door in this process; returns its exit code, what it printed, and what it said on stderr."""
+
+    from vad.errors import run_door  # the root is on sys.path only now
+
+    def run(name: str, *flags: object) -> tuple[int, str, str]:
+        spec = importlib.util.spec_from_file_location(f"door_{name}", ROOT / f"{name}.py")
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run_door(module.main, expected=(module.CheckpointError, module.ConfigError))
+        printed = capsys.readouterr()
+        return stopped.value.code, printed.out, printed.err
+
+    return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,28 +15,9 @@ import torch
 
 from model import IEFVAD, read_checkpoint, save_checkpoint
 from model.checkpoint import to_released_name
-from vad.errors import run_door
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ["--max_epoch", "2", "--batch_size", "4", "--num_refinement_steps", "1", "--lr", "0.003"]
-
-
-@pytest.fixture
-def door(capsys, monkeypatch):
-    """Runs a root door in this process; returns its exit code, what it printed, and what it said on stderr."""
-
-    def run(name: str, *flags: object) -> tuple[int, str, str]:
-        spec = importlib.util.spec_from_file_location(f"door_{name}", ROOT / f"{name}.py")
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            run_door(module.main, expected=(module.CheckpointError, module.ConfigError))
-        printed = capsys.readouterr()
-        return stopped.value.code, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

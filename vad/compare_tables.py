@@ -10,8 +10,9 @@ from vad.cells import mean_cell
 from vad.comparison import Paired, compare_paired
 from vad.errors import InputError
 from vad.run_log import METRICS, number, read_rows, settings_of
+from vad.sweep_table import paired_cells
 from vad.sweeps import SHORT
-from vad.table import NAN, SEPARATOR, Table
+from vad.table import SEPARATOR, Table
 
 Row = Mapping[str, str]
 # what must be equal for a difference to be one of the runs; the settings compared are left out
@@ -139,10 +140,7 @@ def _values(runs: Mapping[int, Row], metric: str) -> dict[int, float]:
 def _cells_of(left: Mapping[int, Row], right: Mapping[int, Row], metric: str, paired: Paired) -> tuple[str, ...]:
     seeds = sorted(left.keys() & right.keys())
     means = (mean_cell(number(runs[seed], metric) for seed in seeds) for runs in (left, right))
-    single = paired.pairs == 1
-    interval = NAN if single else f"[{100 * paired.low:+.2f}, {100 * paired.high:+.2f}]"
-    p = NAN if single else f"{paired.p:.3g}"
-    return (*means, f"{100 * paired.mean:+.2f}", interval, p, str(paired.pairs))
+    return (*means, *paired_cells(paired), str(paired.pairs))
 
 
 def _unpaired(pairs: Iterable[tuple[str, Mapping[int, Row], Mapping[int, Row]]]) -> list[str]:

@@ -38,7 +38,7 @@ class Paired:
         test = f"p = {self.p:.3g}, higher in {self.higher} of {self.pairs} seeds"
         if self.differs:
             verdict = "higher" if self.mean > 0 else "lower"
-        elif 2.0 ** (1 - self.pairs) >= 1 - CONFIDENCE:
+        elif smallest_p(self.pairs) >= 1 - CONFIDENCE:
             verdict = f"undecided, for {self.pairs} pairs cannot reach p < 0.05"
         else:
             verdict = "not told from zero"
@@ -63,6 +63,11 @@ def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | N
         low, high = mean - reach, mean + reach
         p = sign_flip_p(differences)
     return Paired(mean, low, high, p, n, int((differences > 0).sum()))
+
+
+def smallest_p(pairs: int) -> float:
+    """The p of differences that all point one way: that pattern and its mirror image among 2^n."""
+    return min(1.0, 2.0 ** (1 - pairs))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:

@@ -20,7 +20,7 @@ from vad.protocol import Protocol
 from vad.run_log import log_path, read_rows, run_row, write_rows
 from vad.settings import SWITCHES
 from vad.sweep_table import SweepResult, sweep_table
-from vad.sweeps import Cell, Check, cells, known_names, parse_sweeps
+from vad.sweeps import Cell, Check, cells, known_names, parse_sweeps, shown
 from vad.table import Table
 
 SHOWN = (".txt", ".png", ".csv")  # files named at the end; the same in other formats lie beside them
@@ -129,7 +129,8 @@ def train_many(
         planned=len(plan),
     )
     table = sweep_table(result)
-    place = Path(args.figure_dir) / exp_name / ("sweep_" + "_".join(result.names) if result.names else "runs")
+    name = "_".join(["sweep", *map(shown, result.names)]) if result.names else "runs"
+    place = Path(args.figure_dir) / exp_name / name
     files = [*table.save(place), *(draw_sweep(result, place) if result.names else []), log]
     return Report(table, tuple(files), tuple(failures))
 

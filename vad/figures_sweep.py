@@ -12,6 +12,7 @@ from vad import plotting
 from vad.plotting import COLOUR, COLUMN, MARKER, PAGE, styled
 from vad.run_log import METRICS
 from vad.sweep_table import SweepResult, is_number, paper_sweep
+from vad.sweeps import shown
 
 PLAIN = "0.15"  # no modality is meant: no modality's colour
 PAPER_LOOK = {"color": "0.55", "mfc": "white", "marker": "s", "ms": 4, "lw": 1.0, "ls": "none", "capsize": 2.5}
@@ -51,7 +52,7 @@ def _draw_panel(ax: Axes, result: SweepResult, metric: str) -> None:
             continue
         modality = key[result.names.index("modality")] if "modality" in result.names else None
         spread = values.std(ddof=1) if len(values) > 1 else None
-        ax.plot(x + 0.16 + np.linspace(0, 0.1, len(values)), values, ".", ms=3.5, color="0.6", mew=0)
+        ax.plot(x + 0.16 + np.linspace(0, 0.1, len(values)), values, ".", ms=4, color="0.45", mew=0)
         ax.errorbar(x, values.mean(), spread, color=COLOUR.get(modality, PLAIN), marker=MARKER.get(modality, "o"),
                     ms=4, capsize=2.5, lw=1.2)  # fmt: skip
         if metric in printed.get(key, {}):
@@ -65,7 +66,7 @@ def _draw_panel(ax: Axes, result: SweepResult, metric: str) -> None:
     labels = [", ".join(key) for key in keys]
     long = sum(map(len, labels)) > 24
     ax.set_xticklabels(labels, rotation=30 if long else 0, ha="right" if long else "center")
-    ax.set_xlabel(", ".join(result.names))
+    ax.set_xlabel(", ".join(map(shown, result.names)))
     ax.grid(axis="x", visible=False)
     if ax.get_legend_handles_labels()[0]:
         ax.legend()
@@ -91,7 +92,8 @@ def _draw_grid(result: SweepResult, path_without_suffix: Path) -> list[Path]:
     for (row, column), text in texts.items():
         dark = means[row, column] < middle
         ax.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    ax.set(xticks=range(len(across)), yticks=range(len(down)), xlabel=result.names[1], ylabel=result.names[0])
+    ax.set(xticks=range(len(across)), yticks=range(len(down)))
+    ax.set(xlabel=shown(result.names[1]), ylabel=shown(result.names[0]))
     ax.set_xticklabels(across)
     ax.set_yticklabels(down)
     ax.grid(False)

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vad.cells import difference_cell, mean_cell, metric_label, spread_cell
-from vad.comparison import Paired, compare_paired
+from vad.comparison import CONFIDENCE, Paired, compare_paired, smallest_p
 from vad.data import MODALITIES
 from vad.paper import PAPER
 from vad.protocol import Protocol
 from vad.run_log import METRICS, SELECTED, number
-from vad.sweeps import Cell
-from vad.table import SEPARATOR, Table
+from vad.sweeps import Cell, shown
+from vad.table import NAN, NONE, SEPARATOR, Table
 
 Printed = Mapping[str, tuple[float, float | None]]  # metric → (mean, std) as the paper prints it, in percent
 
@@ -48,30 +48,34 @@ class SweepResult:
 def sweep_table(result: SweepResult) -> Table:
     """A row a cell: its runs, AUC, AP and Ano-AUC beside the paper's numbers, and the best on the test set, marked so.
 
-    Below it, for every cell against the one without a sweep: the difference paired by seed and whether it is told
-    from zero.
+    The last columns hold each cell against the one without a sweep, where that is among them: the difference of the
+    data set's metric paired by seed, its 95 % interval and the p of the sign-flip test.
     """
     title, printed = paper_sweep(result)
-    shown = [m for m in METRICS if all(m in row for _, row in result.runs)]
-    main = result.protocol.dataset.metric
-    beside = [m for m in shown if any(m in numbers for numbers in printed.values())]
-    columns = [*result.names, "runs"]
-    for metric in shown:
+    metrics = [m for m in METRICS if all(m in row for _, row in result.runs)]
+    main, base = result.protocol.dataset.metric, result.base if result.names else None
+    beside = [m for m in metrics if any(m in numbers for numbers in printed.values())]
+    columns = [*map(shown, result.names), "runs"]
+    for metric in metrics:
         columns += [metric_label(metric), *(("paper", "diff.") if metric in beside else ())]
-    columns.append(f"best {main} on the test set, by selection")
+    columns.append(f"{main}, selected on test")
+    if base:
+        columns += [f"Δ {main}", "95 % interval", "p"]
     rows = []
     for key, group in result.groups.items():
         cells = [*key, str(len(group))]
-        for metric in shown:
+        for metric in metrics:
             values = list(result.values(key, metric).values())
             cells.append(mean_cell(values))
             if metric in beside:
                 mean, std = printed.get(key, {}).get(metric, (None, None))
-                ours = math.fsum(values) / len(values)
-                cells += [spread_cell(mean, std), difference_cell(metric, ours, mean)]
+                cells += [spread_cell(mean, std), difference_cell(metric, math.fsum(values) / len(values), mean)]
         cells.append(mean_cell(number(row, f"{SELECTED}{main}") for row in group.values()))
+        if base:
+            paired = compare_paired(result.values(base, main), result.values(key, main))
+            cells += [NONE] * 3 if key == base or paired is None else paired_cells(paired)
         rows.append(tuple(cells))
-    notes = [*_against_base(result, main), *_missing(result), *result.protocol.notes()]
+    notes = [*_about_base(result, base), *_missing(result), *result.protocol.notes()]
     seeds = sorted({int(row["seed"]) for _, row in result.runs})
     header = SEPARATOR.join([result.protocol.line(omit=result.names), f"mean ± std over seeds {_spans(seeds)}"])
     return Table(title, header, tuple(columns), tuple(rows), tuple(notes))
@@ -83,7 +87,7 @@ def paper_sweep(result: SweepResult) -> tuple[str, dict[tuple[str, ...], Printed
     No numbers for a grid, for another data set, or for values that the paper does not have.
     """
     dataset, names = result.protocol.dataset, result.names
-    plain = f"{dataset.title}, " + (" × ".join(names) if names else "runs")
+    plain = f"{dataset.title}, " + (" × ".join(map(shown, names)) if names else "runs")
     if len(names) != 1:
         return plain, {}
     for title, by_value in _paper_tables(dataset.name, names[0]).items():
@@ -132,18 +136,24 @@ def _lookup(by_value: Mapping[object, Printed], label: str) -> Printed | None:
     return None
 
 
-def _against_base(result: SweepResult, metric: str) -> list[str]:
-    """A sentence for each cell against the settings without a sweep, seeds paired."""
-    base, notes = result.base, []
-    if base is None or not result.names:
+def paired_cells(paired: Paired) -> tuple[str, str, str]:
+    """Mean difference in points, its interval, p; the last two are not defined for one pair."""
+    if paired.pairs == 1:
+        return f"{100 * paired.mean:+.2f}", NAN, NAN
+    interval = f"[{100 * paired.low:+.2f}, {100 * paired.high:+.2f}]"
+    return f"{100 * paired.mean:+.2f}", interval, f"{paired.p:.3g}"
+
+
+def _about_base(result: SweepResult, base: tuple[str, ...] | None) -> list[str]:
+    """What the last columns mean, and what they cannot show."""
+    if base is None:
         return []
-    for key in result.groups:
-        paired: Paired | None = None
-        if key != base:
-            paired = compare_paired(result.values(base, metric), result.values(key, metric))
-        if paired:
-            notes.append(f"{', '.join(key)} against {', '.join(base)}, {metric}: {paired.words()}.")
-    return notes
+    cell = ", ".join(f"{shown(name)} {value}" for name, value in zip(result.names, base, strict=True))
+    pairs = max(len(group) for group in result.groups.values())
+    note = f"Δ: points above {cell}, which is in force without a sweep; runs paired by seed, p by sign flips."
+    if smallest_p(pairs) >= 1 - CONFIDENCE:
+        note += f" {pairs} seeds cannot reach p < 0.05: the smallest possible is {smallest_p(pairs):.3g}."
+    return [note]
 
 
 def _missing(result: SweepResult) -> list[str]:

@@ -41,6 +41,11 @@ class Cell:
     modality: str
 
 
+def shown(name: str) -> str:
+    """A sweep's name as the paper writes it, where it has one."""
+    return next((short for short, full in SHORT.items() if full == name), name)
+
+
 def known_names() -> str:
     """Every name that --sweep takes, for messages and help."""
     short = {name: f"{name} ({key})" for key, name in SHORT.items()}
@@ -89,7 +94,7 @@ def cells(args: argparse.Namespace, sweeps: Mapping[str, Sequence[Value]], check
         if check:
             check(settings, modality)
         # a modality's name speaks for itself
-        parts = [chosen[n].label if n == "modality" else f"{n}={chosen[n].label}" for n in effective]
+        parts = [chosen[n].label if n == "modality" else f"{shown(n)}={chosen[n].label}" for n in effective]
         suffix = "".join("_" + re.sub(r"[^\w.+=-]", "-", part) for part in parts)
         labels = {name: value.label for name, value in chosen.items()}
         grid.append(Cell(labels, flags, suffix, settings, modality))

@@ -29,7 +29,7 @@ def test_the_value_in_force_anyway_is_the_run_without_a_sweep():
     """The default's nu is 8 and its N 10, so these cells have no flags, and share their runs with every other sweep."""
     made = grid("nu=2,8", "N=0,10")
     assert [cell.suffix for cell in made] == [
-        "_nu=2_num_refinement_steps=0", "_nu=2", "_num_refinement_steps=0", "",
+        "_nu=2_N=0", "_nu=2", "_N=0", "",
     ]  # fmt: skip
     assert [dict(cell.labels) for cell in made][1] == {"nu": "2", "num_refinement_steps": "10"}
     assert made[1].flags == {"nu": 2.0} and made[3].flags == {}

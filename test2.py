@@ -12,8 +12,9 @@ from vad.data import MODALITIES
 from vad.device import pick_device
 from vad.errors import InputError, run_door
 from vad.probes import LEVELS, run_probes
-from vad.report import report_probes
+from vad.report import report_probes, show
 from vad.settings import add_dataset_flags, add_switch_flags
+from vad.table import add_format_flag
 
 
 def parse() -> argparse.Namespace:
@@ -26,6 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the masks (default 0)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
     parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures and tables")
+    add_format_flag(parser)
     add_list_flags(parser)
     add_switch_flags(parser)
     return parser.parse_args()
@@ -39,7 +41,6 @@ def main() -> None:
         raise InputError(f"{args.ckpt_path} is a model of {checkpoint.modality} alone: it has no weights to probe")
     test = open_test_set(find_lists(args, checkpoint.settings), checkpoint.settings, checkpoint.modality)
     check_width(checkpoint.path, checkpoint.model.config.embed_dim, test.width, f"those of {test.lists.test}")
-    print("\n".join(checkpoint.notes), end="\n" if checkpoint.notes else "")
     model = checkpoint.model.to(device)
     probes = run_probes(
         lambda transform: test.score(model, device, transform, progress=None),
@@ -50,9 +51,7 @@ def main() -> None:
     )
     folder = Path(args.figure_dir) / (args.exp_name or checkpoint.settings.dataset.name)
     table, pictures = report_probes(probes, checkpoint, test, folder, seed=args.seed)
-    print(table)
-    print("\npictures and tables: " + ", ".join(p.name for p in pictures if p.suffix == ".png"))
-    print(f"in {folder}")
+    show([table], pictures, folder, args.format)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from vad.data import Sample, TestVideo, find_test_videos
 from vad.errors import InputError
 from vad.files import read_json
 from vad.lists import feature_root_of, lists_sidecar, read_csv
+from vad.preparation import check_embeddings, check_list
 from vad.protocol import Protocol
 from vad.scoring import ScoredVideo, Transform, score_videos
 from vad.settings import Settings, feature_root, model_fields, resolve
@@ -100,8 +101,11 @@ class TestSet:
             progress=progress,
         )
 
-    def protocol(self, weights: str) -> Protocol:
-        """Under what conditions numbers of this test set are made; weights: a key of `vad.protocol.WEIGHTS`."""
+    def protocol(self, weights: str, runs: int | None = None, remarks: tuple[str, ...] = ()) -> Protocol:
+        """Under what conditions numbers of this test set are made; weights: a key of `vad.protocol.WEIGHTS`.
+
+        runs: how many are behind a number. remarks: what is odd about them, said below the tables.
+        """
         switches = self.settings.profile
         return Protocol(
             dataset=self.settings.dataset,
@@ -113,12 +117,16 @@ class TestSet:
             ano_auc=switches.ano_auc,
             noise_model=switches.noise_model,
             videos=len(self.videos),
+            runs=runs,
+            remarks=remarks,
         )
 
 
 def open_test_set(lists: Lists, settings: Settings, modality: str) -> TestSet:
     """Check the test list, its embeddings and its ground truth against each other; InputError as those say."""
+    check_list(lists.test, settings.dataset)
     items = read_csv(lists.test, settings.dataset)
+    check_embeddings(items, settings.dataset, lists.feature_root)
     videos, width = find_test_videos(
         items, lists.gt, settings.dataset, lists.feature_root, settings.profile.test_crops, modality
     )
@@ -191,3 +199,27 @@ def open_checkpoint(path: str, args: argparse.Namespace, read: Read, build: Buil
     return Checkpoint(
         Path(path), model, settings, model.config.modality, content.get("seed"), weights, tuple(notes)
     )
+
+
+def open_checkpoints(
+    paths: Sequence[str], args: argparse.Namespace, read: Read, build: Build, *, streams: bool = False
+) -> list[Checkpoint]:
+    """Every checkpoint as `open_checkpoint` has it; all of one data set, or InputError.
+
+    streams: where all of them are fused models, add either stream taken out of each (Table 2 from one checkpoint).
+    """
+    opened = [open_checkpoint(path, args, read, build) for path in paths]
+    sets = list(dict.fromkeys(checkpoint.settings.dataset.name for checkpoint in opened))
+    if len(sets) > 1:
+        raise InputError(f"these checkpoints were trained on {' and '.join(sets)}; give --dataset to say which to use")
+    if not streams or args.modality or any(checkpoint.modality != "fusion" for checkpoint in opened):
+        return opened
+    note = (
+        "The columns image and event are the two streams of the fused model, each without the other; "
+        "main.py --modality image|event trains a stream alone"
+    )
+    for modality in ("image", "event"):
+        alone = argparse.Namespace(**{**vars(args), "modality": modality})
+        found = [open_checkpoint(path, alone, read, build) for path in paths]
+        opened += [replace(checkpoint, notes=(*checkpoint.notes, note)) for checkpoint in found]
+    return opened

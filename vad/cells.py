@@ -25,6 +25,11 @@ def value_cell(name: str, value: float) -> str:
     return f"{100 * value:.2f}" if name in PERCENT else f"{value:.4f}"
 
 
+def interval_cell(name: str, bounds: tuple[float, float] | None) -> str:
+    """An interval of fractions as [low, high], in the unit of `value_cell`."""
+    return NONE if bounds is None else f"[{', '.join(value_cell(name, bound) for bound in bounds)}]"
+
+
 def paper_cell(name: str, printed: float) -> str:
     """A number of the paper, given as printed there, with the digits of `value_cell`."""
     return f"{printed:.2f}" if name in PERCENT else f"{printed:.4f}"

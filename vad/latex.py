@@ -30,6 +30,7 @@ SYMBOLS: Mapping[str, str] = MappingProxyType({
     "μ": r"$\mu$",
     "σ": r"$\sigma$",
     "±": r"$\pm$",
+    "†": r"$^{\dagger}$",
     "·": r"$\cdot$",
     "×": r"$\times$",
     "−": "$-$",
@@ -52,7 +53,7 @@ SYMBOLS: Mapping[str, str] = MappingProxyType({
 })
 _SYMBOL = re.compile("|".join(re.escape(key) for key in sorted(SYMBOLS, key=len, reverse=True)))
 _NUMBER = r"[+-]?\d+(?:\.\d+)?"
-_NUMERIC = re.compile(rf"{_NUMBER}(?: ± {_NUMBER})?|\[{_NUMBER}, {_NUMBER}\]")
+_NUMERIC = re.compile(rf"{_NUMBER}(?: ± {_NUMBER})?†?|\[{_NUMBER}, {_NUMBER}\]")
 
 
 def latex_text(text: str) -> str:
@@ -65,6 +66,6 @@ def latex_cell(cell: str) -> str:
     if cell == "-":
         return "--"
     if _NUMERIC.fullmatch(cell):
-        return "$" + cell.replace("±", r"\pm") + "$"
+        return "$" + cell.replace("±", r"\pm").replace("†", r"^{\dagger}") + "$"
     # a row's first cell follows the \\ of the row before, which would take a bracket or star for its argument
     return ("{}" if cell[:1] in ("[", "*") else "") + latex_text(cell)

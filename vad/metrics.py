@@ -19,7 +19,12 @@ from vad.catalog import SNIPPET_FRAMES, Dataset
 from vad.errors import InputError
 from vad.scoring import ScoredVideo
 
-PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5")  # printed in percent, the others as fractions
+PER_VIDEO = (
+    "per-video AUC, median", "per-video AUC, lower quartile", "per-video AUC, upper quartile",
+    "videos with AUC below 0.5",
+)  # fmt: skip
+# printed in percent, the others as fractions
+PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO)
 # why a number is NaN: said below the table that shows it
 UNDEFINED: Mapping[str, str] = MappingProxyType({
     "AUC": "AUC needs normal and anomalous frames; these videos hold one kind only",
@@ -27,6 +32,7 @@ UNDEFINED: Mapping[str, str] = MappingProxyType({
     "AP (trapezoid)": "AP needs anomalous frames; these videos hold none",
     "Ano-AUC": "Ano-AUC needs normal and anomalous frames in abnormal videos",
     "FAR@0.5": "the false-alarm rate needs normal videos; there are none",
+    **dict.fromkeys(PER_VIDEO, "the per-video AUC needs videos that hold normal and anomalous frames; there are none"),
 })
 
 

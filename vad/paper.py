@@ -12,12 +12,17 @@ from vad.protocol import Protocol
 PAPER = json.loads((Path(__file__).parent / "paper_tables.json").read_text(encoding="utf-8"))
 
 
+def paper_method(noise_model: str) -> str:
+    """What Table 1 calls the model with this noise."""
+    return f"IEF-VAD ({'Student-T' if noise_model == 'StudentT' else noise_model})"
+
+
 def paper_numbers(protocol: Protocol, modality: str) -> dict[str, dict[str, tuple[float, float | None]]]:
     """Title of each of the paper's tables that has this case → metric → (printed number, its std)."""
     name, found = protocol.dataset.name, {}
     if name not in PAPER["table1"]["metric"]:
         return {}
-    row = PAPER["table1"]["rows"][f"IEF-VAD ({'Student-T' if protocol.noise_model == 'StudentT' else 'Gaussian'})"]
+    row = PAPER["table1"]["rows"][paper_method(protocol.noise_model)]
     if modality == "fusion":
         pairs = zip(row[name], row[f"{name}_std"], strict=True)
         found["Table 1"] = dict(zip(PAPER["table1"]["metric"][name], pairs, strict=True))

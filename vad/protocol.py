@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vad.catalog import Dataset
-from vad.table import SEPARATOR
+from vad.table import MARK, SEPARATOR
 
 WEIGHTS = {
     "last": "weights of the last epoch",
     "best": "best weights, selected on the test set",
     "released": "released checkpoint, selected on the test set by its authors",
     "given": "weights as found in the file, which does not say how they were selected",
+    "several": "weights of several kinds",
+    "mixed": "weights of several kinds, some selected on the test set",
 }
+SELECTED = ("best", "released", "mixed")  # weights chosen by looking at the test set
 TAILS = {
     "whole": "every whole snippet",
     "released": "a last block of 16 frames or fewer dropped",
@@ -37,6 +40,13 @@ class Protocol:
     ano_auc: str = "abnormal"  # a key of ANO_AUC
     noise_model: str = "StudentT"
     videos: int | None = None  # test videos that were scored
+    runs: int | None = None  # runs behind a number
+    remarks: tuple[str, ...] = ()  # what is odd about these runs, to be said below every table of theirs
+
+    @property
+    def mark(self) -> str:
+        """What stands beside a number of ours: † where its weights were selected on the test set."""
+        return MARK if self.weights in SELECTED else ""
 
     def line(self, omit: Iterable[str] = ()) -> str:
         """The protocol in one line, without the fields in `omit` (they vary and stand in columns)."""
@@ -47,6 +57,7 @@ class Protocol:
             "profile": f"profile {self.profile}",
             "noise_model": f"noise model {self.noise_model}",
             "test_crops": f"test crop{'s' if len(self.test_crops) > 1 else ''} {', '.join(map(str, self.test_crops))}",
+            "runs": "" if self.runs is None else f"{self.runs} run{'s' if self.runs > 1 else ''}",
             "weights": WEIGHTS[self.weights],
             "AP": "AP is average_precision_score",
             "ano_auc": f"Ano-AUC: {ANO_AUC[self.ano_auc]}",
@@ -54,12 +65,17 @@ class Protocol:
         }
         return SEPARATOR.join(part for name, part in parts.items() if part and name not in set(omit))
 
-    def notes(self) -> list[str]:
-        """What a reader must know before comparing with the paper."""
+    def notes(self, beside_paper: bool = True) -> list[str]:
+        """What a reader must know about these numbers, and before comparing them with the paper's."""
+        which = "some of these" if self.weights == "mixed" else "these"
+        found = [f"{MARK}: {which} weights were selected by their score on the test videos."] if self.mark else []
+        found += self.remarks
         if self.dataset.drawn:
-            return ["Drawn videos, an untrained encoder: this shows that the machinery works, not how accurate it is."]
+            what = "this shows that the machinery works, not how accurate it is."
+            return [*found, f"Drawn videos, an untrained encoder: {what}"]
         counts = self.dataset.videos
-        if counts["official"] == counts["released"]:
-            return []
+        if not beside_paper or counts.get("official") == counts.get("released"):
+            return found
         (_, official), (_, released) = counts["official"], counts["released"]
-        return [f"The official split has {official} test videos, the authors' released lists {released}: see --split."]
+        split = f"The official split has {official} test videos, the authors' released lists {released}: see --split."
+        return [*found, split]

@@ -16,6 +16,7 @@ from vad.latex import latex_cell, latex_text
 SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex", "csv": ".csv"}
 SEPARATOR = " · "
 NONE, NAN = "-", "n/a"  # no such number in the paper; not defined on these videos
+MARK = "†"  # beside a number of weights that were selected on the test set
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Table:
             for line in lines
         ]
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-        # a no-break space keeps each part of the protocol on one line
-        parts = (part.replace(" ", "\xa0") for part in self.protocol.split(SEPARATOR))
-        head = [self.title, *(line.replace("\xa0", " ") for line in textwrap.wrap(SEPARATOR.join(parts), width))]
+        # no-break spaces keep each part of the protocol on one line, and the dot behind it
+        glued = self.protocol.replace(" ", "\xa0").replace(SEPARATOR.replace(" ", "\xa0"), "\xa0· ")
+        head = [self.title, *(line.replace("\xa0", " ") for line in textwrap.wrap(glued, width))]
         foot = [line for note in self.notes for line in textwrap.wrap(note, width, subsequent_indent="  ")]
         return "\n".join(line.rstrip() for line in [*head, rule, body[0], rule, *body[1:], rule, *foot])
 
@@ -54,9 +55,10 @@ class Table:
         return "\n".join([f"**{self.title}**", "", self.protocol, "", *lines, "", *(f"- {n}" for n in self.notes)])
 
     def csv(self) -> str:
-        """The same as CSV; title, protocol and notes are lines that begin with `#`."""
+        """The same as CSV, numbers without marks; title, protocol and notes are lines that begin with `#`."""
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([self.columns, *self.rows])
+        rows = [[cell.removesuffix(MARK) for cell in row] for row in self.rows]
+        csv.writer(stream, lineterminator="\n").writerows([self.columns, *rows])
         return "".join(f"# {line}\n" for line in (self.title, self.protocol, *self.notes)) + stream.getvalue()
 
     def latex(self) -> str:

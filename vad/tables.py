@@ -1,4 +1,4 @@
-"""Tables of one evaluation beside the paper's numbers: results, methods (Table 1), classes (Table 2), probes (6–9)."""
+"""Tables of one evaluation beside the paper's numbers: results, classes (Table 2), masking probes (Tables 6–9)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,38 @@ from functools import reduce
 
 import pandas as pd
 
-from vad.cells import difference_cell, metric_label, paper_cell, spread_cell, undefined_notes, value_cell
+from vad.bootstrap import RESAMPLES, SEED
+from vad.calibration import BINS
+from vad.cells import difference_cell, interval_cell, metric_label, paper_cell, undefined_notes, value_cell
 from vad.data import MODALITIES
-from vad.errors import InputError
 from vad.metrics import PERCENT, UNDEFINED
 from vad.paper import PAPER, paper_numbers, paper_probes
 from vad.protocol import AXES, Protocol
 from vad.table import NAN, NONE, Table
 
+Intervals = Mapping[str, tuple[float, float]]  # metric → bounds, as fractions
+INTERVAL = "95 % interval"
+INTERVAL_NOTE = f"{INTERVAL}: percentiles over {RESAMPLES} resamples of the test videos (seed {SEED})."
 
-def results_table(metrics: Mapping[str, float], protocol: Protocol, *, modality: str = "fusion") -> Table:
+
+def results_table(
+    metrics: Mapping[str, float],
+    protocol: Protocol,
+    *,
+    modality: str = "fusion",
+    intervals: Intervals | None = None,
+) -> Table:
     """Every number of one evaluation beside the paper's three numbers for it, as far as the paper has them.
 
-    metrics: what `vad.metrics.evaluate` returns. modality: what the model saw; "image" and "event" are compared with
-    their own columns of Table 2.
+    metrics: what `vad.metrics.evaluate` returns, and more. modality: what the model saw; "image" and "event" are
+    compared with their own columns of Table 2. intervals: what `vad.bootstrap.intervals` returns, for a column.
     """
     expected = paper_numbers(protocol, modality)
     rows = []
     for name, value in metrics.items():
-        cells = [metric_label(name), value_cell(name, value)]
+        cells = [metric_label(name), value_cell(name, value) + protocol.mark]
+        if intervals is not None:
+            cells.append(interval_cell(name, intervals.get(name)))
         for numbers in expected.values():
             printed, spread = numbers.get(name, (None, None))
             cells += [
@@ -34,10 +47,10 @@ def results_table(metrics: Mapping[str, float], protocol: Protocol, *, modality:
                 difference_cell(name, value, printed),
             ]
         rows.append(tuple(cells))
-    columns = ["metric", "here", *(cell for title in expected for cell in (title, "diff."))]
-    notes = undefined_notes(metrics)
-    if expected or protocol.dataset.drawn:
-        notes += protocol.notes()
+    middle = [] if intervals is None else [INTERVAL]
+    columns = ["metric", "here", *middle, *(cell for title in expected for cell in (title, "diff."))]
+    notes = [*([] if intervals is None else [INTERVAL_NOTE]), *_about_metrics(metrics), *undefined_notes(metrics)]
+    notes += protocol.notes(beside_paper=bool(expected))
     if len(expected) > 1:
         single = " and ".join(title for title in expected if title != "Table 1")
         notes.insert(0, f"Table 1 is the paper's mean ± std of {PAPER['table1']['runs']} runs, {single} one run each. "
@@ -45,22 +58,14 @@ def results_table(metrics: Mapping[str, float], protocol: Protocol, *, modality:
     return Table(f"{protocol.dataset.title}, {modality}", protocol.line(), tuple(columns), tuple(rows), tuple(notes))
 
 
-def method_table(metrics: Mapping[str, float], protocol: Protocol) -> Table:
-    """Table 1 for one of the paper's data sets, this evaluation as its last row; InputError for another data set."""
-    name = protocol.dataset.name
-    if name not in PAPER["table1"]["metric"]:
-        raise InputError(f"Table 1 has no column for {name}; it has {', '.join(PAPER['table1']['metric'])}")
-    columns = PAPER["table1"]["metric"][name]
-    rows = []
-    for method, row in PAPER["table1"]["rows"].items():
-        if name in row:
-            spreads = row.get(f"{name}_std", [None] * len(columns))
-            pairs = zip(row[name], spreads, strict=True)
-            rows.append((method, *(spread_cell(mean, std) for mean, std in pairs)))
-    rows.append(("here", *(value_cell(metric, metrics[metric]) for metric in columns)))
-    titles = ("method", *(f"{metric} (%)" for metric in columns))
-    notes = (*undefined_notes({metric: metrics[metric] for metric in columns}), *protocol.notes())
-    return Table(f"Table 1, {protocol.dataset.title}", protocol.line(), titles, tuple(rows), notes)
+def _about_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """What the names of less usual numbers mean."""
+    notes = []
+    if "ECE" in metrics:
+        notes.append(f"ECE: expected calibration error over frames, {BINS} bins of equal width.")
+    if any(name.startswith("per-video") for name in metrics):
+        notes.append("Per-video AUC: inside each video that holds normal and anomalous frames.")
+    return notes
 
 
 def class_table(
@@ -78,7 +83,8 @@ def class_table(
     modalities = [m for m in MODALITIES if m in classes]
     names = [name for name in dataset.classes.values() if any(name in classes[m] for m in modalities)]
     values = {name: {m: classes[m].get(name, math.nan) for m in modalities} for name in names}
-    for total in ("AUC", "Ano-AUC") if dataset.metric == "AUC" else ("AP",):
+    # the paper's own total first; Ano-AUC for every data set
+    for total in dict.fromkeys((dataset.metric, "Ano-AUC")):
         if overall:
             values[total] = {m: overall[m][total] for m in modalities}
     rows = []
@@ -86,7 +92,7 @@ def class_table(
         cells = [f"all videos, {name}" if name in PERCENT else name]
         paper = printed.get(name.replace("Ano-AUC", "Ano AUC"))
         for m in modalities:
-            cells.append(value_cell("AUC", found[m]))
+            cells.append(value_cell("AUC", found[m]) + protocol.mark)
             if printed:
                 number = None if paper is None else paper[MODALITIES.index(m)]
                 cells += [NONE if number is None else f"{number:.2f}", difference_cell("AUC", found[m], number)]
@@ -96,23 +102,26 @@ def class_table(
     undefined = any(math.isnan(value) for found in values.values() for value in found.values())
     notes = [f"{NAN}: {UNDEFINED[dataset.metric]}."] if undefined else []
     title = f"Table 2, {dataset.title}: {dataset.metric} (%) on the videos of each class"
-    return Table(title, protocol.line(), columns, tuple(rows), (*notes, *(protocol.notes() if printed else [])))
+    notes += protocol.notes(beside_paper=bool(printed))
+    return Table(title, protocol.line(), columns, tuple(rows), tuple(notes))
 
 
 def probe_table(probes: pd.DataFrame, protocol: Protocol, *, axis: str, seed: int) -> Table:
-    """Tables 6–9: each condition as measured and, in the line below, as the paper printed it.
+    """Tables 6–9: each condition as measured and, in the lines below, as the paper printed it and the difference.
 
-    probes: `vad.probes.Probes.table`. The paper's line is left out where it has none for this data set or level.
+    probes: `vad.probes.Probes.table`. The paper's lines are left out where it has none for this data set or level.
     """
     title, paper = paper_probes(protocol.dataset)
     rows = []
     for _, row in probes.iterrows():
-        numbers = [value_cell(name, float(row[name])) for name in probes.columns[2:]]
+        values = {name: float(row[name]) for name in probes.columns[2:]}
+        numbers = [value_cell(name, value) + protocol.mark for name, value in values.items()]
         rows.append((row["masked"], f"{row['level']:.2f}", *(["here"] if paper else []), *numbers))
         printed = paper.get((row["masked"], row["level"]))
         if printed:
-            cells = [paper_cell(name, number) for name, number in zip(probes.columns[2:], printed, strict=True)]
-            rows.append(("", "", "paper", *cells))
+            pairs = dict(zip(values, printed, strict=True))
+            rows.append(("", "", "paper", *(paper_cell(name, number) for name, number in pairs.items())))
+            rows.append(("", "", "diff.", *(difference_cell(name, values[name], pairs[name]) for name in pairs)))
     short = {", abnormal frames": " abn", ", normal frames": " norm"}
     labels = map(metric_label, probes.columns)
     names = [reduce(lambda name, pair: name.replace(*pair), short.items(), name) for name in labels]
@@ -120,5 +129,6 @@ def probe_table(probes: pd.DataFrame, protocol: Protocol, *, axis: str, seed: in
     notes = ["EV_NOISE: event masked. IMG_NOISE: image masked. abn/norm: mean over abnormal / normal frames."]
     if paper:
         notes.append("The paper's own table has ŵ_i rise as the image is masked; its Section 4.2 says that it falls.")
+    notes += protocol.notes(beside_paper=bool(paper))
     header = f"{protocol.line()} · {AXES[axis]} · mask seed {seed}"
     return Table(f"{title}, {protocol.dataset.title}: masking probes", header, columns, tuple(rows), tuple(notes))

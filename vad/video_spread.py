@@ -6,13 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vad.metrics import roc_auc, samples
+from vad.metrics import PER_VIDEO, roc_auc, samples
 from vad.scoring import ScoredVideo
-
-MEDIAN, LOWER, UPPER, BELOW = (
-    "per-video AUC, median", "per-video AUC, lower quartile", "per-video AUC, upper quartile",
-    "videos with AUC below 0.5",
-)  # fmt: skip
 
 
 def video_aucs(videos: Iterable[ScoredVideo]) -> dict[str, float]:
@@ -28,7 +23,6 @@ def video_spread(videos: Iterable[ScoredVideo]) -> dict[str, float]:
     """Median and quartiles of `video_aucs`, and the share of these videos below 0.5; NaN where there is none."""
     found = np.array(list(video_aucs(videos).values()))
     if not len(found):
-        return dict.fromkeys((MEDIAN, LOWER, UPPER, BELOW), float("nan"))
+        return dict.fromkeys(PER_VIDEO, float("nan"))
     lower, median, upper = np.quantile(found, (0.25, 0.5, 0.75))
-    below = (found < 0.5).mean()
-    return {MEDIAN: float(median), LOWER: float(lower), UPPER: float(upper), BELOW: float(below)}
+    return dict(zip(PER_VIDEO, map(float, (median, lower, upper, (found < 0.5).mean())), strict=True))

@@ -1,0 +1,151 @@
+"""test.py as a reviewer uses it: Tables 1 and 2, timelines, formats, and one sentence where one of them cannot be."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from model import IEFVAD, save_checkpoint
+
+SETTINGS = {"dataset": "ucfcrime", "profile": "default"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an untrained model as main.py writes a trained one; keywords are of the model, the settings, the file."""
+
+    def write(name: str, seed: int = 0, weights: str = "last", switches: dict | None = None, **config: object) -> Path:
+        torch.manual_seed(seed)
+        kept = {**(switches or {}), **{k: v for k, v in config.items() if k == "noise_model"}}
+        path = tmp_path / "ck" / f"{name}.pth"
+        model = IEFVAD(embed_dim=16, num_refinement_steps=1, **config)
+        settings = {**SETTINGS, "switches": {"num_refinement_steps": 1, **kept}}
+        save_checkpoint(path, model, settings=settings, seed=seed, weights=weights)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def ask(tiny, door, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Runs test.py on the made-up UCF-Crime."""
+    places = ["--figure_dir", tmp_path / "figure", "--checkpoint_dir", tmp_path / "ck", "--device", "cpu"]
+    return lambda *flags: door("test", *tiny.flags, *places, *flags)
+
+
+def test_table_1_finds_the_runs_of_both_noise_models(ask, checkpoint, tmp_path):
+    for seed in (0, 1):
+        checkpoint(f"ucfcrime_seed{seed}", seed)
+    code, out, err = ask("--table", 1, "--runs", 2)
+    assert code == 0, err
+    assert "IEF-VAD (Student-T), here      2  " in out and "IEF-VAD (Gaussian), here" not in out
+    trained = "python main.py --dataset ucfcrime --noise_model Gaussian --exp_name ucfcrime_gaussian --runs 2"
+    assert trained in " ".join(out.split())
+    assert "UR-DMU" in out and "here − paper" in out and "test crop 5" in out
+    for seed in (0, 1):
+        checkpoint(f"ucfcrime_gaussian_seed{seed}", seed, noise_model="Gaussian")
+    code, out, err = ask("--table", 1, "--runs", 2)
+    assert code == 0, err
+    assert "IEF-VAD (Gaussian), here       2  " in out and "No gaussian runs" not in out
+    runs = json.loads((tmp_path / "figure" / "ucfcrime" / "results.json").read_text())["runs"]
+    assert len(runs) == 4 and 0 <= runs[0]["intervals_95"]["AUC"][0] <= runs[0]["metrics"]["AUC"]
+    assert {path.name for path in (tmp_path / "figure" / "ucfcrime").glob("table1.*")} == {
+        "table1.txt", "table1.md", "table1.tex", "table1.csv"
+    }  # fmt: skip
+
+
+def test_table_2_takes_the_streams_of_one_fused_checkpoint_and_says_so(ask, checkpoint, tmp_path):
+    code, out, err = ask("--table", 2, "--ckpt_path", checkpoint("a", weights="best"))
+    assert code == 0, err
+    header = next(line for line in out.splitlines() if line.startswith("class "))
+    assert header.split() == ["class", "image", "paper", "diff.", "event", "paper", "diff.", "fusion", "paper", "diff."]
+    arson = next(line for line in out.splitlines() if line.startswith("Arson")).split()
+    assert arson[2] == "65.49" and arson[5] == "66.75" and arson[8] == "72.68"  # the paper's three
+    assert arson[1].endswith("†") and "selected by their score on the test videos" in out
+    assert "two streams of the fused model" in out
+    assert (tmp_path / "figure" / "ucfcrime" / "figure2.pdf").is_file()
+
+
+def test_table_2_of_streams_trained_alone(ask, checkpoint):
+    for modality, name in (("image", "r_image"), ("event", "r_event"), ("fusion", "r")):
+        checkpoint(f"{name}_seed0", modality=modality)
+    code, out, err = ask("--table", 2, "--runs", 1, "--exp_name", "r")
+    assert code == 0, err
+    assert "two streams" not in out and "image" in out and "event" in out and "1 run ·" in out
+
+
+def test_a_named_timeline_is_drawn_and_an_unknown_name_is_met_with_close_ones(ask, checkpoint, tmp_path):
+    path = checkpoint("a")
+    code, out, err = ask("--timeline", "Arson013", "--ckpt_path", path)  # the name without _x264 is as good
+    assert code == 0, err
+    drawn = sorted(p.name for p in (tmp_path / "figure" / "ucfcrime").glob("timeline_*.png"))
+    assert drawn == ["timeline_Arson013_x264.png"] and "Arson013_x264" in out
+    code, _, err = ask("--timeline", "Arson018", "--ckpt_path", path)
+    assert code == 2 and "no test video of UCF-Crime has this name; close to it: Arson017_x264, Arson013_x264" in err
+    code, _, err = ask("--timeline", "--ckpt_path", path, checkpoint("b", 1))
+    assert code == 2 and "--timeline draws one checkpoint, 2 are named" in err
+    assert ask("--timeline", "--ckpt_path", path)[0] == 0
+    assert len(list((tmp_path / "figure" / "ucfcrime").glob("timeline_*.png"))) == 4  # the anomalous ones
+
+
+def test_formats_have_standard_output_to_themselves(ask, checkpoint):
+    flags = ["--table", 1, "--ckpt_path", checkpoint("a", weights="best"), "--format"]
+    code, out, err = ask(*flags, "csv")
+    assert code == 0 and "in " in err
+    read = pd.read_csv(io.StringIO(out), comment="#", index_col="method", keep_default_na=False)
+    assert read.loc["IEF-VAD (Student-T), paper", "AUC (%)"] == "88.67 ± 0.45"
+    assert 0 <= float(read.loc["IEF-VAD (Student-T), here", "AUC (%)"]) <= 100  # no mark in the way
+    out = ask(*flags, "latex")[1]
+    assert out.count(r"\begin{table}") == out.count(r"\end{table}") == 1 and r"$88.67 \pm 0.45$" in out
+    assert r"^{\dagger}$" in out
+    out = ask(*flags, "markdown")[1]
+    assert out.startswith("**Table 1, UCF-Crime**") and "| UR-DMU | - | 86.97 | 68.62 |" in out
+
+
+def test_another_profile_than_the_checkpoints_stands_below_the_table(ask, checkpoint):
+    path = checkpoint("a", switches={"mil": "segment"})
+    code, out, err = ask("--table", 1, "--ckpt_path", path, "--profile", "paper", "--test_crops", "5")
+    assert code == 0, err
+    below = out.split("-----\n")[-1].replace("\n  ", " ")
+    assert f"{path} was trained with profile default and is evaluated with profile paper." in below
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--table", 1], "no checkpoint is named; give --ckpt_path, or --runs N"),
+        (["--table", 1, "--runs", 3], "ucfcrime_seed0.pth: no such run; train it with python main.py --dataset"),
+        (["--table", 2, "--runs", 1, "--ckpt_path", "x"], "--ckpt_path and --runs both say which"),
+        (["--table", 3], "Table 3 is made by another command: python main.py --dataset ucfcrime --sweep"),
+        (["--table", 8, "--ckpt_path", "x"], "python test2.py --dataset ucfcrime --ckpt_path"),
+        (["--runs", 0], "--runs must be 1 or more"),
+    ],
+)
+def test_a_table_that_cannot_be_made_names_the_command_to_give(ask, flags, sentence):
+    code, _, err = ask(*flags)
+    assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1
+
+
+def test_runs_that_make_no_mean_are_refused(ask, checkpoint):
+    one, other = checkpoint("a"), checkpoint("b", 1, switches={"nu": 4.0})
+    assert "has nu 8.0" in ask("--table", 1, "--ckpt_path", one, other)[2]
+    assert "both the run of seed 0" in ask("--table", 1, "--ckpt_path", one, checkpoint("c"))[2]
+    stream = checkpoint("s", modality="event")
+    assert "Table 1 is of fused models" in ask("--table", 1, "--ckpt_path", stream)[2]
+
+
+def test_a_data_set_without_embeddings_names_the_commands_that_make_them(door, tiny, checkpoint, tmp_path):
+    flags = ["--ckpt_path", checkpoint("a"), "--table", 1, "--figure_dir", tmp_path]
+    code, _, err = door("test", "--dataset", "xd", "--list_root", tmp_path / "none", *flags)
+    assert code == 2 and len(err.strip().splitlines()) == 1
+    for command in ("extracting/gen_img.py", "extracting/gen_event.py", "list/generate_file.py", "list/generate_gt.py"):
+        assert f"python {command} --dataset xd" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = door("test", *tiny.flags, "--feature_root", tmp_path / "empty", *flags)
+    assert code == 2 and "no embeddings of UCF-Crime here" in err and "extracting/gen_event.py" in err

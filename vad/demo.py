@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from vad import ucf_sized
 from vad.catalog import DEMO, ROOT
 from vad.demo_scene import HEIGHT, WIDTH
 from vad.demo_story import FPS, draw, tell
@@ -226,7 +227,11 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="draw and extract again, also with other settings")
     parser.add_argument("--draw_only", action="store_true", help="draw the videos and write their lists, no more")
     parser.add_argument("--out", type=Path, help="draw into this folder, lists in its list/, and no more")
+    parser.add_argument("--ucf_sized", type=Path, metavar="DIR", help="instead: made-up embeddings of UCF-Crime's size")
     args = parser.parse_args()
+    if args.ucf_sized is not None:
+        ucf_sized.make(args.ucf_sized, seed=args.seed)
+        return
     chosen = {name: getattr(args, name) for name in ("seed", "train", "test", "workers", "overwrite")}
     if args.out is not None:
         draw_videos(args.out, args.out / "list", **chosen)

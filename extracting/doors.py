@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from extracting.embedder import Target
 from extracting.encoder import MODALITIES, load_encoder
 from extracting.flags import Request, read_request
 from extracting.manifest import OUTCOMES
 from extracting.pipeline import standardise_on
+from extracting.planning import make_plan, tell
 from extracting.run import FolderRun, Summary
 from extracting.stream import Job
 from extracting.videos import find_videos, pick_test_videos
@@ -47,9 +49,20 @@ def extract(modality: str | None, name: str | None = None) -> int:
         overwrite=typed.overwrite,
         strict=typed.strict,
     )
+    if typed.dry_run:
+        return foretell(run, typed)
     summary = run.run()
     report(summary, targets)
     return 1 if summary.odd or missing else 0
+
+
+def foretell(run: FolderRun, flags: argparse.Namespace) -> int:
+    """--dry_run: print what the run would do; returns 0, or 1 if a video is seen to be no good."""
+    plan = make_plan(run, flags.workers, flags.batch_size)
+    print("\n".join(tell(plan, run.targets, flags.workers)))
+    rows = {(ended.outcome, job.video, ended.reason): [] for job, ended in plan.unusable}
+    print_odd(rows)
+    return 1 if rows else 0
 
 
 def choose(ask: Request, videos: Sequence[Job]) -> tuple[Sequence[Job], list[str]]:
@@ -100,18 +113,23 @@ def report(summary: Summary, targets: Sequence[Target]) -> None:
     rows: dict[tuple[str, str, str], list[str]] = {}
     for modality, record in summary.odd:
         rows.setdefault((record.outcome, record.video, record.reason), []).append(modality)
+    print_odd(rows, len(targets))
+    if summary.stopped:
+        print("stopped at the first of them (--strict)")
+
+
+def print_odd(rows: Mapping[tuple[str, str, str], Sequence[str]], modalities: int = 0) -> None:
+    """Print the table of videos that are not "ok": (outcome, video, reason) → the modalities it is so for."""
     if not rows:
         return
     print(f"{len({video for _, video, _ in rows})} videos are not ok:")
     order = {outcome: place for place, outcome in enumerate(OUTCOMES)}
     width = max(len(video) for _, video, _ in rows)
     for (outcome, video, reason), found in sorted(rows.items(), key=lambda row: (order.get(row[0][0], 99), row[0][1])):
-        which = "" if len(found) == len(targets) else f" ({found[0]} alone)"
+        which = "" if len(found) == modalities else f" ({found[0]} alone)"
         print(f"  {outcome:<12}  {video:<{width}}  {reason}{which}")
     counts = {outcome: sum(row[0] == outcome for row in rows) for outcome in OUTCOMES}
     print("  " + ", ".join(f"{outcome} {number}" for outcome, number in counts.items() if number))
-    if summary.stopped:
-        print("stopped at the first of them (--strict)")
 
 
 def open_door(modality: str | None, name: str | None = None) -> None:

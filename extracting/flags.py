@@ -75,6 +75,7 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
     add("--shard", default="0/1", metavar="K/N", help="every N-th video from the K-th, for N processes")
     add("--overwrite", action="store_true", help="make finished embeddings again")
     add("--strict", action="store_true", help="stop at the first video that is not ok; what is finished is kept")
+    add("--dry_run", action="store_true", help="say what would be done and how long it takes; write nothing")
     return flags
 
 

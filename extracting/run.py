@@ -86,35 +86,35 @@ class FolderRun:
 
         Raises InputError if a target's folder holds embeddings made otherwise, unless they are to be overwritten.
         """
-        self._targets, self._settings, self._crops = targets, settings, crops
+        self.targets, self.settings, self.crops = targets, settings, crops
         self._batch_size, self._workers, self._time_limit, self._strict = batch_size, workers, time_limit, strict
         self.summary = Summary({t.modality: [] for t in targets}, {t.modality: [] for t in targets})
         if not overwrite:
             for target in targets:
                 check_folder(target, jobs, crops)
         self.todo: list[Job] = []  # to decode
-        self._refused: list[Job] = []  # seen to be no good without opening
+        self.refused: list[Job] = []  # seen to be no good without opening
         for job in jobs:
             self._sort(job, overwrite)
 
     def _sort(self, job: Job, overwrite: bool) -> None:
         missing = []
-        for target in self._targets:
-            if not job.outcome and not overwrite and target.finished(job, self._crops):
+        for target in self.targets:
+            if not job.outcome and not overwrite and target.finished(job, self.crops):
                 self.summary.before[target.modality].append(target.manifest.records[job.name])
             else:
                 missing.append(target.modality)
         if missing:
-            (self._refused if job.outcome else self.todo).append(replace(job, modalities=tuple(missing)))
+            (self.refused if job.outcome else self.todo).append(replace(job, modalities=tuple(missing)))
 
     def run(self) -> Summary:
         """Decode, encode, write. Ctrl-C leaves whole files only; the same call then continues."""
         cv2.setNumThreads(1)  # frames are small: OpenCV's own threads only cost
         threads = torch.get_num_threads()
-        if all(t.encoder.embed_dim < 512 and t.encoder.device.type == "cpu" for t in self._targets):
+        if all(t.encoder.embed_dim < 512 and t.encoder.device.type == "cpu" for t in self.targets):
             # its products are too short to share: two threads took twice one thread's processor time
             torch.set_num_threads(1)
-        for target in self._targets:
+        for target in self.targets:
             target.manifest.create()
             sweep(target.folder)
         started = time.perf_counter()
@@ -128,15 +128,15 @@ class FolderRun:
         return self.summary
 
     def _refuse(self) -> None:
-        for job in self._refused:
-            for target in self._targets:
+        for job in self.refused:
+            for target in self.targets:
                 self._note(target, target.record(job, Ended(0, None, job.outcome, job.reason, usable=False)))
 
     def _embed(self, started: float) -> None:
-        embedder = Embedder(self._targets, self._crops, self._batch_size)
-        decoders = Decoders(self.todo, self._settings, self._crops, self._workers, time_limit=self._time_limit)
+        embedder = Embedder(self.targets, self.crops, self._batch_size)
+        decoders = Decoders(self.todo, self.settings, self.crops, self._workers, time_limit=self._time_limit)
         left = {job.video: len(job.modalities) for job in self.todo}
-        names = " + ".join(target.modality for target in self._targets)
+        names = " + ".join(target.modality for target in self.targets)
         some = {"miniters": 0, "mininterval": 0.5, "disable": not self.todo}
         bar = tqdm(total=len(self.todo), unit="video", desc=names, **some)
         try:
@@ -149,8 +149,8 @@ class FolderRun:
                     bar.set_postfix_str(f"{self.summary.frames} frames, {rate:.0f} frames/s", refresh=False)
                     bar.update(self._finish(embedder, left))
                     if self.summary.stopped:
-                        return
-                embedder.flush()
+                        break
+                embedder.flush()  # stopped or not: what is decoded to its end is kept
                 bar.update(self._finish(embedder, left))
         finally:
             embedder.abandon()

@@ -45,7 +45,7 @@ def _files(folder: Path, above: set[str]) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{folder}: this folder cannot be read ({error.strerror})") from None
     for entry in entries:
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # entry.is_dir() raises for a link to itself
             yield from _files(Path(entry.path), above | {real})
         else:
             yield Path(entry.path)

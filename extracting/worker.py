@@ -48,6 +48,8 @@ class Worker:
     def run(self) -> None:
         """Work until the parent ends."""
         self._connection.send(("ready",))
+        # decoders write what they think of a damaged file, which would tear the parent's progress bar
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         while True:
             kind, job = self._jobs.get()
             if kind == "probe":

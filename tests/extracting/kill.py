@@ -1,0 +1,172 @@
+"""Kills a run, its decoders and presses Ctrl-C at random instants, starts again, compares bytes.
+
+python tests/extracting/kill.py --kills 30     prints the tally; the tests run a short one
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from tests.extracting.helpers import write_video
+
+LENGTHS = (150, 16, 90, 130, 40, 170)  # frames
+MODALITIES = {"image": "rgb", "event": "event_thr_10"}
+
+
+def child(videos: Path, out: Path) -> int:
+    """The run that is killed: both modalities, two crops, event maps, an untrained tower of three layers."""
+    from extracting.embedder import Target
+    from extracting.encoder import load_encoder
+    from extracting.run import FolderRun
+    from extracting.stream import Settings
+    from extracting.videos import find_videos
+
+    settings = Settings(event_threshold=3)
+    encoders = {name: load_encoder("untrained", name, tower="tiny", device="cpu") for name in MODALITIES}
+    targets = [
+        Target(name, out / folder, encoders[name], settings, save_events=True) for name, folder in MODALITIES.items()
+    ]
+    run = FolderRun(find_videos(videos), targets, settings, (0, 5), workers=2, batch_size=48)
+    print("started", flush=True)
+    return 1 if run.run().odd else 0
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every array by name."""
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.suffix in (".npy", ".npz")}
+
+
+def finished(out: Path) -> dict[str, tuple[int, int]]:
+    """Modification time and inode of every array that a manifest calls finished."""
+    stamps = {}
+    for folder in MODALITIES.values():
+        manifest = out / folder / "manifest.jsonl"
+        lines = manifest.read_bytes().splitlines(keepends=True) if manifest.is_file() else []
+        for line in (json.loads(line) for line in lines if line.endswith(b"\n")):
+            for path in (out / folder).glob(f"{line['name']}__*.np?"):
+                stamps[str(path)] = (path.stat().st_mtime_ns, path.stat().st_ino)
+    return stamps
+
+
+def decoders_of(pid: int) -> list[int]:
+    """Decoder processes whose parent is pid."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == pid and b"worker.py" in (stat.parent / "cmdline").read_bytes():
+                found.append(int(stat.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def gone(pids: list[int], seconds: float = 10) -> bool:
+    """Whether these processes end by themselves."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+class Campaign:
+    """Runs that are disturbed, against one that is not."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.random = folder, random.Random(seed)
+        self.videos = folder / "videos"
+        for number, frames in enumerate(LENGTHS):
+            write_video(self.videos / f"class{number % 2}" / f"v{number}.avi", frames, seed=number)
+        self.tally: Counter[str] = Counter()
+        process = self._start(folder / "undisturbed")
+        started = time.monotonic()
+        assert process.wait(120) == 0
+        self.seconds = time.monotonic() - started
+        self.expected = contents(folder / "undisturbed")
+        assert len(self.expected) == len(LENGTHS) * 5  # two crops of each modality and the event maps
+
+    def _start(self, out: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--child", str(self.videos), str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+            text=True,
+        )
+        assert process.stdout.readline() == "started\n"
+        return process
+
+    def disturb(self, out: Path) -> bool:
+        """One run, disturbed once; returns whether it was over."""
+        before = finished(out)
+        process = self._start(out)
+        time.sleep(self.random.uniform(0, self.seconds * 0.6))
+        decoders = decoders_of(process.pid)
+        what = self.random.choice(["kill", "kill", "decoder", "interrupt"])
+        if process.poll() is not None or (what == "decoder" and not decoders):
+            what = "over"
+        elif what == "decoder":
+            os.kill(self.random.choice(decoders), signal.SIGKILL)
+        else:
+            process.send_signal(signal.SIGKILL if what == "kill" else signal.SIGINT)
+        code = process.wait(120)
+        assert code in {"kill": (-9,), "interrupt": (130, 0)}.get(what, (0,)), (what, code)
+        self.tally[what] += 1
+        assert gone(decoders), "decoder processes outlive their parent"
+        after = finished(out)
+        assert before == {path: after[path] for path in before}, "a finished video was touched"
+        if what == "interrupt" and code:
+            assert not list(out.rglob("*.part")), "Ctrl-C leaves half a file"
+        return code == 0
+
+    def cycle(self, kills: int) -> None:
+        """Disturb until the run is over or `kills` are spent, then let it end, and compare."""
+        out = self.folder / f"cycle{self.tally['cycles']}"
+        self.tally["cycles"] += 1
+        for _ in range(kills):
+            if self.disturb(out):
+                break
+        assert self._start(out).wait(120) == 0
+        assert contents(out) == self.expected, "the bytes differ from an undisturbed run"
+        assert not list(out.rglob("*.part")), "files of killed runs are left"
+
+    def spent(self) -> int:
+        """Disturbances so far."""
+        return sum(self.tally[what] for what in ("kill", "decoder", "interrupt"))
+
+
+def main() -> None:
+    """Print the tally of a campaign, or be the run that is killed."""
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--kills", type=int, default=30)
+    flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--child", nargs=2, type=Path, metavar=("VIDEOS", "OUT"))
+    typed = flags.parse_args()
+    if typed.child:
+        from vad.errors import run_door
+
+        run_door(lambda: child(*typed.child))
+    with tempfile.TemporaryDirectory() as folder:
+        campaign = Campaign(Path(folder), typed.seed)
+        while campaign.spent() < typed.kills:
+            campaign.cycle(typed.kills - campaign.spent())
+            print(dict(campaign.tally), flush=True)
+    print(f"{campaign.spent()} disturbances: results byte-identical, finished files untouched, nothing left behind")
+
+
+if __name__ == "__main__":
+    main()

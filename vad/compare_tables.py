@@ -24,7 +24,6 @@ class Side:
     """One of the two sets: what was asked for, and its runs."""
 
     name: str
-    chosen: Mapping[str, str]  # settings picked out by the user
     rows: Sequence[Row]
 
     def values(self, name: str) -> set[str]:
@@ -86,7 +85,7 @@ def _side(text: str) -> Side:
             raise InputError(f"{path} has no run with {name} {value}; it has {', '.join(there)}")
     if not rows:
         raise InputError(f"{path} holds no run; main.py --runs writes them there")
-    return Side(text, wanted, rows)
+    return Side(text, rows)
 
 
 def _same(a: str, b: str) -> bool:
@@ -97,10 +96,9 @@ def _same(a: str, b: str) -> bool:
 
 
 def _compared(a: Side, b: Side) -> list[str]:
-    """The settings that make the difference: those picked out, and those fixed in either set at another value."""
+    """The settings that make the difference: those fixed in either set, at another value in each."""
     names = [name for name in settings_of(a.rows[0]) if name in settings_of(b.rows[0])]
-    fixed = [n for n in names if len(a.values(n)) == len(b.values(n)) == 1 and a.values(n) != b.values(n)]
-    return [name for name in names if name in fixed or name in a.chosen or name in b.chosen]
+    return [n for n in names if len(a.values(n)) == len(b.values(n)) == 1 and a.values(n) != b.values(n)]
 
 
 def _cells(side: Side, compared: Sequence[str]) -> dict[tuple[tuple[str, str], ...], dict[int, Row]]:

@@ -23,6 +23,7 @@ class Paired:
     p: float  # two-sided, of the sign-flip test; NaN for one pair
     pairs: int
     higher: int  # pairs in which b is higher
+    lower: int  # pairs in which it is lower
 
     @property
     def differs(self) -> bool:
@@ -62,7 +63,7 @@ def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | N
         reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * differences.std(ddof=1) / math.sqrt(n))
         low, high = mean - reach, mean + reach
         p = sign_flip_p(differences)
-    return Paired(mean, low, high, p, n, int((differences > 0).sum()))
+    return Paired(mean, low, high, p, n, int((differences > 0).sum()), int((differences < 0).sum()))
 
 
 def smallest_p(pairs: int) -> float:

@@ -125,7 +125,7 @@ def train_many(
     result = SweepResult(
         tuple(parse_sweeps(args.sweep or ())),
         [(run.cell, rows[run.name]) for run in done],
-        protocol(rows[done[0].name]["weights"]),
+        protocol(_weights(rows[run.name]["weights"] for run in done)),
         planned=len(plan),
     )
     table = sweep_table(result)
@@ -133,6 +133,12 @@ def train_many(
     place = Path(args.figure_dir) / exp_name / name
     files = [*table.save(place), *(draw_sweep(result, place) if result.names else []), log]
     return Report(table, tuple(files), tuple(failures))
+
+
+def _weights(kinds: Iterable[str]) -> str:
+    """What a protocol says of weights of these kinds; where they differ the table marks which were selected."""
+    found = set(kinds)
+    return found.pop() if len(found) == 1 else "several"
 
 
 def default_jobs(device: str, threads: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vad import plotting
-from vad.plotting import COLOUR, LINE, MARKER, PAGE, shade, styled
+from vad.plotting import COLOUR, COLUMN, LINE, MARKER, PAGE, shade, styled
 
 
 @styled
@@ -62,4 +62,30 @@ def draw_probe_curves(probes: pd.DataFrame, path_without_suffix: Path, *, metric
         ax.ticklabel_format(axis="y", useOffset=False)
         ax.legend()
     fig.suptitle(title, fontsize=9)
+    return plotting.save(fig, path_without_suffix)
+
+
+@styled
+def draw_weight_fall(
+    changes: Mapping[str, Mapping[float, Sequence[float]]], path_without_suffix: Path, *, title: str
+) -> list[Path]:
+    """Change of the masked modality's own weight against the masked share: mean ± std over runs, every run a dot.
+
+    changes: masked modality → level → one change for each run. Below zero the weight leaves what is masked.
+    """
+    fig = Figure(figsize=(COLUMN + 0.6, 2.5), layout="constrained")
+    ax = fig.subplots()
+    ax.axhline(0, color="0.2", lw=0.7)
+    for shift, modality in ((-0.6, "image"), (0.6, "event")):
+        levels = sorted(changes[modality])
+        rows = [np.asarray(changes[modality][level], float) for level in levels]
+        x = 100 * np.asarray(levels) + shift
+        spread = [row.std(ddof=1) if len(row) > 1 else 0.0 for row in rows]
+        for place, row in zip(x, rows, strict=True):
+            ax.plot(np.full(len(row), place), row, ".", ms=3.5, color=shade(COLOUR[modality], 0.4), mew=0, zorder=1)
+        ax.errorbar(x, [row.mean() for row in rows], spread, color=COLOUR[modality], ls=LINE[modality],
+                    marker=MARKER[modality], ms=4, lw=1.3, capsize=2.5, label=f"{modality} masked")  # fmt: skip
+    ax.set(xlabel="masked share (%)", ylabel=r"$\Delta\hat{w}$ of the masked modality")
+    ax.legend()
+    ax.set_title(title)
     return plotting.save(fig, path_without_suffix)

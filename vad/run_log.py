@@ -15,7 +15,7 @@ from vad.errors import InputError
 from vad.files import read_text, write_whole
 from vad.profile import Profile
 
-SELECTED = "best on test "  # begins the columns of numbers that were selected on the test set
+BEST = "best on test "  # begins the columns of numbers that were selected on the test set
 METRICS = ("AUC", "AP", "Ano-AUC")  # what runs are compared by
 SETTINGS = tuple(field.name for field in (*fields(Profile), *fields(Recipe)) if field.name not in ("name", "recipe"))
 
@@ -29,7 +29,7 @@ def run_row(name: str, content: Mapping[str, object], metric: str, **extra: obje
     """One run as a flat row, from what its checkpoint says about itself; `extra` stands after its name.
 
     Metrics under their names are those of the weights kept (`weights`); those of the run's best evaluation by `metric`
-    begin with `SELECTED`.
+    begin with `BEST`.
     """
     settings = content["settings"]
     best = max(content["rows"], key=lambda row: -math.inf if math.isnan(row[metric]) else row[metric])
@@ -47,7 +47,7 @@ def run_row(name: str, content: Mapping[str, object], metric: str, **extra: obje
         "epoch": content["epoch"],
         "step": content["step"],
         **content["metrics"],
-        **{f"{SELECTED}{k}": best[k] for k in ("epoch", "step", *best["metrics"])},
+        **{f"{BEST}{k}": best[k] for k in ("epoch", "step", *best["metrics"])},
     }
 
 

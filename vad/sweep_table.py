@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vad.cells import difference_cell, mean_cell, metric_label, spread_cell
 from vad.comparison import CONFIDENCE, Paired, compare_paired, smallest_p
 from vad.data import MODALITIES
 from vad.paper import PAPER
-from vad.protocol import Protocol
-from vad.run_log import METRICS, SELECTED, number
+from vad.protocol import SELECTED, Protocol
+from vad.run_log import BEST, METRICS, number
 from vad.sweeps import Cell, shown
-from vad.table import NAN, NONE, SEPARATOR, Table
+from vad.table import MARK, NAN, NONE, SEPARATOR, Table
 
 Printed = Mapping[str, tuple[float, float | None]]  # metric → (mean, std) as the paper prints it, in percent
 
@@ -66,18 +66,19 @@ def sweep_table(result: SweepResult) -> Table:
         cells = [*key, str(len(group))]
         for metric in metrics:
             values = list(result.values(key, metric).values())
-            cells.append(mean_cell(values))
+            cells.append(mean_cell(values) + _mark(group.values()))
             if metric in beside:
                 mean, std = printed.get(key, {}).get(metric, (None, None))
                 cells += [spread_cell(mean, std), difference_cell(metric, math.fsum(values) / len(values), mean)]
-        cells.append(mean_cell(number(row, f"{SELECTED}{main}") for row in group.values()))
+        cells.append(mean_cell(number(row, f"{BEST}{main}") for row in group.values()) + MARK)
         if base:
             paired = compare_paired(result.values(base, main), result.values(key, main))
             cells += [NONE] * 3 if key == base or paired is None else paired_cells(paired)
         rows.append(tuple(cells))
-    notes = [*_about_base(result, base), *_missing(result), *result.protocol.notes()]
+    notes = [f"{MARK}: selected on the test set; the last such column is of each run's best evaluation there."]
+    notes += [*_about_base(result, base), *_missing(result), *result.protocol.notes(bool(printed))]
     seeds = sorted({int(row["seed"]) for _, row in result.runs})
-    header = SEPARATOR.join([result.protocol.line(omit=result.names), f"mean ± std over seeds {_spans(seeds)}"])
+    header = SEPARATOR.join([result.protocol.line(omit=_varying(result)), f"mean ± std over seeds {_spans(seeds)}"])
     return Table(title, header, tuple(columns), tuple(rows), tuple(notes))
 
 
@@ -154,6 +155,19 @@ def _about_base(result: SweepResult, base: tuple[str, ...] | None) -> list[str]:
     if smallest_p(pairs) >= 1 - CONFIDENCE:
         note += f" {pairs} seeds cannot reach p < 0.05: the smallest possible is {smallest_p(pairs):.3g}."
     return [note]
+
+
+def _mark(rows: Iterable[Mapping[str, str]]) -> str:
+    """The mark of numbers whose weights were selected on the test set, where a run of these has such weights."""
+    return MARK if any(row["weights"] in SELECTED for row in rows) else ""
+
+
+def _varying(result: SweepResult) -> list[str]:
+    """Parts of the protocol that are not the same in all cells: a swept profile changes more than its name."""
+    parts = ("split", "test_crops", "ano_auc", "noise_model")
+    values = {name: {getattr(cell.settings.profile, name) for cell, _ in result.runs} for name in parts}
+    weights = ["weights"] if len({row["weights"] for _, row in result.runs}) > 1 else []
+    return [*result.names, *(name for name in parts if len(values[name]) > 1), *weights]
 
 
 def _missing(result: SweepResult) -> list[str]:

@@ -93,12 +93,16 @@ def cells(args: argparse.Namespace, sweeps: Mapping[str, Sequence[Value]], check
         settings, modality = _resolved(args, flags)
         if check:
             check(settings, modality)
-        # a modality's name speaks for itself
-        parts = [chosen[n].label if n == "modality" else f"{shown(n)}={chosen[n].label}" for n in effective]
+        parts = [_part(name, chosen[name].label) for name in effective]
         suffix = "".join("_" + re.sub(r"[^\w.+=-]", "-", part) for part in parts)
         labels = {name: value.label for name, value in chosen.items()}
         grid.append(Cell(labels, flags, suffix, settings, modality))
     return grid
+
+
+def _part(name: str, label: str) -> str:
+    """A value in a run's name. `image` and `gaussian` speak for themselves, and test.py --table looks for them so."""
+    return label.lower() if name in ("modality", "noise_model") else f"{shown(name)}={label}"
 
 
 def _effective(args: argparse.Namespace, chosen: Mapping[str, Value]) -> list[str]:

@@ -12,7 +12,7 @@ from vad import catalog
 from vad.data import MODALITIES
 from vad.figures_sweep import draw_sweep
 from vad.protocol import Protocol
-from vad.run_log import SELECTED
+from vad.run_log import BEST
 from vad.settings import add_dataset_flags, add_switch_flags
 from vad.sweep_table import SweepResult, sweep_table
 from vad.sweeps import cells, parse_sweeps
@@ -31,8 +31,8 @@ def result_of(dataset: str, *sweeps: str, seeds: int = SEEDS) -> SweepResult:
     for number, cell in enumerate(cells(parser.parse_args(["--dataset", dataset]), parsed)):
         for seed in range(seeds):
             value = str(0.8 + number / 100 + seed / 1000)
-            metrics = {"AUC": value, "AP": value, "Ano-AUC": "0.7"}
-            selected = {f"{SELECTED}{name}": "0.95" for name in metrics}
+            metrics = {"AUC": value, "AP": value, "Ano-AUC": "0.7", "weights": "last"}
+            selected = {f"{BEST}{name}": "0.95" for name in ("AUC", "AP")}
             runs.append((cell, {"seed": str(seed), **metrics, **selected}))
     record = catalog.dataset(dataset)
     protocol = Protocol(record, "default", "official", (5,), "last", "whole", videos=9)
@@ -52,7 +52,7 @@ def test_a_row_a_value_with_mean_and_spread_over_seeds():
     result = result_of("demo", "nu=2,8")
     assert column(result, "nu") == ["2", "8"] and column(result, "runs") == ["3", "3"]
     assert column(result, "AUC (%)") == ["80.10 ± 0.10", "81.10 ± 0.10"]
-    assert column(result, "AUC, selected on test") == ["95.00 ± 0.00"] * 2
+    assert column(result, "AUC, selected on test") == ["95.00 ± 0.00†"] * 2
     # the same seeds differ by one point each: no spread, and 2 of the 8 sign patterns are as far from zero
     assert column(result, "Δ AUC") == ["-1.00", "-"] and column(result, "p") == ["0.25", "-"]
     assert column(result, "95 % interval") == ["[-1.00, -1.00]", "-"]

@@ -47,6 +47,7 @@ def test_the_four_losses_of_table_5_switch_the_other_terms_off():
 
 def test_modalities_profiles_and_training_values_are_swept_too():
     assert [(c.modality, c.suffix) for c in grid("modality=image,fusion")] == [("image", "_image"), ("fusion", "")]
+    assert [c.suffix for c in grid("noise_model=StudentT,Gaussian")] == ["", "_gaussian"]
     assert [c.settings.profile.temporal_update for c in grid("profile=default,paper,released")] == [
         "kalman", "paper", "none",
     ]  # fmt: skip

@@ -7,6 +7,7 @@ Nothing here touches matplotlib's global backend or settings.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,6 +37,7 @@ STYLE = MappingProxyType({
     "axes.axisbelow": True,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # letters stay letters in the PDF
+    "svg.hashsalt": "figure",  # names inside the file are the same every time
 })
 styled = matplotlib.rc_context(STYLE)
 
@@ -46,14 +48,24 @@ def shade(colour: str, share: float) -> tuple[float, float, float]:
     return tuple(1 - mix * (1 - channel) for channel in matplotlib.colors.to_rgb(colour))
 
 
-def save(fig: Figure, path_without_suffix: Path) -> list[Path]:
-    """Writes .png and .pdf, each whole or not at all; the same figure gives the same bytes."""
+def save(
+    fig: Figure, path_without_suffix: Path, suffixes: Sequence[str] = (".png", ".pdf"), *, about: str | None = None
+) -> list[Path]:
+    """Writes .png and .pdf, or the suffixes given, each whole or not at all; the same figure gives the same bytes.
+
+    about: a description kept inside an .svg.
+    """
     FigureCanvasAgg(fig)
+    options = {
+        ".png": {"dpi": 200},
+        ".pdf": {"metadata": {"CreationDate": None}},
+        ".svg": {"metadata": {"Date": None, "Description": about}},
+    }
     paths = []
-    for suffix, options in ((".png", {"dpi": 200}), (".pdf", {"metadata": {"CreationDate": None}})):
+    for suffix in suffixes:
         stream = io.BytesIO()
         # tight: the layout does not count labels around a circle, and would cut them off
-        fig.savefig(stream, format=suffix[1:], bbox_inches="tight", pad_inches=0.05, **options)
+        fig.savefig(stream, format=suffix[1:], bbox_inches="tight", pad_inches=0.05, **options[suffix])
         paths.append(path_without_suffix.with_name(path_without_suffix.name + suffix))
         write_whole(paths[-1], stream.getvalue())
     return paths

@@ -5,27 +5,28 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from model import IEFVAD, CheckpointError, ConfigError, IEFVADConfig, Objective, read_checkpoint, save_checkpoint
 from vad import demo
 from vad.benchmark import TestSet, add_list_flags, describe, find_lists, open_test_set, trims
 from vad.catalog import ROOT
 from vad.compare_tables import compare_files
+from vad.computing import Computing, add_computing_flags, start_computing
 from vad.data import MODALITIES, TrainingBatches, TrainingWindows, cache_folder, check_values, find_samples
-from vad.device import pick_device
 from vad.errors import InputError, run_door
 from vad.experiments import add_run_flags, train_many
-from vad.figures_training import draw_training
 from vad.lists import read_csv
 from vad.metrics import evaluate
+from vad.repeatable import command, fingerprint, seed_everything, versions
+from vad.run import Files, Run, Saving
+from vad.run_state import resume
 from vad.settings import Settings, add_dataset_flags, add_switch_flags, loss_fields, model_fields, resolve
 from vad.table import add_format_flag
 from vad.tables import results_table
-from vad.training import Files, Run, Trained, fingerprint, resume, seed_everything, train
+from vad.training import Trained, train
+from vad.training_log import Curves
 
 
 def parse() -> argparse.Namespace:
@@ -34,7 +35,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--modality", choices=MODALITIES, default="fusion", help="fusion (default), or one stream")
     parser.add_argument("--exp_name", help="name of the results in checkpoints/ and figure/ (default: the data set's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run, or of the first of --runs (default 0)")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
     parser.add_argument("--workers", type=int, default=4, help="processes that load embeddings without cache (4)")
     parser.add_argument("--cache_dir", type=Path, help="folder of the training windows (default: windows/ beside rgb/)")
     parser.add_argument("--no_cache", action="store_true", help="reduce embeddings anew in every epoch")
@@ -42,6 +42,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures")
     parser.add_argument("--resume", action="store_true", help="refuse to start anew: there must be a run to continue")
     parser.add_argument("--overwrite", action="store_true", help="train anew even where results are there")
+    parser.add_argument("--save_steps", type=int, default=0, help="write the run's state every so many steps")
+    parser.add_argument("--save_minutes", type=float, default=2, help="and after so many minutes (default 2; 0: never)")
+    parser.add_argument("--tensorboard", action="store_true", help="also log to <figure_dir>/<exp_name>/tensorboard")
+    add_computing_flags(parser)
     add_run_flags(parser)
     text = "do not train: hold two <exp_name>_runs.csv against each other, or a.csv:nu=2 for some of their runs"
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help=text)
@@ -60,13 +64,12 @@ class Job:
     test: TestSet
     windows: TrainingWindows
     data: str  # fingerprint
-    device: torch.device
+    computing: Computing
 
 
-def prepare(args: argparse.Namespace) -> Job:
+def prepare(args: argparse.Namespace, computing: Computing) -> Job:
     """Find and check everything a run needs, before anything long starts."""
     settings = resolve(args)
-    device = pick_device(args.device)
     if settings.dataset.drawn and not args.list_root and not (settings.dataset.list_root / "gt.npy").is_file():
         demo.prepare()
     lists = find_lists(args, settings)
@@ -77,8 +80,8 @@ def prepare(args: argparse.Namespace) -> Job:
         raise InputError(f"{lists.train} has embeddings {width} wide, {lists.test} {test.width}; extract both alike")
     check_values(test.samples, settings.profile.nan, width)
     print(textwrap.fill(describe(settings.as_dict()), 110))
-    print(f"{len(samples)} training samples, {len(test.videos)} test videos, width {width}, {args.modality}, "
-          f"{device}, torch {torch.__version__}")  # fmt: skip
+    print(f"{len(samples)} training samples, {len(test.videos)} test videos, width {width}, {args.modality}; "
+          f"{computing.describe()}; {', '.join(f'{name} {value}' for name, value in versions().items())}")  # fmt: skip
     cache = None if args.no_cache else args.cache_dir or cache_folder(items, lists.feature_root)
     windows = TrainingWindows(
         samples, window=settings.dataset.window, nan=settings.profile.nan, width=width, cache=cache
@@ -86,39 +89,60 @@ def prepare(args: argparse.Namespace) -> Job:
     if windows.caches is None:
         check_values(samples, settings.profile.nan, width)
     data = fingerprint([*samples, *test.samples], [lists.train, lists.test, lists.gt])
-    return Job(args, settings, test, windows, data, device)
+    print(f"data {data}; {command()}")
+    return Job(args, settings, test, windows, data, computing)
+
+
+def judge(job: Job, model: IEFVAD) -> dict[str, float]:
+    """Metrics of the model on the test set, whose videos the processes share."""
+    ranks, settings = job.computing.ranks, job.settings
+    part = replace(job.test, videos=ranks.share(job.test.videos)).score(model, job.computing.device, progress=None)
+    videos = ranks.merge(part)
+    return ranks.together(lambda: evaluate(videos, settings.dataset, ano_auc=settings.profile.ano_auc))
 
 
 def run_once(job: Job, exp_name: str, seed: int) -> Trained:
     """Train with one seed, or continue or reuse what is there."""
-    args, settings, recipe = job.args, job.settings, job.settings.recipe
+    args, settings, recipe, computing = job.args, job.settings, job.settings.recipe, job.computing
+    ranks = computing.ranks
     seed_everything(seed)
-    model = IEFVAD(embed_dim=job.test.width, modality=args.modality, **model_fields(settings)).to(job.device)
+    model = IEFVAD(embed_dim=job.test.width, modality=args.modality, **model_fields(settings)).to(computing.device)
+    curves = Curves(Path(args.figure_dir) / exp_name, exp_name, args.tensorboard)
     run = Run(
         model=model,
         objective=Objective(config=model.config, **loss_fields(settings)),
-        batches=TrainingBatches(job.windows, recipe.batch_size, recipe.paired, seed, args.workers),
-        evaluate=lambda: evaluate(
-            job.test.score(model, job.device, progress=None), settings.dataset, ano_auc=settings.profile.ano_auc
+        batches=TrainingBatches(
+            job.windows, recipe.batch_size, recipe.paired, seed, args.workers, ranks.rank, ranks.world
         ),
+        evaluate=lambda: judge(job, model),
         save=save_checkpoint,
         settings=settings,
         identity={**settings.as_dict(), "typed": None, "dataset_file": None, "modality": args.modality, "seed": seed,
-                  "data": job.data},
+                  "data": job.data, "precision": args.precision},
         files=Files.of(Path(args.checkpoint_dir), exp_name),
         seed=seed,
-        device=job.device,
+        computing=computing,
         trim=trims(settings),
+        saving=Saving(args.save_steps, args.save_minutes),
+        show=curves,
+        about={"command": command(), "arguments": {k: str(v) for k, v in vars(args).items()}, "versions": versions()},
     )
+    ranks.together(lambda: take_up(run, args))
+    trained = train(run)
+    if ranks.leads:
+        curves.draw(run)
+    curves.close()
+    return trained
+
+
+def take_up(run: Run, args: argparse.Namespace) -> None:
+    """Continue the run that is there, unless it is to be replaced."""
     if run.files.last.is_file() and not args.overwrite:
-        resume(run, read_checkpoint(run.files.last), read_checkpoint(run.files.best))
-        finished = run.epoch == recipe.max_epoch
-        print(f"{run.files.last}: " + ("trained already, reused" if finished else f"continued after epoch {run.epoch}"))
+        resume(run, read_checkpoint)
+        how = "trained already, reused" if run.finished else f"continued after step {run.step}, epoch {run.epoch + 1}"
+        print(f"{run.files.last}: {how}")
     elif args.resume:
         raise InputError(f"{run.files.last} is not there: nothing to resume; leave out --resume to start a run")
-    trained = train(run)
-    draw_training(run.log(), Path(args.figure_dir) / exp_name / "training", title=f"{exp_name}, training")
-    return trained
 
 
 def check(job: Job) -> Callable[[Settings, str], IEFVADConfig]:
@@ -132,12 +156,18 @@ def main() -> int:
     if args.compare:
         print(compare_files(*args.compare).render(args.format))
         return 0
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    job = prepare(args)
+    with start_computing(args) as computing:
+        return train_all(computing.ranks.together(lambda: prepare(args, computing)))
+
+
+def train_all(job: Job) -> int:
+    """Train one run or many, print what came of it, and return the exit code."""
+    args = job.args
     one_stream = f"_{args.modality}" if args.modality != "fusion" else ""
     exp_name = args.exp_name or job.settings.dataset.name + one_stream
     if args.runs is not None or args.sweep:
+        if job.computing.ranks.world > 1:
+            raise InputError("--runs and --sweep start processes of their own: leave torchrun out, or give one --seed")
         door = Path(__file__).resolve()
         report = train_many(args, exp_name, job.test.protocol, door=door, read=read_checkpoint, check=check(job))
         print(report.text(args.format))

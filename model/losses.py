@@ -52,33 +52,40 @@ def segment_probability(probability: Tensor, lengths: Tensor) -> Tensor:
     return means.masked_fill(counts == 0, -1.0).max(1).values
 
 
-def classification_loss(logits: Tensor, lengths: Tensor, anomalous: Tensor, mil: str = "topk") -> Tensor:
+def classification_loss(
+    logits: Tensor, lengths: Tensor, anomalous: Tensor, mil: str = "topk", videos: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy of one probability per video with the video's label (Section 3.6).
 
-    logits: (B, T, 1); lengths: (B,); anomalous: (B,) 0 or 1. mil: "topk" or "segment". Returns a scalar.
+    logits: (B, T, 1); lengths: (B,); anomalous: (B,) 0 or 1. mil: "topk" or "segment". videos: what the sum over
+    videos is divided by, where it is not B. Returns a scalar.
     """
     probability = torch.sigmoid(logits.float().squeeze(-1))
     instance = {"topk": top_k_probability, "segment": segment_probability}[mil](probability, lengths)
     # a mean of rounded probabilities can exceed 1 in the last bit
-    return F.binary_cross_entropy(instance.clamp(0, 1), anomalous.float())
+    instance, anomalous = instance.clamp(0, 1), anomalous.float()
+    if videos is None:
+        return F.binary_cross_entropy(instance, anomalous)
+    return F.binary_cross_entropy(instance, anomalous, reduction="sum") / videos
 
 
-def kl_loss(mu: Tensor, logvar_eff: Tensor, valid: Tensor | None) -> Tensor:
+def kl_loss(mu: Tensor, logvar_eff: Tensor, valid: Tensor | None, steps: Tensor | None = None) -> Tensor:
     """KL(N(μ, σ²_eff) ‖ N(0, 1)) averaged over steps and dimensions (Appendix E): −½ · mean(1 + s − μ² − e^s).
 
-    mu, logvar_eff: (B, T, D); valid: (B, T) the steps that count, None for all. Returns a scalar.
+    mu, logvar_eff: (B, T, D); valid: (B, T) the steps that count, None for all; steps: what the sum over steps is
+    divided by, where it is not their number. Returns a scalar.
     """
-    return _mean(-0.5 * (1 + logvar_eff - mu.square() - logvar_eff.exp()).mean(-1), valid)
+    return _mean(-0.5 * (1 + logvar_eff - mu.square() - logvar_eff.exp()).mean(-1), valid, steps)
 
 
-def cosine_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None) -> Tensor:
+def cosine_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None, steps: Tensor | None = None) -> Tensor:
     """mean(1 − cos(μ_i, μ_e)) over the steps that count (Section 3.6); arguments as in `kl_loss`."""
-    return _mean(1 - F.cosine_similarity(image_mu, event_mu, dim=-1), valid)
+    return _mean(1 - F.cosine_similarity(image_mu, event_mu, dim=-1), valid, steps)
 
 
-def norm_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None) -> Tensor:
+def norm_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None, steps: Tensor | None = None) -> Tensor:
     """mean(|‖μ_i‖ − ‖μ_e‖|) over the steps that count (Section 3.6); arguments as in `kl_loss`."""
-    return _mean((image_mu.norm(dim=-1) - event_mu.norm(dim=-1)).abs(), valid)
+    return _mean((image_mu.norm(dim=-1) - event_mu.norm(dim=-1)).abs(), valid, steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,18 +104,32 @@ class Objective:
     lambda_kl: float = 1.0
     kl_noise_model: str = "model"
 
-    def __call__(self, output: IEFVADOutput, lengths: Tensor, anomalous: Tensor) -> LossTerms:
-        """output of a batch; lengths: (B,) valid steps; anomalous: (B,) video labels, 0 or 1."""
+    def __call__(
+        self,
+        output: IEFVADOutput,
+        lengths: Tensor,
+        anomalous: Tensor,
+        divisors: tuple[Tensor, Tensor] | None = None,
+    ) -> LossTerms:
+        """output of a batch; lengths: (B,) valid steps; anomalous: (B,) video labels, 0 or 1.
+
+        divisors: numbers of videos and of valid steps to divide by instead of this batch's own; with those of a larger
+        batch over the number of its parts, the mean of the parts' losses is the loss of the whole.
+        """
         # where padding is attended to, the released code averages it in here as well
         valid = _valid(output.logits[..., 0], lengths) if self.config.padding == "masked" else None
+        videos, steps = divisors or (None, None)
+        if videos is not None and valid is None:
+            steps = videos * output.logits.shape[1]
         zero = output.logits.new_zeros(())
         cosine = norm = zero
         if output.image_mu is not None and output.event_mu is not None:
             image_mu, event_mu = output.image_mu.float(), output.event_mu.float()
-            cosine, norm = cosine_loss(image_mu, event_mu, valid), norm_loss(image_mu, event_mu, valid)
-        kl_image = self._kl(output.image_mu, output.image_logvar, valid, zero)
-        kl_event = self._kl(output.event_mu, output.event_logvar, valid, zero)
-        classification = classification_loss(output.logits, lengths, anomalous, self.mil)
+            cosine = cosine_loss(image_mu, event_mu, valid, steps)
+            norm = norm_loss(image_mu, event_mu, valid, steps)
+        kl_image = self._kl(output.image_mu, output.image_logvar, valid, steps, zero)
+        kl_event = self._kl(output.event_mu, output.event_logvar, valid, steps, zero)
+        classification = classification_loss(output.logits, lengths, anomalous, self.mil, videos)
         total = (
             classification
             + self.lambda_kl * (kl_image + kl_event)
@@ -116,11 +137,13 @@ class Objective:
         )
         return LossTerms(total, classification, cosine, norm, kl_image, kl_event)
 
-    def _kl(self, mu: Tensor | None, logvar: Tensor | None, valid: Tensor | None, zero: Tensor) -> Tensor:
+    def _kl(
+        self, mu: Tensor | None, logvar: Tensor | None, valid: Tensor | None, steps: Tensor | None, zero: Tensor
+    ) -> Tensor:
         if mu is None or logvar is None:
             return zero
         noise_model = self.config.noise_model if self.kl_noise_model == "model" else self.kl_noise_model
-        return kl_loss(mu.float(), effective_logvar(logvar.float(), noise_model, self.config.nu), valid)
+        return kl_loss(mu.float(), effective_logvar(logvar.float(), noise_model, self.config.nu), valid, steps)
 
 
 def _valid(steps: Tensor, lengths: Tensor) -> Tensor:
@@ -128,6 +151,8 @@ def _valid(steps: Tensor, lengths: Tensor) -> Tensor:
     return torch.arange(steps.shape[1], device=steps.device) < lengths.unsqueeze(1)
 
 
-def _mean(per_step: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of (B, T) over the valid steps of the whole batch."""
-    return per_step.mean() if valid is None else (per_step * valid).sum() / valid.sum()
+def _mean(per_step: Tensor, valid: Tensor | None, steps: Tensor | None) -> Tensor:
+    """Mean of (B, T) over the valid steps of the whole batch; their sum over `steps` where that is given."""
+    if steps is None:
+        return per_step.mean() if valid is None else (per_step * valid).sum() / valid.sum()
+    return (per_step if valid is None else per_step * valid).sum() / steps

@@ -276,7 +276,8 @@ class TrainingBatches:
     """Batches of one epoch in an order that depends on seed and epoch alone, so that any epoch can be run again.
 
     paired: `batch_size` normal and as many anomalous samples a batch, normal ones first; an epoch ends with the
-    shorter of the two sides. Otherwise `batch_size` samples as they come.
+    shorter of the two sides. Otherwise `batch_size` samples as they come. Of `world` processes that share every batch
+    this one, number `rank`, loads its part of each side.
     """
 
     data: TrainingWindows
@@ -284,6 +285,8 @@ class TrainingBatches:
     paired: bool
     seed: int
     workers: int = 0
+    rank: int = 0
+    world: int = 1
     sides: list[np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -293,21 +296,33 @@ class TrainingBatches:
             raise InputError(f"the training list holds {only} videos only; learning needs normal and anomalous ones")
         whole = np.arange(len(anomalous))
         self.sides = [whole[~anomalous], whole[anomalous]] if self.paired else [whole]
+        most = max(min(self.batch_size, len(side)) for side in self.sides)
+        if self.world > most:
+            raise InputError(
+                f"a batch of {most} cannot be shared by {self.world} processes; start at most {most}, or give a larger "
+                f"--batch_size"
+            )
 
     def __len__(self) -> int:
         """Batches an epoch; a last batch that would be smaller is left out, unless it is the only one."""
         return max(1, min(len(side) for side in self.sides) // self.batch_size)
 
+    @property
+    def samples(self) -> int:
+        """Samples of one batch, of all processes together."""
+        return sum(min(self.batch_size, len(side)) for side in self.sides)
+
     def order(self, epoch: int) -> list[np.ndarray]:
-        """Indices of every batch of an epoch."""
+        """Indices of this process's part of every batch of an epoch; alone, of the whole batch."""
         rng = np.random.default_rng((self.seed, epoch))
         sides = [rng.permutation(side) for side in self.sides]
         size = self.batch_size
-        return [np.concatenate([side[i * size : (i + 1) * size] for side in sides]) for i in range(len(self))]
+        batches = [[side[i * size : (i + 1) * size] for side in sides] for i in range(len(self))]
+        return [np.concatenate([np.array_split(side, self.world)[self.rank] for side in batch]) for batch in batches]
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Batches of an epoch; raises InputError for an embedding that cannot be used."""
-        order = self.order(epoch)
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch from number `start` on; raises InputError for an embedding that cannot be used."""
+        order = self.order(epoch)[start:]
         if self.data.caches is not None:
             yield from _one_ahead(self.data.gather, order)
             return

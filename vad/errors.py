@@ -27,6 +27,6 @@ def run_door(main: Callable[[], int | None], expected: tuple[type[Exception], ..
         # whoever read our output has gone (`| head`); Python would complain once more when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except KeyboardInterrupt:
-        print("stopped: what was finished is kept; the same command continues from there", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped: what was finished is kept; the same command continues from there", file=sys.stderr)
         sys.exit(130)

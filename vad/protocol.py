@@ -12,6 +12,7 @@ WEIGHTS = {
     "last": "weights of the last epoch",
     "best": "best weights, selected on the test set",
     "released": "released checkpoint, selected on the test set by its authors",
+    "unfinished": "weights of a run stopped within an epoch",
     "given": "weights as found in the file, which does not say how they were selected",
     "several": "weights of several kinds",
     "mixed": "weights of several kinds, some selected on the test set",

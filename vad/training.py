@@ -1,94 +1,27 @@
-"""The training loop: weak supervision, evaluation on the way, checkpoints that a stopped run continues from."""
+"""The training loop: weak supervision, evaluation on the way, a state on disk that a stopped run continues from."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import MultiStepLR
+from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
-from vad.data import Batch, Sample, TrainingBatches
+from vad.data import Batch
 from vad.errors import InputError
-from vad.files import write_whole
-from vad.settings import Settings
+from vad.repeatable import seed_step
+from vad.run import Progress, Run, metrics_of, rank
+from vad.run_state import remove_unfinished, save_best, save_state, write_log
+from vad.stopping import Stopped, StopRequest
 
-Objective = Callable[[object, Tensor, Tensor], object]  # output, lengths, anomalous → terms with .total and ._asdict()
-
-
-def seed_everything(seed: int, epoch: int = 0) -> None:
-    """Fix every random number that follows, the same for the same (seed, epoch) whatever came before."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
-
-
-def fingerprint(samples: Sequence[Sample], files: Sequence[Path]) -> str:
-    """Hash that tells whether two runs saw the same data: lists, ground truth, sizes, and some embeddings whole."""
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.read_bytes())
-    digest.update(repr([(s.video, s.crop, s.snippets) for s in samples]).encode())
-    for sample in samples[:: max(1, len(samples) // 16)]:
-        for path in sample.paths:
-            digest.update(path.read_bytes() if path else b"")
-    return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where a run leaves its results."""
-
-    last: Path  # weights at the end, and all that a stopped run needs to continue
-    best: Path  # best weights on the test set so far
-    log: Path  # a row per evaluation
-
-    @classmethod
-    def of(cls, folder: Path, exp_name: str) -> Files:
-        """checkpoints/<exp_name>.pth, <exp_name>_best.pth and <exp_name>.csv."""
-        return cls(folder / f"{exp_name}.pth", folder / f"{exp_name}_best.pth", folder / f"{exp_name}.csv")
-
-
-@dataclass
-class Run:
-    """One training run: what it trains, on what, how it is judged, and what it has reached."""
-
-    model: torch.nn.Module
-    objective: Objective
-    batches: TrainingBatches
-    evaluate: Callable[[], dict[str, float]]  # metrics on the test set of the model as it is
-    save: Callable[..., None]  # (path, model, **extra), whole or not at all
-    settings: Settings
-    identity: Mapping[str, object]  # settings, modality, seed, data: what must be equal for a run to be continued
-    files: Files
-    seed: int
-    device: torch.device
-    trim: bool  # cut batches to their longest window: exact where padding is masked
-    epoch: int = 0  # finished epochs
-    step: int = 0  # finished steps
-    best: float = -math.inf
-    best_state: dict[str, Tensor] | None = None
-    rows: list[dict[str, object]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        recipe = self.settings.recipe
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=recipe.lr)
-        self.scheduler = MultiStepLR(self.optimizer, list(recipe.scheduler_milestones), recipe.scheduler_rate)
-
-    def log(self) -> pd.DataFrame:
-        """A row per evaluation: step, epoch, learning rate, mean loss and its terms since the epoch began, metrics."""
-        return pd.DataFrame([{name: value for name, value in row.items() if name != "metrics"} for row in self.rows])
-
-    @property
-    def metric(self) -> str:
-        """The metric that "best" means here."""
-        return self.settings.dataset.metric
+NAMED = 8  # videos that a sentence about a batch names
 
 
 @dataclass(frozen=True)
@@ -101,76 +34,102 @@ class Trained:
 
 
 def train(run: Run) -> Trained:
-    """Run all epochs that are left.
+    """Run all steps that are left.
 
-    Every evaluation appends a row to the log; every epoch's end writes the checkpoint that `resume` reads.
+    Every evaluation appends a row to the log; every epoch's end, `run.saving` and an interruption write the state that
+    `resume` reads. Raises Stopped after an interruption, InputError where loss or gradient is no number.
     """
+    if run.computing.ranks.leads:
+        remove_unfinished(run.files)
     epochs = run.settings.recipe.max_epoch
-    total = (epochs - run.epoch) * len(run.batches)
-    with tqdm(total=total, desc="training", unit="step", disable=not total) as bar:
-        while run.epoch < epochs:
-            bar.set_description(f"training, epoch {run.epoch + 1}/{epochs}")
-            _epoch(run, bar)
-    best, kept = _best_row(run), _kept(run)
+    total = max(0, (epochs - run.epoch) * len(run.batches) - run.progress.steps)
+    hidden = not total or not run.computing.ranks.leads
+    loop = _Loop(run, StopRequest(patient=run.computing.ranks.world > 1))
+    with loop.stop, tqdm(total=total, desc="training", unit="step", disable=hidden) as bar:
+        try:
+            while not run.finished:
+                bar.set_description(f"training, epoch {run.epoch + 1}/{epochs}")
+                loop.epoch(bar)
+        except KeyboardInterrupt:
+            bar.close()
+            if not loop.stop.broke:
+                save_state(run)
+            raise Stopped(_how_to_continue(run)) from None
+    best = run.best_row
     words = f"{run.metric} {100 * best[run.metric]:.2f} % after step {best['step']} ({run.files.best.name})"
-    return Trained(kept, _metrics(best if kept == "best" else run.rows[-1]), words)
+    return Trained(run.kept, metrics_of(best if run.kept == "best" else run.rows[-1]), words)
 
 
-def _epoch(run: Run, bar: tqdm) -> None:
-    seed_everything(run.seed, run.epoch + 1)
-    sums: dict[str, float] = {}
-    steps = samples = 0
-    interval = run.settings.recipe.print_steps
-    for batch in run.batches.epoch(run.epoch):
-        terms = _step(run, batch)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value
-        steps += 1
-        before, samples = samples, samples + len(batch.videos)
-        bar.update()
-        bar.set_postfix(loss=f"{terms['total']:.3f}", **_shown(run))
-        last_step = steps == len(run.batches)
-        if samples // interval > before // interval and not last_step:
-            _evaluate(run, {name: value / steps for name, value in sums.items()})
-    run.epoch += 1
-    _evaluate(run, {name: value / steps for name, value in sums.items()})
-    run.scheduler.step()
-    if _kept(run) == "best":
-        run.model.load_state_dict(run.best_state)  # the optimiser keeps its moments, as in the released code
-    _save_last(run)
-
-
-def _step(run: Run, batch: Batch) -> dict[str, float]:
-    """One optimiser step; returns the loss terms. Raises InputError where the loss is no number."""
-    run.model.train()
-    steps = int(batch.lengths.max()) if run.trim else None
-    image, event = (
-        x if x is None else x[:, :steps].to(run.device, non_blocking=True) for x in (batch.image, batch.event)
+def _how_to_continue(run: Run) -> str:
+    if run.saved is None:
+        return f"stopped in step {run.step + 1}, before anything was saved; the same command starts again"
+    return (
+        f"stopped: {run.files.last} holds step {run.saved} (epoch {run.epoch + 1}); the same command continues there, "
+        f"--overwrite starts again"
     )
-    lengths, anomalous = batch.lengths.to(run.device), batch.anomalous.to(run.device)
-    output = run.model(image, event, lengths)
-    # cross-entropy refuses NaN with an error of its own, which would name neither step nor videos
-    finite = bool(output.logits.isfinite().all())
-    terms = run.objective(output, lengths, anomalous) if finite else None
-    values = {name: value.item() for name, value in terms._asdict().items()} if finite else {"total": math.nan}
-    if not math.isfinite(values["total"]):
-        raise InputError(
-            f"the loss is {values['total']} at step {run.step + 1} (epoch {run.epoch + 1}; videos "
-            f"{', '.join(sorted(set(batch.videos))[:4])}, …); lower --lr; {run.files.last} keeps the last whole epoch"
-        )
-    run.optimizer.zero_grad(set_to_none=True)
-    terms.total.backward()
-    run.optimizer.step()
-    run.step += 1
-    return values
 
 
-def _evaluate(run: Run, losses: Mapping[str, float]) -> None:
-    """Judge the model on the test set, log it, and keep it if it is the best so far."""
-    metrics = {name: float(value) for name, value in run.evaluate().items()}
+@dataclass
+class _Loop:
+    """The loop over one run's steps, and when it last wrote to disk."""
+
+    run: Run
+    stop: StopRequest
+    written: float = field(default_factory=time.monotonic)
+    since: int = 0  # steps
+
+    def epoch(self, bar: tqdm) -> None:
+        """What is left of the present epoch."""
+        run = self.run
+        run.set_learning_rate()
+        if self._evaluation_due() and not any(row["step"] == run.step for row in run.rows[-1:]):
+            self._evaluate()  # the run was stopped between a step and its evaluation
+        for batch in run.batches.epoch(run.epoch, run.progress.steps):
+            with self.stop.finishing():
+                values, asked = step(run, batch, self.stop.asked)
+            bar.update()
+            bar.set_postfix(loss=f"{values['total']:.3f}", **_shown(run))
+            if asked or (self.stop.asked and not self.stop.patient):
+                raise KeyboardInterrupt
+            if self._evaluation_due():
+                self._evaluate()
+            self._save_in_time()
+        self._evaluate(closing=True)
+
+    def _evaluation_due(self) -> bool:
+        """Whether the steps done have just passed a multiple of `print_steps` samples inside the epoch."""
+        done, size = self.run.progress.steps, self.run.batches.samples
+        interval = self.run.settings.recipe.print_steps
+        return 0 < done < len(self.run.batches) and done * size // interval > (done - 1) * size // interval
+
+    def _evaluate(self, closing: bool = False) -> None:
+        """Judge the model on the test set, log it, keep it if it is the best so far; `closing` ends the epoch."""
+        run = self.run
+        metrics = {name: float(value) for name, value in run.evaluate().items()}
+        with self.stop.finishing():
+            _record(run, metrics, epoch=run.epoch + closing)
+            if closing:
+                _close(run)
+                self._save()
+
+    def _save_in_time(self) -> None:
+        self.since += 1
+        saving = self.run.saving
+        minutes = (time.monotonic() - self.written) / 60
+        if (saving.steps and self.since >= saving.steps) or (saving.minutes and minutes >= saving.minutes):
+            with self.stop.finishing():
+                self._save()
+
+    def _save(self) -> None:
+        save_state(self.run)
+        self.written, self.since = time.monotonic(), 0
+
+
+def _record(run: Run, metrics: dict[str, float], epoch: int) -> None:
+    losses = {name: value / run.progress.steps for name, value in run.progress.sums.items()}
     row = {
         "step": run.step,
-        "epoch": run.epoch,
+        "epoch": epoch,
         "lr": run.optimizer.param_groups[0]["lr"],
         "loss": losses["total"],
         **{f"loss_{name}": value for name, value in losses.items() if name != "total"},
@@ -178,84 +137,75 @@ def _evaluate(run: Run, losses: Mapping[str, float]) -> None:
         "metrics": tuple(metrics),
     }
     run.rows.append(row)
-    if _rank(metrics[run.metric]) > run.best or run.best_state is None:
-        run.best = _rank(metrics[run.metric])
+    if rank(metrics[run.metric]) > run.best or run.best_state is None:
+        run.best = rank(metrics[run.metric])
         run.best_state = copy.deepcopy(run.model.state_dict())
-        run.save(run.files.best, run.model, weights="best", **_about(run, metrics))
-    _write_log(run)
+        save_best(run, row)
+    write_log(run)
+    if run.computing.ranks.leads:
+        run.show(run)
 
 
-def _save_last(run: Run) -> None:
-    state = {"optimizer": run.optimizer.state_dict(), "scheduler": run.scheduler.state_dict(), "best": run.best}
-    kept = _kept(run)
-    metrics = _metrics(_best_row(run) if kept == "best" else run.rows[-1])
-    run.save(run.files.last, run.model, weights=kept, training=state, rows=run.rows, **_about(run, metrics))
+def _close(run: Run) -> None:
+    run.epoch += 1
+    run.progress = Progress()
+    if run.kept == "best":
+        run.model.load_state_dict(run.best_state)  # the optimiser keeps its moments, as in the released code
 
 
-def _kept(run: Run) -> str:
-    """Whether the model goes on, or ends, with its "last" or its "best" weights."""
-    switches = run.settings.profile
-    finished = run.epoch == run.settings.recipe.max_epoch
-    return "best" if switches.rollback or (finished and switches.keep == "best") else "last"
+def step(run: Run, batch: Batch, asked: bool = False) -> tuple[dict[str, float], bool]:
+    """One optimiser step on this process's part of a batch; returns the loss terms of the whole batch.
 
-
-def _about(run: Run, metrics: Mapping[str, float]) -> dict[str, object]:
-    """What every checkpoint says about itself."""
-    return {
-        "identity": dict(run.identity),
-        "settings": run.settings.as_dict(),
-        "seed": run.seed,
-        "epoch": run.epoch,
-        "step": run.step,
-        "metrics": dict(metrics),
-        "versions": {"torch": str(torch.__version__), "numpy": np.__version__},
-    }
-
-
-def resume(run: Run, last: Mapping[str, object], best: Mapping[str, object]) -> None:
-    """Continue where the checkpoint `last` was written; `best` holds the best weights so far.
-
-    Both as the checkpoint reader returns them. Raises InputError where the run was made with other settings,
-    naming the first that differs.
+    asked: whether this process was asked to stop; returned is whether any was. Raises InputError, before the weights
+    are touched, where loss or gradient is no number.
     """
-    there = last.get("identity", {})
-    for name, value in run.identity.items():
-        if there.get(name) != value:
-            raise InputError(
-                f"{run.files.last} was trained with {_difference(name, there.get(name), value)}; "
-                f"give another --exp_name, or replace it with --overwrite"
-            )
-    run.model.load_state_dict(last["model"])
-    run.epoch, run.step, run.rows = last["epoch"], last["step"], [dict(row) for row in last["rows"]]
-    run.optimizer.load_state_dict(last["training"]["optimizer"])
-    run.scheduler.load_state_dict(last["training"]["scheduler"])
-    run.best, run.best_state = last["training"]["best"], best["model"]
-    _write_log(run)
+    run.model.train()
+    ranks, device = run.computing.ranks, run.computing.device
+    seed_step(run.seed, run.step, ranks.rank)
+    cut = int(batch.lengths.max()) if run.trim else None
+    image, event = (x if x is None else x[:, :cut].to(device, non_blocking=True) for x in (batch.image, batch.event))
+    lengths, anomalous = (x.to(device, non_blocking=True) for x in (batch.lengths, batch.anomalous))
+    with run.computing.autocast():
+        output = run.forward(image, event, lengths)
+    # cross-entropy refuses NaN with an error of its own (on a GPU one that ends the process), so it is shown none
+    clean = dataclasses.replace(output, logits=output.logits.nan_to_num())
+    terms = run.objective(clean, lengths, anomalous, ranks.divisors(lengths))
+    run.optimizer.zero_grad(set_to_none=True)
+    terms.total.backward()
+    norm = get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
+    own = torch.stack([*terms, norm, output.logits.isfinite().all(), terms.total.new_tensor(asked)]).detach().double()
+    # one transfer from the device a step
+    mean = (ranks.sum(own.clone()) / ranks.world).tolist()
+    *values, norm_value, finite, anyone = mean
+    if not (math.isfinite(sum(values)) and math.isfinite(norm_value) and finite == 1):
+        _refuse(run, batch, output.logits, bool(own[:-3].isfinite().all()) and bool(own[-2]), mean)
+    run.optimizer.step()
+    run.step += 1
+    run.progress.steps += 1
+    named = dict(zip(terms._fields, values, strict=True))
+    for name, value in named.items():
+        run.progress.sums[name] = run.progress.sums.get(name, 0.0) + value
+    return named, anyone > 0
 
 
-def _difference(name: str, there: object, here: object) -> str:
-    """The first value in which two nested settings differ, in words."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        for key in here:
-            if there.get(key) != here[key]:
-                return _difference(str(key), there.get(key), here[key])
-    return f"{name} {there}, not {here}"
-
-
-def _write_log(run: Run) -> None:
-    write_whole(run.files.log, run.log().to_csv(index=False, float_format="%.6g").encode())
-
-
-def _best_row(run: Run) -> dict[str, object]:
-    return max(run.rows, key=lambda row: _rank(row[run.metric]))
-
-
-def _metrics(row: Mapping[str, object]) -> dict[str, float]:
-    return {name: row[name] for name in row["metrics"]}
-
-
-def _rank(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
+def _refuse(run: Run, batch: Batch, logits: Tensor, sound: bool, mean: Sequence[float]) -> None:
+    """End the run on every process with one sentence about the step whose loss or gradient is no number."""
+    ranks = run.computing.ranks
+    broken = ~logits.isfinite().flatten(1).all(1)
+    own = [video for video, bad in zip(batch.videos, broken.tolist(), strict=True) if bad]
+    # the outputs that are no numbers say which videos; else a process whose own loss is none; else the whole batch
+    parts = ranks.gather((own, [] if sound else list(batch.videos), list(batch.videos)))
+    names = next(found for k in range(3) if (found := sorted({v for part in parts for v in part[k]})))
+    if not ranks.leads:
+        raise SystemExit(2)
+    loss = math.nan if mean[-2] < 1 else mean[0]
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient is {mean[-3]} (the loss {loss:.4g})"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    kept = f"{run.files.last} keeps step {run.saved}" if run.saved is not None else "nothing was saved yet"
+    raise InputError(
+        f"{what} at step {run.step + 1} (epoch {run.epoch + 1}; videos {', '.join(names[:NAMED])}{more}); look at "
+        f"their embeddings or lower --lr; {kept}"
+    )
 
 
 def _shown(run: Run) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from dataclasses import replace
 
 import pandas as pd
@@ -11,12 +12,17 @@ import torch
 
 from model import IEFVAD, Objective, read_checkpoint, save_checkpoint
 from vad.benchmark import find_lists, open_test_set, trims
+from vad.computing import Computing
 from vad.data import TrainingBatches, TrainingWindows, find_samples
 from vad.errors import InputError
 from vad.lists import read_csv
 from vad.metrics import evaluate
+from vad.repeatable import fingerprint, seed_everything
+from vad.run import Files, Run, Saving
+from vad.run_state import resume
 from vad.settings import add_dataset_flags, add_switch_flags, loss_fields, model_fields, resolve
-from vad.training import Files, Run, fingerprint, resume, seed_everything, train
+from vad.stopping import Stopped
+from vad.training import train
 
 
 def settings_of(*flags: str):
@@ -60,37 +66,56 @@ def make_run(tiny, folder, *flags: str, seed: int = 0, evaluations=None) -> Run:
         },
         files=Files.of(folder, "run"),
         seed=seed,
-        device=device,
+        computing=Computing(device),
         trim=trims(settings),
+        saving=Saving(steps=1),
     )
 
 
-@pytest.mark.parametrize("profile", ["default", "released", "paper"])
-def test_a_run_stopped_after_an_epoch_ends_as_an_undisturbed_one(tiny, tmp_path, profile):
-    flags = ("--profile", profile, "--test_crops", "5")
-    whole = make_run(tiny, tmp_path / "whole", *flags)
+def assert_equal_ends(one: Run, other: Run) -> None:
+    """Weights, log and the two checkpoints of two finished runs, bit for bit."""
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name]), name
+    assert one.files.log.read_text() == other.files.log.read_text()
+    for which in ("last", "best"):
+        a, b = (read_checkpoint(getattr(run.files, which)) for run in (one, other))
+        assert (a["step"], a["weights"], a["metrics"]) == (b["step"], b["weights"], b["metrics"])
+        assert all(torch.equal(tensor, b["model"][name]) for name, tensor in a["model"].items())
+
+
+def stop_at(run: Run, step: int) -> None:
+    """Train until Ctrl-C arrives after `step` steps, within the next one or in the evaluation before it."""
+    objective, evaluate_once = run.objective, run.evaluate
+
+    def interrupted(work):
+        if run.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return work
+
+    run.objective = lambda *given: interrupted(objective)(*given)
+    run.evaluate = lambda: interrupted(evaluate_once)()
+    with pytest.raises(Stopped):
+        train(run)
+
+
+# 3 batches of 2 + 2 an epoch, evaluated after the second and the third
+SMALL = ("--batch_size", "2", "--print_steps", "8", "--max_epoch", "3", "--test_crops", "5")
+
+
+@pytest.mark.parametrize("flags", [(), ("--profile", "released"), ("--rollback", "on", "--keep", "best")])
+def test_a_run_stopped_at_any_step_ends_as_an_undisturbed_one(tiny, tmp_path, flags):
+    whole = make_run(tiny, tmp_path / "whole", *SMALL, *flags)
     train(whole)
-    stopped = make_run(tiny, tmp_path / "stopped", *flags)
-    evaluate_once, calls = stopped.evaluate, []
-
-    def evaluate_until(limit=2):
-        if len(calls) == limit:
-            raise KeyboardInterrupt
-        calls.append(1)
-        return evaluate_once()
-
-    stopped.evaluate = evaluate_until
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped)
-    torch.rand(7)  # a new process has another random state
-    again = make_run(tiny, tmp_path / "stopped", *flags)
-    resume(again, read_checkpoint(again.files.last), read_checkpoint(again.files.best))
-    assert again.epoch == 2
-    train(again)
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, again.model.state_dict()[name]), name
-    assert whole.files.log.read_text() == again.files.log.read_text()
-    assert read_checkpoint(whole.files.best)["step"] == read_checkpoint(again.files.best)["step"]
+    for step in range(9):
+        stopped = make_run(tiny, tmp_path / f"stopped{step}", *SMALL, *flags)
+        stop_at(stopped, step)
+        torch.rand(7)  # a new process has another random state
+        again = make_run(tiny, tmp_path / f"stopped{step}", *SMALL, *flags)
+        resume(again, read_checkpoint)
+        # Ctrl-C lets a step finish; in an evaluation, which comes first after steps 2, 3, 5, 6, 8, it ends that at once
+        assert again.step == (step if step in (2, 3, 5, 6, 8) else step + 1)
+        train(again)
+        assert_equal_ends(whole, again)
 
 
 def test_training_learns_what_the_embeddings_tell(tiny, tmp_path):
@@ -121,7 +146,7 @@ def test_the_released_profile_rolls_back_to_the_best_at_each_epochs_end(tiny, tm
     for name, tensor in best["model"].items():
         assert torch.equal(tensor, last["model"][name])
     # the optimiser goes on: it counts every step, also those whose weights were dropped
-    steps = {int(state["step"]) for state in last["training"]["optimizer"]["state"].values()}
+    steps = {int(state["step"]) for state in run.optimizer.state.values()}
     assert steps == {run.step}
 
 
@@ -169,7 +194,7 @@ def test_a_run_is_not_continued_with_other_settings(tiny, tmp_path, flags, sente
     train(run)
     other = make_run(tiny, tmp_path, *flags)
     with pytest.raises(InputError, match=sentence):
-        resume(other, read_checkpoint(run.files.last), read_checkpoint(run.files.best))
+        resume(other, read_checkpoint)
 
 
 def test_a_run_is_not_continued_on_other_data(tiny, tmp_path):
@@ -178,12 +203,13 @@ def test_a_run_is_not_continued_on_other_data(tiny, tmp_path):
     path = tiny.path("rgb", "Normal000_x264", "Normal")
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(InputError, match="was trained with data"):
-        resume(make_run(tiny, tmp_path), read_checkpoint(run.files.last), read_checkpoint(run.files.best))
+        resume(make_run(tiny, tmp_path), read_checkpoint)
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_videos(tiny, tmp_path):
     run = make_run(tiny, tmp_path)
     with torch.no_grad():
         run.model.classifier.bias.fill_(float("nan"))
-    with pytest.raises(InputError, match=r"the loss is nan at step 1 \(epoch 1; videos \S+_x264, .*lower --lr"):
+    sentence = r"the loss is nan at step 1 \(epoch 1; videos \S+_x264, .*lower --lr; nothing was saved yet"
+    with pytest.raises(InputError, match=sentence):
         train(run)

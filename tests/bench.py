@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-SECTIONS = ("model", "training")  # each a module of tests/benches/ with a run()
+SECTIONS = ("model", "training", "evaluation", "ucf_sized", "gpu")  # each a module of tests/benches/ with a run()
 
 
 def main() -> None:

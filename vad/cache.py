@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vad.embeddings import load_embedding, read_embedding, replace_nan
+from vad.embeddings import convert, load_embedding, read_embedding, replace_nan
 from vad.errors import InputError
 from vad.windows import train_window
 
@@ -50,7 +50,7 @@ class Stream:
         window, length = train_window(embedding, self.window)
         if window.shape[1] != self.width or length != self.lengths[row]:
             raise InputError(f"{path} changed while it was read; give the same command again")
-        return window[:length].astype(self.dtype, copy=False), missing
+        return convert(window[:length], self.dtype), missing
 
     def names(self, folder: Path) -> list[str]:
         """Paths of the sources as seen from beside `folder`: a data set that moves as a whole keeps its cache."""

@@ -120,8 +120,15 @@ def _windows(index: int, sample: Sample, window: int, nan: str, transform: Trans
 def _run_all(run: Callable[[list[_Window]], None], windows: list[_Window]) -> None:
     """Score windows in batches of like length, the longest first, and forget them."""
     windows.sort(key=lambda w: -w.length)
-    for first in range(0, len(windows), BATCH_WINDOWS):
-        run(windows[first : first + BATCH_WINDOWS])
+    batch: list[_Window] = []
+    for at in windows:
+        # none is padded by more than a third of its length
+        if batch and (len(batch) == BATCH_WINDOWS or 4 * at.length < 3 * batch[0].length):
+            run(batch)
+            batch = []
+        batch.append(at)
+    if batch:
+        run(batch)
     windows.clear()
 
 

@@ -1,12 +1,17 @@
-"""The Kalman step: our form against two loops, its share of the network, its growth with T."""
+"""The Kalman step: our two forms against two loops, its share of the network, its growth with T; the attention."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import IEFVAD
+from model.encoder import attention
 from model.kalman import kalman_filter
+from model.kalman_scan import KalmanScan
 from tests.benches.timing import seconds
 
 EPSILON = 1e-8
@@ -31,15 +36,20 @@ def bench_kalman(B: int, T: int, D: int) -> None:
     z, variance = (torch.rand(B, T, D).add(0.1).requires_grad_() for _ in range(2))
     q = torch.ones(D, requires_grad=True)
     forms = {
-        "autograd.Function (ours)": lambda: kalman_filter(z, variance, q, EPSILON).state,
+        "one pass (ours)": lambda: kalman_filter(z, variance, q, EPSILON).state,
+        "scan (ours, for a GPU)": lambda: KalmanScan.apply(z, variance, q, EPSILON)[0],
         "loop over unbind(1)": lambda: plain_loop(z, variance, q, unbound=True),
         "loop with x[:, t]": lambda: plain_loop(z, variance, q, unbound=False),
     }
     taken = {name: seconds(lambda form=form: form().sum().backward(), 3) for name, form in forms.items()}
-    ours = taken["autograd.Function (ours)"]
+    ours = taken["one pass (ours)"]
     print(f"Kalman step, forward + backward, B {B}, T {T}, D {D}")
     for name, value in taken.items():
         print(f"  {name:28s} {1e3 * value:9.1f} ms   × {value / ours:.1f}")
+    print("  operations that a GPU would have to launch:", end="")
+    for name in ("one pass (ours)", "scan (ours, for a GPU)"):
+        print(f"  {name} {operations(lambda form=forms[name]: form().sum().backward())}", end="")
+    print()
     model = IEFVAD(embed_dim=D)
     x = torch.randn(B, T, D)
     whole = seconds(lambda: model(x, x).logits.sum().backward(), 3)
@@ -52,6 +62,39 @@ def bench_kalman(B: int, T: int, D: int) -> None:
     print()
 
 
+class Operations(TorchDispatchMode):
+    """Counts operations on tensors, those that only make views or reserve memory aside."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> object:
+        """Run an operation and count it."""
+        aside = function.is_view or function.overloadpacket.__name__.startswith(("empty", "detach", "_unsafe_view"))
+        self.count += not aside
+        return function(*args, **(kwargs or {}))
+
+
+def operations(action: Callable[[], object]) -> int:
+    """Operations that an action takes, its backward pass included."""
+    with Operations() as found:
+        action()
+    return found.count
+
+
+def bench_attention(B: int, T: int, D: int) -> None:
+    """One layer's attention, forward and backward, against the module of PyTorch that holds its weights."""
+    weights = torch.nn.MultiheadAttention(D, 8, dropout=0.1, batch_first=True)
+    x = torch.randn(B, T, D, requires_grad=True)
+    padding = torch.arange(T) >= torch.randint(T // 4, T + 1, (B, 1))
+    mask = ~padding[:, None, None]
+    for mode in ("training", "evaluation"):
+        weights.train(mode == "training")
+        ours = seconds(lambda: attention(weights, x, mask).sum().backward())
+        module = seconds(lambda: weights(x, x, x, key_padding_mask=padding, need_weights=False)[0].sum().backward())
+        print(f"attention, {mode}, B {B}: ours {1e3 * ours:.0f} ms, nn.MultiheadAttention × {module / ours:.2f}")
+
+
 def run() -> None:
     """Print the section."""
     bench_kalman(B=8, T=256, D=768)
+    bench_attention(B=8, T=256, D=768)

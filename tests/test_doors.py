@@ -39,6 +39,20 @@ def test_training_prints_its_settings_and_leaves_weights_log_and_picture(trained
     assert (tmp_path / "figure" / "a" / "training.png").stat().st_size > 10_000
 
 
+def test_training_with_and_without_cache_gives_the_same_weights(trained, tiny, door, tmp_path):
+    places, checkpoint, _ = trained
+    assert {path.name.split("_")[0] for path in (tiny.root / "windows").glob("*.npy")} == {"image", "event"}
+    common = [*tiny.flags, *QUICK, "--checkpoint_dir", tmp_path / "ck", *places]
+    assert door("main", *common, "--exp_name", "n", "--no_cache", "--workers", "0")[0] == 0
+    elsewhere = tmp_path / "elsewhere"
+    assert door("main", *common, "--exp_name", "e", "--cache_dir", elsewhere)[0] == 0
+    assert len(list(elsewhere.glob("*.npy"))) == 2
+    expected = read_checkpoint(checkpoint)["model"]
+    for name in "ne":
+        found = read_checkpoint(tmp_path / "ck" / f"{name}.pth")["model"]
+        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+
+
 def test_training_again_reuses_what_is_there_and_other_settings_do_not_overwrite_it(trained, tiny, door, tmp_path):
     places, checkpoint, _ = trained
     before = checkpoint.read_bytes()

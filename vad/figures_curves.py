@@ -41,6 +41,8 @@ def draw_curves(
     right.set(xlabel="recall", ylabel="precision", title="precision–recall")
     for ax in (left, right):
         ax.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-        ax.legend(loc="lower right" if ax is left else "best")
+        # white behind the legend: the line of chance must not run through its letters
+        ax.legend(loc="lower right" if ax is left else "best", frameon=True, facecolor="white", edgecolor="none",
+                  framealpha=0.9)  # fmt: skip
     fig.suptitle(title, fontsize=9)
     return plotting.save(fig, path_without_suffix)

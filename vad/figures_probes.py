@@ -32,8 +32,9 @@ def draw_weight_change(
             delta = change[modality, level]
             share = rank / len(chosen)
             colour = shade(COLOUR[modality], share)
-            ax.plot(np.arange(len(delta)), delta, color=colour, lw=0.7 if len(delta) > 128 else 1.2, zorder=4 - share,
-                    label=f"{100 * level:g} %")
+            # thin to thick as well: three shades of one grey are hard to tell
+            width = (0.5 if len(delta) > 128 else 0.9) * (0.6 + share)
+            ax.plot(np.arange(len(delta)), delta, color=colour, lw=width, zorder=4 - share, label=f"{100 * level:g} %")
         ax.axhline(0, color="0.2", lw=0.7, zorder=5)
         ax.set(ylabel=r"$\Delta\hat{w}_i$", title=f"{modality} masked", xlim=(0, len(delta) - 1))
         handles, labels = ax.get_legend_handles_labels()

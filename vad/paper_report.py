@@ -8,7 +8,17 @@ from pathlib import Path
 from vad.errors import InputError
 from vad.figures_classes import draw_radar
 from vad.method_table import method_table
-from vad.results import Result, by, by_modality, mean_intervals, mean_of, save_numbers, shared_protocol
+from vad.numbers_table import numbers_table
+from vad.results import (
+    Result,
+    by,
+    by_modality,
+    classes_of,
+    count_of,
+    mean_intervals,
+    save_numbers,
+    shared_protocol,
+)
 from vad.table import Table
 from vad.tables import class_table
 
@@ -25,14 +35,15 @@ def report_table(
     for group in by(results, lambda r: f"{r.checkpoint.modality} {r.test.settings.profile.noise_model}").values():
         _check_alike(group)
     make = {1: _table1, 2: _table2}[number]
-    table, pictures = make(results, folder, remarks)
-    table.save(folder / f"table{number}")
+    tables, pictures = make(results, folder, remarks)
+    for name, table in tables.items():
+        table.save(folder / name)
     save_numbers(results, folder)
-    return [table], pictures
+    return list(tables.values()), pictures
 
 
-def _table1(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> tuple[Table, list[Path]]:
-    """Gaussian and Student's t, as far as there are runs of either, beside every method of the paper."""
+def _table1(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> tuple[dict[str, Table], list[Path]]:
+    """Gaussian and Student's t, as far as there are runs of either, beside every method; and what the paper omits."""
     single = next((r for r in results if r.checkpoint.modality != "fusion"), None)
     if single:
         raise InputError(
@@ -43,26 +54,28 @@ def _table1(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> 
     ordered = {name: groups[name] for name in ("Gaussian", "StudentT") if name in groups}
     metrics = {name: [r.metrics for r in group] for name, group in ordered.items()}
     spread = {name: mean_intervals(group) for name, group in ordered.items()}
-    return method_table(metrics, shared_protocol(results, remarks=remarks), spread), []
+    protocol = shared_protocol(results, remarks=remarks)
+    table = method_table(metrics, protocol, spread)
+    return {"table1": table, "numbers": numbers_table(metrics, spread, shared_protocol(results))}, []
 
 
-def _table2(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> tuple[Table, list[Path]]:
+def _table2(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> tuple[dict[str, Table], list[Path]]:
     """Class by class for each modality, mean over its runs, and the radar."""
     groups = by_modality(results)
     if len({r.test.settings.profile.noise_model for r in results}) > 1:
         raise InputError("Table 2 is of one noise model, these checkpoints are of two; name those of one")
-    counts = {len(group) for group in groups.values()}
-    if len(counts) > 1:
+    runs = count_of(groups)
+    if runs is None:
         numbers = ", ".join(f"{modality} {len(group)}" for modality, group in groups.items())
         remarks = [*remarks, f"Runs behind each column: {numbers}."]
-    protocol = shared_protocol(results, counts.pop() if len(counts) == 1 else None, remarks)
-    classes = {modality: mean_of([r.classes for r in group]) for modality, group in groups.items()}
-    overall = {modality: mean_of([r.metrics for r in group]) for modality, group in groups.items()}
-    title = f"{protocol.dataset.title}, {protocol.videos} test videos"
+    protocol = shared_protocol(results, runs, remarks)
+    classes, overall, spread = classes_of(groups)
+    mean = f", mean of {runs} runs" if runs and runs > 1 else ""
+    title = f"{protocol.dataset.title}, {protocol.videos} test videos{mean}"
     pictures = []
     if any(classes.values()):
         pictures = draw_radar(classes, folder / "figure2", metric=protocol.dataset.metric, title=title)
-    return class_table(classes, protocol, overall), pictures
+    return {"table2": class_table(classes, protocol, overall, spread)}, pictures
 
 
 def _check_alike(group: Sequence[Result]) -> None:

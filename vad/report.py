@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,19 @@ from vad.figures_reliability import draw_reliability
 from vad.files import write_json
 from vad.method_table import method_table
 from vad.metrics import samples
+from vad.numbers_table import numbers_table
 from vad.paper import PAPER
 from vad.probes import Probes
-from vad.results import Result, about, by_modality, mean_intervals, mean_of, save_numbers, shared_protocol
+from vad.results import (
+    Result,
+    about,
+    by_modality,
+    classes_of,
+    count_of,
+    mean_intervals,
+    save_numbers,
+    shared_protocol,
+)
 from vad.run_tables import compare_runs
 from vad.table import Table, render_all
 from vad.tables import class_table, probe_table, results_table
@@ -34,11 +44,10 @@ def report_results(
     Every table is also saved in all its formats; snippet scores, metrics and settings as CSV and JSON.
     """
     groups = by_modality(results)
-    classes = {modality: mean_of([r.classes for r in group]) for modality, group in groups.items()}
-    tables = _tables(results, classes)
+    tables = _tables(results, groups)
     for name, table in tables.items():
         table.save(folder / name)
-    pictures = _pictures(results, classes, folder)
+    pictures = _pictures(results, groups, folder)
     first = _first(results)
     fps = first.test.settings.dataset.fps
     pictures += draw_timelines(telling_videos(first.videos, timelines), folder, video_dir=video_dir, fps=fps)
@@ -46,24 +55,26 @@ def report_results(
     return list(tables.values()), pictures
 
 
-def _tables(results: Sequence[Result], classes: dict[str, dict[str, float]]) -> dict[str, Table]:
-    first, runs = _first(results), len(results)
-    protocol = shared_protocol(results, runs if runs == 1 else None)
-    if runs == 1:
+def _tables(results: Sequence[Result], groups: Mapping[str, Sequence[Result]]) -> dict[str, Table]:
+    first, metrics = _first(results), {modality: [r.metrics for r in group] for modality, group in groups.items()}
+    pooled = [f"Runs of different {name} are averaged here." for name in _differing(results)]
+    protocol = shared_protocol(results, count_of(groups), pooled)
+    spread = {modality: mean_intervals(group) for modality, group in groups.items()}
+    if len(results) == 1:
         modality = first.checkpoint.modality
-        spread = mean_intervals(results)
-        tables = {"results": results_table(first.metrics, protocol, modality=modality, intervals=spread)}
+        tables = {"results": results_table(first.metrics, protocol, modality=modality, intervals=spread[modality])}
         if protocol.dataset.name in PAPER["table1"]["metric"] and modality == "fusion":
             noise_model = protocol.noise_model
-            tables["methods"] = method_table({noise_model: [first.metrics]}, protocol, {noise_model: spread})
+            tables["methods"] = method_table({noise_model: [first.metrics]}, protocol, {noise_model: spread[modality]})
     else:
-        tables = {"results": compare_runs([(_varying(r), r.metrics) for r in results], protocol)}
-    overall = {modality: mean_of([r.metrics for r in group]) for modality, group in by_modality(results).items()}
-    return {**tables, "classes": class_table(classes, protocol, overall)}
+        tables = {"results": compare_runs([(_varying(r), r.metrics) for r in results], shared_protocol(results))}
+        tables["numbers"] = numbers_table(metrics, spread, protocol)
+    classes, overall, deviation = classes_of(groups)
+    return {**tables, "classes": class_table(classes, protocol, overall, deviation)}
 
 
-def _pictures(results: Sequence[Result], classes: dict[str, dict[str, float]], folder: Path) -> list[Path]:
-    first, groups, pictures = _first(results), by_modality(results), []
+def _pictures(results: Sequence[Result], groups: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
+    first, classes, pictures = _first(results), classes_of(groups)[0], []
     dataset = first.test.settings.dataset
     title = f"{dataset.title}, {len(first.videos)} test videos"
     if len(results) > 1:
@@ -111,6 +122,12 @@ def show(tables: Sequence[Table], pictures: Sequence[Path], folder: Path, kind: 
 def _first(results: Sequence[Result]) -> Result:
     """The result that stands for all where one is shown: a fused one before a single stream."""
     return next((r for r in results if r.checkpoint.modality == "fusion"), results[0])
+
+
+def _differing(results: Sequence[Result]) -> list[str]:
+    """Names of settings beside modality and seed in which these runs differ."""
+    rows = [_varying(result) for result in results]
+    return [name for name in rows[0] if name not in ("modality", "seed") and len({str(row[name]) for row in rows}) > 1]
 
 
 def _varying(result: Result) -> dict[str, object]:

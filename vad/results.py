@@ -71,6 +71,25 @@ def mean_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
+def std_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Standard deviation (n − 1) of every number over runs; empty for one run, which has none."""
+    return {name: float(np.std([row[name] for row in rows], ddof=1)) for name in rows[0]} if len(rows) > 1 else {}
+
+
+def classes_of(groups: Mapping[str, Sequence[Result]]) -> tuple[dict, dict, dict]:
+    """For `vad.tables.class_table`: numbers of the classes, of all videos, and the spread of both, by modality."""
+    classes = {modality: mean_of([r.classes for r in group]) for modality, group in groups.items()}
+    overall = {modality: mean_of([r.metrics for r in group]) for modality, group in groups.items()}
+    spread = {modality: std_of([{**r.metrics, **r.classes} for r in group]) for modality, group in groups.items()}
+    return classes, overall, spread
+
+
+def count_of(groups: Mapping[str, Sequence[Result]]) -> int | None:
+    """How many runs each group has; None where they are not equally many."""
+    counts = {len(group) for group in groups.values()}
+    return counts.pop() if len(counts) == 1 else None
+
+
 def mean_intervals(results: Sequence[Result]) -> dict[str, tuple[float, float]]:
     """Intervals over videos of the mean over runs: every run is resampled with the same videos."""
     rows = [result.resampled for result in results]

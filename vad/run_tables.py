@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from vad.cells import mean_cell, metric_label
 from vad.data import MODALITIES
 from vad.errors import InputError
-from vad.protocol import Protocol
-from vad.table import NONE, Table
+from vad.protocol import SELECTED, Protocol
+from vad.table import MARK, NONE, Table
 
 
 def compare_runs(rows: Sequence[tuple[Mapping[str, object], Mapping[str, float]]], protocol: Protocol) -> Table:
@@ -23,23 +23,26 @@ def compare_runs(rows: Sequence[tuple[Mapping[str, object], Mapping[str, float]]
     varying = sorted({k for settings, _ in rows for k in settings} - {"modality", "seed"})
     varying = [k for k in varying if len({str(settings.get(k, NONE)) for settings, _ in rows}) > 1]
     groups: dict[tuple[str, ...], dict[object, Mapping[str, float]]] = {}
+    marks: dict[tuple[str, ...], str] = {}  # beside numbers of weights that were selected on the test set
     for number, (settings, metrics) in enumerate(rows):
         key = (str(settings.get("modality", "fusion")), *(str(settings.get(k, NONE)) for k in varying))
         seed = settings.get("seed", f"run {number}")
         if seed in groups.setdefault(key, {}):
             raise InputError(f"two runs of {', '.join(key)} have seed {seed}; name each run once")
         groups[key][seed] = metrics
+        marks[key] = MARK if settings.get("weights", protocol.weights) in SELECTED else ""
     order = {name: k for k, name in enumerate(MODALITIES)}
     keys = sorted(groups, key=lambda key: (key[1:], order.get(key[0], len(order))))
     shown = [m for m in ("AUC", "AP", "Ano-AUC") if all(m in metrics for _, metrics in rows)]
     cells = tuple(
-        (*key, str(len(groups[key])), *(mean_cell(run[metric] for run in groups[key].values()) for metric in shown))
+        (*key, str(len(groups[key])),
+         *(mean_cell(run[metric] for run in groups[key].values()) + marks[key] for metric in shown))
         for key in keys
-    )
+    )  # fmt: skip
     columns = ("modality", *varying, "runs", *(metric_label(metric) for metric in shown))
     fusions = [key for key in keys if key[0] == "fusion"]
     notes = [note for key in fusions for note in _fusion_gains(groups, key, protocol.dataset.metric)]
-    notes += protocol.notes() if protocol.dataset.drawn else []
+    notes += protocol.notes(beside_paper=False)
     title = f"{protocol.dataset.title}: mean ± std over seeds"
     return Table(title, protocol.line(omit=varying), columns, cells, tuple(notes))
 

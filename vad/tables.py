@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import reduce
 
 import pandas as pd
@@ -49,7 +49,7 @@ def results_table(
         rows.append(tuple(cells))
     middle = [] if intervals is None else [INTERVAL]
     columns = ["metric", "here", *middle, *(cell for title in expected for cell in (title, "diff."))]
-    notes = [*([] if intervals is None else [INTERVAL_NOTE]), *_about_metrics(metrics), *undefined_notes(metrics)]
+    notes = [*([] if intervals is None else [INTERVAL_NOTE]), *about_metrics(metrics), *undefined_notes(metrics)]
     notes += protocol.notes(beside_paper=bool(expected))
     if len(expected) > 1:
         single = " and ".join(title for title in expected if title != "Table 1")
@@ -58,7 +58,7 @@ def results_table(
     return Table(f"{protocol.dataset.title}, {modality}", protocol.line(), tuple(columns), tuple(rows), tuple(notes))
 
 
-def _about_metrics(metrics: Mapping[str, float]) -> list[str]:
+def about_metrics(metrics: Iterable[str]) -> list[str]:
     """What the names of less usual numbers mean."""
     notes = []
     if "ECE" in metrics:
@@ -72,11 +72,12 @@ def class_table(
     classes: Mapping[str, Mapping[str, float]],
     protocol: Protocol,
     overall: Mapping[str, Mapping[str, float]] | None = None,
+    spread: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Table:
     """Table 2: one row a class, for each modality that was evaluated its number, the paper's and the difference.
 
     classes: modality → what `vad.metrics.per_class` returns. overall: modality → what `vad.metrics.evaluate`
-    returns, for the last rows.
+    returns, for the last rows. spread: modality → standard deviation over runs of the same names, where there are runs.
     """
     dataset = protocol.dataset
     printed = PAPER["table2"].get(dataset.name, {})
@@ -92,7 +93,9 @@ def class_table(
         cells = [f"all videos, {name}" if name in PERCENT else name]
         paper = printed.get(name.replace("Ano-AUC", "Ano AUC"))
         for m in modalities:
-            cells.append(value_cell("AUC", found[m]) + protocol.mark)
+            std = (spread or {}).get(m, {}).get(name, math.nan)
+            plus_minus = "" if math.isnan(std) else f" ± {value_cell('AUC', std)}"
+            cells.append(value_cell("AUC", found[m]) + plus_minus + protocol.mark)
             if printed:
                 number = None if paper is None else paper[MODALITIES.index(m)]
                 cells += [NONE if number is None else f"{number:.2f}", difference_cell("AUC", found[m], number)]

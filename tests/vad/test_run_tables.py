@@ -46,3 +46,12 @@ def test_compare_runs_keeps_settings_apart() -> None:
         compare_runs([*runs(), runs()[4]], protocol(DEMO))
     with pytest.raises(InputError, match="no run"):
         compare_runs([], protocol(DEMO))
+
+
+def test_runs_selected_on_the_test_set_are_marked_and_the_others_are_not() -> None:
+    rows = [({"modality": "fusion", "seed": 0, "weights": weights}, {"AUC": 0.9}) for weights in ("last", "best")]
+    mixed = Protocol(DEMO, "default", "official", (5,), "mixed", "whole", remarks=("odd.",))
+    table = compare_runs(rows, mixed)
+    assert table.columns == ("modality", "weights", "runs", "AUC (%)")
+    assert table.rows == (("fusion", "best", "1", "90.00†"), ("fusion", "last", "1", "90.00"))
+    assert any("some of these weights were selected" in note for note in table.notes) and "odd." in table.notes

@@ -1,138 +1,38 @@
-"""CLIP image tower and event tower: one ViT with quick-GELU, its shape read from the tensors (Appendix F.1)."""
+"""CLIP image tower and event tower on their device: pixels in, embeddings out, the same bits in whatever company."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from extracting.crops import CROP_SIZE
-from extracting.weights import (
-    CLIP_URL,
-    EVENT_URL,
-    UNTRAINED,
-    fingerprint,
-    read_checkpoint,
-    tower_weights,
-)
+from extracting.lanes import Lanes
+from extracting.towers import TOWERS, build_tower, import_open_clip
+from extracting.weights import CLIP_URL, EVENT_URL, UNTRAINED, fingerprint, read_checkpoint, tower_weights
 from vad.device import pick_device
 from vad.errors import InputError
 
 MODALITIES = ("image", "event")
-PRECISIONS = ("fp32", "bf16")
-HEAD_WIDTH = 64  # of every OpenAI CLIP
+PRECISIONS = ("fp32", "bf16", "fp16")
 # CLIP's own normalisation, R, G, B
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-_schemas: torch.library.Library | None = None  # the definitions live as long as this object
-
-
-def import_open_clip() -> ModuleType:
-    """Import open_clip, also where torchvision's wheel does not fit torch's.
-
-    The PyPI wheel of torchvision is a CUDA build. Beside a CPU-only torch its compiled operators do not load, and
-    importing it ends in "operator torchvision::nms does not exist", because it describes operators that nobody has
-    defined. Defining their signatures is enough to import it; we call none of them. Where torchvision imports
-    by itself nothing is touched.
-    """
-    global _schemas
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if "torchvision::nms does not exist" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]  # half imported
-        _schemas = torch.library.Library("torchvision", "DEF")
-        _schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import open_clip
-
-    return open_clip
-
-
-@dataclass(frozen=True)
-class TowerShape:
-    """Sizes of a CLIP image tower."""
-
-    width: int
-    layers: int
-    patch: int
-    output_dim: int  # D
-
-    def build(self) -> nn.Module:
-        """The tower with open_clip's random initial weights."""
-        import_open_clip()
-        from open_clip.transformer import QuickGELU, VisionTransformer
-
-        return VisionTransformer(
-            image_size=CROP_SIZE,
-            patch_size=self.patch,
-            width=self.width,
-            layers=self.layers,
-            heads=self.width // HEAD_WIDTH,
-            mlp_ratio=4.0,
-            output_dim=self.output_dim,
-            act_layer=QuickGELU,
-        )
-
-
-TOWERS: Mapping[str, TowerShape] = {
-    "vitl": TowerShape(width=1024, layers=24, patch=14, output_dim=768),  # ViT-L/14, the paper's
-    "tiny": TowerShape(width=128, layers=3, patch=32, output_dim=64),  # untrained, for the drawn data set
-}
-
-
-def shape_of(tensors: Mapping[str, Tensor], source: str) -> TowerShape:
-    """Sizes of the tower these tensors belong to. InputError names the tensor that does not fit any."""
-    dimensions = {"conv1.weight": 4, "positional_embedding": 2, "proj": 2}
-    for name, number in dimensions.items():
-        if name not in tensors:
-            raise InputError(f"{source}: tensor '{name}' is missing; a CLIP image tower is needed")
-        if tensors[name].ndim != number:
-            raise InputError(f"{source}: tensor '{name}' has shape {tuple(tensors[name].shape)}, not {number} axes")
-    width, _, patch, _ = tensors["conv1.weight"].shape
-    blocks = [name.split(".")[2] for name in tensors if name.startswith("transformer.resblocks.")]
-    layers = 1 + max((int(block) for block in blocks if block.isdecimal()), default=-1)
-    if width % HEAD_WIDTH or not layers:
-        raise InputError(f"{source}: 'conv1.weight' is {width} wide with {layers} blocks; no CLIP image tower has that")
-    tokens = (CROP_SIZE // patch) ** 2 + 1
-    found = tensors["positional_embedding"].shape[0]
-    if found != tokens:
-        raise InputError(
-            f"{source}: 'positional_embedding' has {found} positions; {CROP_SIZE}×{CROP_SIZE} crops in patches of"
-            f" {patch} make {tokens} (the weights of a {CROP_SIZE}-pixel CLIP are needed)"
-        )
-    return TowerShape(width=width, layers=layers, patch=patch, output_dim=tensors["proj"].shape[1])
-
-
-def build_tower(tensors: Mapping[str, Tensor], source: str) -> nn.Module:
-    """Tower with these weights, matched name by name. InputError names a missing, extra or misshapen tensor."""
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        tower = shape_of(tensors, source).build()
-    expected = {name: tuple(value.shape) for name, value in tower.state_dict().items()}
-    for name, shape in expected.items():
-        if name not in tensors:
-            raise InputError(f"{source}: tensor '{name}' is missing")
-        if tuple(tensors[name].shape) != shape:
-            raise InputError(f"{source}: tensor '{name}' has shape {tuple(tensors[name].shape)}, expected {shape}")
-    extra = sorted(set(tensors) - set(expected))
-    if extra:
-        raise InputError(f"{source}: tensor '{extra[0]}' belongs to no CLIP image tower ({len(extra)} such)")
-    tower.load_state_dict(dict(tensors), assign=True)
-    return tower
+SMALL = 512  # a tower less wide than this spends its time between products
 
 
 class Encoder:
-    """A tower on its device: pixels of crops in, embeddings out. `note` says in words what its weights are."""
+    """A tower on its device: pixels of crops in, embeddings out. `note` says in words what its weights are.
+
+    An embedding's bits must not depend on what else is in the batch, or a run that was stopped and continued would
+    write other files. The same product in another shape, or shared among threads, rounds some rows differently.
+    So a CPU always computes passes of the same few images, each by one thread (several passes beside each other):
+    batch size and number of threads change nothing. A GPU repeats its bits for a batch of the same size.
+    """
 
     def __init__(self, tower: nn.Module, *, device: torch.device, precision: str, note: str, trained: bool) -> None:
         self.hash = fingerprint(tower.state_dict())
@@ -142,6 +42,9 @@ class Encoder:
         self.note = note
         self.trained = trained
         self.embed_dim: int = tower.output_dim
+        # a large tower is no faster with more images at once on a CPU, and its activations stay small
+        self.cpu_pass = 16 if tower.conv1.out_channels < SMALL else 1
+        self._type = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         # in bfloat16 on a CPU, attention with the batch first hands its projection a transposed view whose copies cost
         # six times the arithmetic; with the steps first there is none (in float32 it is the slower way)
         steps_first = precision == "bf16" and device.type == "cpu"
@@ -150,7 +53,7 @@ class Encoder:
             block.attn.batch_first = not steps_first
         self.offset: Tensor | float = 0.0  # (D,) taken off every embedding,
         self.scale: Tensor | float = 1.0  # by which the rest is divided; see `standardise`
-        self._room: Tensor | None = None
+        self._lanes = Lanes() if device.type == "cpu" else None
 
     def standardise(self, embeddings: Tensor, name: str) -> None:
         """Shift and scale every later embedding so that these (n, D) have mean 0 and variance 1; `name` says which.
@@ -158,16 +61,11 @@ class Encoder:
         For untrained towers alone: they answer all pictures of one camera nearly alike, with a common part ten times
         as large as what differs, and a network fed with that learns next to nothing.
         """
-        self.offset = embeddings.mean(0)
-        self.scale = embeddings.std(0).square().mean().sqrt()  # one for all dimensions: none is blown up
-        # not the numbers themselves: their last bits depend on the number of threads
+        rows = embeddings.double()  # so that float32's last bit does not depend on how the sums are shared
+        self.offset = rows.mean(0).float()
+        self.scale = rows.std(0).square().mean().sqrt().float()  # one for all dimensions: none is blown up
         self.hash = hashlib.sha256(f"{self.hash} standardised on {name}".encode()).hexdigest()[: len(self.hash)]
         self.note += f", standardised on {name}"
-
-    def _forward(self, pixels: Tensor) -> Tensor:
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-        with torch.inference_mode(), autocast:
-            return (self.tower(pixels).float() - self.offset) / self.scale
 
     def images(self, frames: Tensor) -> Tensor:
         """Embeddings of crops, one per snippet: the mean over its frames, not normalised.
@@ -175,29 +73,59 @@ class Encoder:
         frames: (n, 16, 224, 224, 3) uint8 BGR. Returns (n, D) float32 on the encoder's device.
         """
         n, per_snippet = frames.shape[:2]
-        flat = frames.flatten(0, 1).to(self.device, non_blocking=True)  # (16 n, 224, 224, 3)
-        pixels = self._pixels(len(flat))  # (16 n, 3, 224, 224) RGB
-        for channel, (mean, std) in enumerate(zip(CLIP_MEAN, CLIP_STD, strict=True)):
-            plane = pixels[:, channel]
-            plane.copy_(flat[..., 2 - channel])
-            # divide, subtract, divide: bit-identical to the frame-by-frame path; one fused step is not
-            plane.div_(255).sub_(mean).div_(std)
-        return self._forward(pixels).view(n, per_snippet, -1).mean(1)
-
-    def _pixels(self, n: int) -> Tensor:
-        """Room for n images, kept between batches: a fresh array of this size costs more than filling it."""
-        if self._room is None or len(self._room) < n:
-            self._room = torch.empty((n, 3, CROP_SIZE, CROP_SIZE), device=self.device)
-        return self._room[:n]
+        flat = frames.flatten(0, 1)  # (16 n, 224, 224, 3)
+        rows = self._passes(len(flat), lambda part, pixels: _normalise(flat[part].to(self.device), pixels))
+        return rows.view(n, per_snippet, -1).mean(1)
 
     def events(self, counts: Tensor, divisors: Tensor) -> Tensor:
         """Embeddings of event maps: scaled to [0, 1], three equal channels, no CLIP normalisation.
 
         counts: (n, 224, 224) uint8; divisors: (n,) float32. Returns (n, D) float32 on the encoder's device.
         """
-        maps = counts.to(self.device, non_blocking=True).float()
-        maps /= divisors.to(self.device, non_blocking=True).view(-1, 1, 1)
-        return self._forward(maps.unsqueeze(1).expand(-1, 3, -1, -1))
+
+        def fill(part: slice, pixels: Tensor) -> None:
+            maps = counts[part].to(self.device).float()
+            maps /= divisors[part].to(self.device).view(-1, 1, 1)
+            pixels.copy_(maps.unsqueeze(1))
+
+        return self._passes(len(counts), fill)
+
+    def _passes(self, n: int, fill: Callable[[slice, Tensor], None]) -> Tensor:
+        """Embeddings (n, D) of n images. fill(part, pixels) writes images `part` into pixels (·, 3, 224, 224)."""
+        size = n if self._lanes is None else self.cpu_pass
+
+        def one_pass(start: int) -> Tensor:
+            part = slice(start, min(start + size, n))
+            # zeros where the last pass is not full: what they give is dropped
+            pixels = torch.zeros((size, 3, CROP_SIZE, CROP_SIZE), device=self.device)
+            fill(part, pixels[: part.stop - start])
+            return self._forward(pixels)[: part.stop - start]
+
+        starts = range(0, n, size)
+        rows = map(one_pass, starts) if self._lanes is None else self._lanes.map(one_pass, starts)
+        return torch.cat(list(rows))
+
+    def _forward(self, pixels: Tensor) -> Tensor:
+        autocast = torch.autocast(self.device.type, self._type, enabled=self.precision != "fp32")
+        with torch.inference_mode(), autocast:
+            return (self.tower(pixels).float() - self.offset) / self.scale
+
+
+def _normalise(frames: Tensor, pixels: Tensor) -> None:
+    """Frames (n, 224, 224, 3) uint8 BGR → pixels (n, 3, 224, 224) float32 RGB, by CLIP's mean and deviation."""
+    for channel, (mean, std) in enumerate(zip(CLIP_MEAN, CLIP_STD, strict=True)):
+        plane = pixels[:, channel]
+        plane.copy_(frames[..., 2 - channel])
+        # divide, subtract, divide: bit-identical to the frame-by-frame path; one fused step is not
+        plane.div_(255).sub_(mean).div_(std)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise InputError where the device has no products of this type."""
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("--precision fp16: a CPU has no fast float16; take bf16, or a GPU")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError(f"--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16; take fp16")
 
 
 def load_encoder(
@@ -207,7 +135,7 @@ def load_encoder(
 
     clip_ckpt: a checkpoint file; "untrained" for seeded random weights of the sizes TOWERS[tower]; None for
     OpenAI's CLIP ViT-L/14, downloaded or from open_clip's cache (images only).
-    precision: "fp32", or "bf16" for bfloat16 products (cosine to fp32 above 0.999, several times faster).
+    precision: "fp32", or "bf16", "fp16" for products in that type (cosine to fp32 above 0.999, several times faster).
     Raises InputError for whatever cannot be had or does not fit.
     """
     if modality not in MODALITIES:
@@ -215,6 +143,7 @@ def load_encoder(
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
     where = pick_device(device)
+    check_precision(precision, where)
     if clip_ckpt == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

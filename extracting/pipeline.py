@@ -23,7 +23,8 @@ class Batches:
     """Collects crops of snippets, of whatever video, into full batches and hands each embedding to its owner.
 
     A batch's results are fetched after the next batch has been started: on a GPU the host fills one buffer while
-    the device works on the other.
+    the device works on the other. A GPU is always given a full batch, the last one filled up with whatever the buffer
+    held before: another size would change the last bits of every row (a CPU's passes are alike, see `Encoder`).
     """
 
     def __init__(self, encoder: Encoder, modality: str, crops: Sequence[int], batch_size: int) -> None:
@@ -32,10 +33,10 @@ class Batches:
         per_item = SNIPPET_FRAMES if modality == "image" else 1
         shape = (per_item, CROP_SIZE, CROP_SIZE, 3) if modality == "image" else (1, CROP_SIZE, CROP_SIZE)
         self._items = max(1, batch_size // per_item)
-        on_gpu = encoder.device.type == "cuda"
+        on_gpu = self._on_gpu = encoder.device.type == "cuda"
         self._buffers = [
             (
-                torch.empty((self._items, *shape), dtype=torch.uint8, pin_memory=on_gpu),
+                torch.zeros((self._items, *shape), dtype=torch.uint8, pin_memory=on_gpu),
                 torch.ones(self._items, pin_memory=on_gpu),
             )
             for _ in range(2)
@@ -63,7 +64,8 @@ class Batches:
     def _launch(self) -> None:
         if not self._owners:
             return
-        pixels, divisors = (buffer[: len(self._owners)] for buffer in self._buffers[0])
+        launched = self._items if self._on_gpu else len(self._owners)
+        pixels, divisors = (buffer[:launched] for buffer in self._buffers[0])
         if self._modality == "image":
             rows = self._encoder.images(pixels)
         else:
@@ -78,7 +80,7 @@ class Batches:
             return
         owners, rows = self._running
         self._running = None
-        values = rows.cpu().numpy()
+        values = rows.cpu().numpy()[: len(owners)]  # what filled the batch up has no owner
         if not np.isfinite(values).all():
             raise InputError(f"the encoder ({self._encoder.note}) gives NaN or infinite embeddings: damaged weights?")
         for (sink, crop), row in zip(owners, values, strict=True):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from extracting import encoder as encoder_module
-from extracting.encoder import Encoder, build_tower, load_encoder
+from extracting.encoder import Encoder, load_encoder
+from extracting.towers import build_tower
 from extracting.weights import fingerprint
 from tests.extracting.helpers import golden_inputs, golden_weights
 from vad.errors import InputError

@@ -99,7 +99,7 @@ def test_formats_have_standard_output_to_themselves(ask, checkpoint):
     code, out, err = ask(*flags, "csv")
     assert code == 0 and "in " in err
     table, numbers = out.split("\n\n")  # Table 1, and what the paper leaves out
-    assert "per-video AUC, median (%)," in numbers
+    assert '"per-video AUC, median (%)",' in numbers
     read = pd.read_csv(io.StringIO(table), comment="#", index_col="method", keep_default_na=False)
     assert read.loc["IEF-VAD (Student-T), paper", "AUC (%)"] == "88.67 ± 0.45"
     assert 0 <= float(read.loc["IEF-VAD (Student-T), here", "AUC (%)"]) <= 100  # no mark in the way

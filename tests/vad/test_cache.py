@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from vad import cache as module
-from vad.cache import Stream, checksum, open_cache
+from vad.cache import open_cache
+from vad.cache_file import Stream, checksum
 from vad.catalog import UCFCRIME
 from vad.data import TrainingBatches, TrainingWindows, find_samples
 from vad.errors import InputError
@@ -293,6 +294,7 @@ BUILDER = """
 import os, pathlib, signal, sys, numpy as np
 sys.path.insert(0, sys.argv[1])
 from vad import cache
+from vad.cache_file import Stream
 folder, stop = pathlib.Path(sys.argv[2]), int(sys.argv[3])
 write, written = cache._write_at, []
 def write_and_die(file, valid, at):
@@ -303,7 +305,7 @@ def write_and_die(file, valid, at):
     write(file, valid, at)
 cache._write_at = write_and_die
 paths = tuple(sorted((folder / "rgb").glob("*.npy")))
-cache.open_cache(cache.Stream("image", paths, (20,) * 9, 20, 4, np.dtype(np.float32), "refuse"), folder / "windows")
+cache.open_cache(Stream("image", paths, (20,) * 9, 20, 4, np.dtype(np.float32), "refuse"), folder / "windows")
 """
 
 

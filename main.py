@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from model import IEFVAD, CheckpointError, ConfigError, IEFVADConfig, Objective, read_checkpoint, save_checkpoint
@@ -18,7 +18,6 @@ from vad.data import MODALITIES, TrainingBatches, TrainingWindows, cache_folder,
 from vad.errors import InputError, run_door
 from vad.experiments import add_run_flags, train_many
 from vad.lists import read_csv
-from vad.metrics import evaluate
 from vad.repeatable import command, fingerprint, seed_everything, versions
 from vad.run import Files, Run, Saving
 from vad.run_state import resume
@@ -93,14 +92,6 @@ def prepare(args: argparse.Namespace, computing: Computing) -> Job:
     return Job(args, settings, test, windows, data, computing)
 
 
-def judge(job: Job, model: IEFVAD) -> dict[str, float]:
-    """Metrics of the model on the test set, whose videos the processes share."""
-    ranks, settings = job.computing.ranks, job.settings
-    part = replace(job.test, videos=ranks.share(job.test.videos)).score(model, job.computing.device, progress=None)
-    videos = ranks.merge(part)
-    return ranks.together(lambda: evaluate(videos, settings.dataset, ano_auc=settings.profile.ano_auc))
-
-
 def run_once(job: Job, exp_name: str, seed: int) -> Trained:
     """Train with one seed, or continue or reuse what is there."""
     args, settings, recipe, computing = job.args, job.settings, job.settings.recipe, job.computing
@@ -114,7 +105,7 @@ def run_once(job: Job, exp_name: str, seed: int) -> Trained:
         batches=TrainingBatches(
             job.windows, recipe.batch_size, recipe.paired, seed, args.workers, ranks.rank, ranks.world
         ),
-        evaluate=lambda: judge(job, model),
+        evaluate=lambda: job.test.judge(model, computing),
         save=save_checkpoint,
         settings=settings,
         identity={**settings.as_dict(), "typed": None, "dataset_file": None, "modality": args.modality, "seed": seed,

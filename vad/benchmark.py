@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from vad.computing import Computing
 from vad.data import Sample, TestVideo, find_test_videos
 from vad.errors import InputError
 from vad.files import read_json
 from vad.lists import feature_root_of, lists_sidecar, read_csv
+from vad.metrics import evaluate
 from vad.preparation import check_embeddings, check_list
 from vad.protocol import Protocol
 from vad.scoring import ScoredVideo, Transform, score_videos
@@ -100,6 +102,14 @@ class TestSet:
             transform=transform,
             progress=progress,
         )
+
+    def judge(self, model: torch.nn.Module, computing: Computing) -> dict[str, float]:
+        """Every metric of the model as it is; processes that train together share the videos."""
+        ranks = computing.ranks
+        part = replace(self, videos=list(ranks.share(self.videos)))
+        videos = ranks.merge(part.score(model, computing.device, progress=None))
+        ano_auc = self.settings.profile.ano_auc
+        return ranks.together(lambda: evaluate(videos, self.settings.dataset, ano_auc=ano_auc))
 
     def protocol(self, weights: str, runs: int | None = None, remarks: tuple[str, ...] = ()) -> Protocol:
         """Under what conditions numbers of this test set are made; weights: a key of `vad.protocol.WEIGHTS`.

@@ -1,121 +1,16 @@
-"""The loop: what is kept, what rolls back, and a stopped run that ends as an undisturbed one."""
+"""The loop: what is learnt, kept and rolled back, when it is judged, and what it refuses."""
 
 from __future__ import annotations
-
-import argparse
-import signal
-from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 
-from model import IEFVAD, Objective, read_checkpoint, save_checkpoint
-from vad.benchmark import find_lists, open_test_set, trims
-from vad.computing import Computing
-from vad.data import TrainingBatches, TrainingWindows, find_samples
+from model import read_checkpoint
+from tests.vad.training_runs import SMALL, make_run
 from vad.errors import InputError
-from vad.lists import read_csv
-from vad.metrics import evaluate
-from vad.repeatable import fingerprint, seed_everything
-from vad.run import Files, Run, Saving
 from vad.run_state import resume
-from vad.settings import add_dataset_flags, add_switch_flags, loss_fields, model_fields, resolve
-from vad.stopping import Stopped
 from vad.training import train
-
-
-def settings_of(*flags: str):
-    parser = argparse.ArgumentParser()
-    add_dataset_flags(parser)
-    add_switch_flags(parser, recipe=True)
-    common = ["--dataset", "ucfcrime", "--batch_size", "4", "--lr", "0.003", "--num_refinement_steps", "1"]
-    return resolve(parser.parse_args([*common, "--max_epoch", "4", *flags]))
-
-
-def make_run(tiny, folder, *flags: str, seed: int = 0, evaluations=None) -> Run:
-    settings = settings_of(*flags)
-    settings = replace(settings, dataset=replace(settings.dataset, window=32))
-    args = argparse.Namespace(
-        feature_root=str(tiny.root), list_root=str(tiny.lists), train_list=None, test_list=None, gt_path=None
-    )
-    test = open_test_set(find_lists(args, settings), settings, "fusion")
-    samples, width = find_samples(read_csv(tiny.lists / "train.csv", settings.dataset), settings.dataset, tiny.root)
-    seed_everything(seed)
-    model = IEFVAD(embed_dim=width, **model_fields(settings))
-    device = torch.device("cpu")
-    scripted = iter(evaluations or ())
-    return Run(
-        model=model,
-        objective=Objective(config=model.config, **loss_fields(settings)),
-        batches=TrainingBatches(
-            TrainingWindows(samples, window=32, nan="refuse", width=width), settings.recipe.batch_size, True, seed
-        ),
-        evaluate=lambda: (
-            {"AUC": next(scripted)}
-            if evaluations
-            else evaluate(test.score(model, device, progress=None), settings.dataset)
-        ),
-        save=save_checkpoint,
-        settings=settings,
-        identity={
-            **settings.as_dict(),
-            "typed": None,
-            "seed": seed,
-            "data": fingerprint(samples, [tiny.lists / "gt.npy"]),
-        },
-        files=Files.of(folder, "run"),
-        seed=seed,
-        computing=Computing(device),
-        trim=trims(settings),
-        saving=Saving(steps=1),
-    )
-
-
-def assert_equal_ends(one: Run, other: Run) -> None:
-    """Weights, log and the two checkpoints of two finished runs, bit for bit."""
-    for name, tensor in one.model.state_dict().items():
-        assert torch.equal(tensor, other.model.state_dict()[name]), name
-    assert one.files.log.read_text() == other.files.log.read_text()
-    for which in ("last", "best"):
-        a, b = (read_checkpoint(getattr(run.files, which)) for run in (one, other))
-        assert (a["step"], a["weights"], a["metrics"]) == (b["step"], b["weights"], b["metrics"])
-        assert all(torch.equal(tensor, b["model"][name]) for name, tensor in a["model"].items())
-
-
-def stop_at(run: Run, step: int) -> None:
-    """Train until Ctrl-C arrives after `step` steps, within the next one or in the evaluation before it."""
-    objective, evaluate_once = run.objective, run.evaluate
-
-    def interrupted(work):
-        if run.step == step:
-            signal.raise_signal(signal.SIGINT)
-        return work
-
-    run.objective = lambda *given: interrupted(objective)(*given)
-    run.evaluate = lambda: interrupted(evaluate_once)()
-    with pytest.raises(Stopped):
-        train(run)
-
-
-# 3 batches of 2 + 2 an epoch, evaluated after the second and the third
-SMALL = ("--batch_size", "2", "--print_steps", "8", "--max_epoch", "3", "--test_crops", "5")
-
-
-@pytest.mark.parametrize("flags", [(), ("--profile", "released"), ("--rollback", "on", "--keep", "best")])
-def test_a_run_stopped_at_any_step_ends_as_an_undisturbed_one(tiny, tmp_path, flags):
-    whole = make_run(tiny, tmp_path / "whole", *SMALL, *flags)
-    train(whole)
-    for step in range(9):
-        stopped = make_run(tiny, tmp_path / f"stopped{step}", *SMALL, *flags)
-        stop_at(stopped, step)
-        torch.rand(7)  # a new process has another random state
-        again = make_run(tiny, tmp_path / f"stopped{step}", *SMALL, *flags)
-        resume(again, read_checkpoint)
-        # Ctrl-C lets a step finish; in an evaluation, which comes first after steps 2, 3, 5, 6, 8, it ends that at once
-        assert again.step == (step if step in (2, 3, 5, 6, 8) else step + 1)
-        train(again)
-        assert_equal_ends(whole, again)
 
 
 def test_training_learns_what_the_embeddings_tell(tiny, tmp_path):
@@ -206,10 +101,55 @@ def test_a_run_is_not_continued_on_other_data(tiny, tmp_path):
         resume(make_run(tiny, tmp_path), read_checkpoint)
 
 
-def test_a_loss_that_is_no_number_stops_with_step_and_videos(tiny, tmp_path):
+def spoiled(run, step: int, spoil) -> None:
+    """Train; at a step, spoil what the network gives."""
+    forward = run.forward
+    run.forward = lambda *given: spoil(forward(*given)) if run.step == step else forward(*given)
+    train(run)
+
+
+def test_a_loss_that_is_no_number_names_step_and_videos_and_keeps_the_last_good_state(tiny, tmp_path):
+    run = make_run(tiny, tmp_path, *SMALL)
+
+    def spoil(output):
+        output.logits[1] = float("nan")
+        return output
+
+    video = run.batches.data.samples[run.batches.order(1)[1][1]].video  # second of the fifth batch
+    sentence = rf"the loss is nan at step 5 \(epoch 2; videos {video}\); look at .*--lr; \S+run\.pth keeps step 4"
+    with pytest.raises(InputError, match=sentence):
+        spoiled(run, 4, spoil)
+    state = read_checkpoint(run.files.last)
+    assert state["step"] == 4 and all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert all(tensor.isfinite().all() for tensor in run.model.state_dict().values())
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights(tiny, tmp_path):
+    run = make_run(tiny, tmp_path, *SMALL)
+
+    def spoil(output):
+        output.logits.register_hook(lambda gradient: gradient * float("inf"))
+        return output
+
+    with pytest.raises(InputError, match=r"the gradient is (nan|inf) \(the loss 1\.\d+\) at step 3 .* keeps step 2"):
+        spoiled(run, 2, spoil)
+    assert all(tensor.isfinite().all() for tensor in run.model.state_dict().values())
+
+
+def test_nothing_is_kept_where_the_first_step_fails(tiny, tmp_path):
     run = make_run(tiny, tmp_path)
     with torch.no_grad():
         run.model.classifier.bias.fill_(float("nan"))
-    sentence = r"the loss is nan at step 1 \(epoch 1; videos \S+_x264, .*lower --lr; nothing was saved yet"
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=r"the loss is nan at step 1 \(epoch 1; .*nothing was saved yet"):
         train(run)
+    assert not run.files.last.exists()
+
+
+def test_the_sum_of_the_losses_is_that_of_the_steps(tiny, tmp_path):
+    run = make_run(tiny, tmp_path, "--max_epoch", "1")
+    seen, judge = [], run.objective
+    run.objective = lambda *given: seen.append(judge(*given)) or seen[-1]
+    train(run)
+    row = run.rows[-1]
+    assert row["loss"] == pytest.approx(sum(terms.total.item() for terms in seen) / len(seen), abs=1e-7)
+    assert row["loss_kl_event"] == pytest.approx(sum(terms.kl_event.item() for terms in seen) / len(seen), abs=1e-7)

@@ -67,5 +67,7 @@ def latex_cell(cell: str) -> str:
         return "--"
     if _NUMERIC.fullmatch(cell):
         return "$" + cell.replace("±", r"\pm").replace("†", r"^{\dagger}") + "$"
+    if cell.startswith("  "):  # an indented row name
+        return r"\quad " + latex_cell(cell.strip())
     # a row's first cell follows the \\ of the row before, which would take a bracket or star for its argument
     return ("{}" if cell[:1] in ("[", "*") else "") + latex_text(cell)

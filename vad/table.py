@@ -8,6 +8,7 @@ import io
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vad.files import write_whole
@@ -41,15 +42,16 @@ class Table:
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
         # no-break spaces keep each part of the protocol on one line, and the dot behind it
         glued = self.protocol.replace(" ", "\xa0").replace(SEPARATOR.replace(" ", "\xa0"), "\xa0· ")
-        head = [self.title, *(line.replace("\xa0", " ") for line in textwrap.wrap(glued, width))]
-        foot = [line for note in self.notes for line in textwrap.wrap(note, width, subsequent_indent="  ")]
+        wrap = partial(textwrap.wrap, width=width, break_on_hyphens=False)
+        head = [self.title, *(line.replace("\xa0", " ") for line in wrap(glued))]
+        foot = [line for note in self.notes for line in wrap(note, subsequent_indent="  ")]
         return "\n".join(line.rstrip() for line in [*head, rule, body[0], rule, *body[1:], rule, *foot])
 
     __str__ = text
 
     def markdown(self) -> str:
         """The same as a Markdown table."""
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in (self.columns, *self.rows)]
+        cells = [[_markdown_cell(cell) for cell in row] for row in (self.columns, *self.rows)]
         lines = [f"| {' | '.join(row)} |" for row in cells]
         lines.insert(1, "|" + "---|" * len(self.columns))
         return "\n".join([f"**{self.title}**", "", self.protocol, "", *lines, "", *(f"- {n}" for n in self.notes)])
@@ -110,6 +112,12 @@ def add_format_flag(parser: argparse.ArgumentParser) -> None:
 def render_all(tables: Iterable[Table], kind: str) -> str:
     """Several tables in one format, an empty line between them."""
     return "\n\n".join(table.render(kind).rstrip("\n") for table in tables)
+
+
+def _markdown_cell(cell: str) -> str:
+    """Bars escaped; spaces in front of an indented row name kept, which Markdown would drop."""
+    name = cell.lstrip(" ")
+    return "&nbsp;" * (len(cell) - len(name)) + name.replace("|", "\\|")
 
 
 def _is_number(cell: str) -> bool:

@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vad import plotting
+from vad.calibration import BINS, reliability
 from vad.errors import InputError
 from vad.figures_classes import draw_modalities, draw_radar
 from vad.figures_curves import draw_curves
 from vad.figures_probes import draw_probe_curves, draw_weight_change
+from vad.figures_reliability import draw_reliability
 from vad.figures_timeline import draw_timeline, intervals
 from vad.figures_training import draw_training
 from vad.metrics import average_precision, samples
@@ -68,6 +70,7 @@ EVERY = [
     (draw_probe_curves, table(), {"metric": "AUC", "title": "t"}),
     (draw_training, LOG, {"title": "t"}),
     (draw_curves, {"fusion": [video()]}, {"title": "t"}),
+    (draw_reliability, {"fusion": reliability(samples([video()]))}, {"title": "t"}),
     (draw_modalities, {"AUC": {"image": [0.5, 0.6], "fusion": [0.9]}}, {"title": "t"}),
 ]
 
@@ -188,6 +191,22 @@ def test_curves_are_those_of_the_printed_numbers(drawn: Callable[..., Figure]) -
     assert -np.sum(np.diff(recall) * precision[:-1]) == pytest.approx(average_precision(samples(videos)))
     with pytest.raises(InputError, match="one kind is missing"):
         draw_curves({"fusion": [video(spans=())]}, Path("x"), title="t")
+
+
+def test_reliability_draws_the_printed_error_and_the_counts(drawn: Callable[..., Figure]) -> None:
+    curves = {"fusion": reliability(samples([video()])), "image": reliability(samples([video("Fire", ())]))}
+    above, below = drawn(draw_reliability, curves, title="t").axes
+    diagonal, image, fusion = above.lines
+    assert list(diagonal.get_xdata()) == [0, 1]
+    filled = curves["fusion"].frames > 0
+    assert 0 < filled.sum() < BINS  # a bin without frames has no point
+    assert np.array_equal(fusion.get_xdata(), curves["fusion"].score[filled])
+    assert np.array_equal(fusion.get_ydata(), curves["fusion"].observed[filled])
+    assert not image.get_ydata().any()  # a normal video
+    labels = [t.get_text() for t in above.get_legend().get_texts()]
+    assert labels == ["calibrated", *(f"{m}: ECE {curves[m].error:.3f}" for m in ("image", "fusion"))]
+    counts = below.patches[1].get_data().values
+    assert np.array_equal(counts[filled], curves["fusion"].frames[filled]) and below.get_yscale() == "log"
 
 
 def test_bars_are_means_with_their_spread(drawn: Callable[..., Figure]) -> None:

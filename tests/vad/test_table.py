@@ -61,10 +61,20 @@ def test_files_hold_the_same_in_every_format(tmp_path: Path) -> None:
         ("Object_falling & 5 %", r"Object\_falling \& 5 \%"),
         ("[1]", "{}[1]"),
         ("a\\b", r"a\textbackslash{}b"),
+        ("88.67 ± 0.45†", r"$88.67 \pm 0.45^{\dagger}$"),
+        ("  here − paper", r"\quad here $-$ paper"),
     ],
 )
 def test_latex_cells(cell: str, expected: str) -> None:
     assert latex_cell(cell) == expected
+
+
+def test_long_lines_are_wrapped_between_words_and_parts_only() -> None:
+    wide = Table("t", "split · Ano-AUC: every video · " + "part " * 6 + "end", ("a",), (("  b",),), ("Ano-AUC " * 20,))
+    lines = wide.text(width=40).split("\n")
+    assert not any(line.endswith("Ano-") for line in lines)
+    assert lines[1] == "split · Ano-AUC: every video ·"  # a part is never broken, and a dot ends its line
+    assert "| &nbsp;&nbsp;b |" in wide.markdown()
 
 
 def test_latex_leaves_no_special_character_bare() -> None:

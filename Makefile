@@ -1,4 +1,4 @@
-# make demo · make test · make bench · make setup     each sets up what it needs
+# make demo · make tables · make questions · make test · make bench · make setup     each sets up what it needs
 PYTHON ?= python3
 # another build of torch: make setup TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
@@ -7,10 +7,19 @@ PY := $(VENV)/bin/python
 MODALITIES := image event fusion
 SEEDS := 0 1 2
 
-.PHONY: help setup demo test bench clean-demo
+# of make tables and make questions: make tables DATASET=ucfcrime RUNS=10 JOBS=2
+DATASET ?= demo
+RUNS ?= 5
+JOBS ?=
+TRAIN = $(PY) main.py --dataset $(DATASET) --runs $(RUNS) $(if $(JOBS),--jobs $(JOBS))
+seeds = $(foreach s,$(shell seq 0 $$(($(RUNS) - 1))),checkpoints/$(1)/$(DATASET)_seed$(s).pth)
+
+.PHONY: help setup demo tables questions test bench clean-demo
 
 help:
 	@echo "make demo   draw videos, extract, train, evaluate, probe; ends with a table and pictures in figure/demo/"
+	@echo "make tables every table and figure of the paper, on the demo with 5 seeds: figure/tables/"
+	@echo "make questions  what the specification leaves open, with 10 seeds: figure/questions/"
 	@echo "make test   run the tests"
 	@echo "make bench  time what was made fast against the plain way"
 	@echo "make setup  make .venv/ alone"
@@ -31,6 +40,34 @@ demo: setup
 	$(PY) test2.py --dataset demo --ckpt_path checkpoints/demo/fusion_seed0.pth --exp_name demo
 	$(PY) test.py --dataset demo --exp_name demo \
 		--ckpt_path $(foreach m,$(MODALITIES),$(foreach s,$(SEEDS),checkpoints/demo/$(m)_seed$(s).pth))
+
+# a run that two tables need is trained once: they share --exp_name
+tables: setup
+	$(if $(filter demo,$(DATASET)),$(PY) -m vad.demo)
+	$(TRAIN) --exp_name tables/$(DATASET) --sweep modality=image,event,fusion
+	$(TRAIN) --exp_name tables/$(DATASET) --sweep noise_model=Gaussian,StudentT
+	$(PY) test.py --dataset $(DATASET) --table 1 --runs $(RUNS) --exp_name tables/$(DATASET)
+	$(PY) test.py --dataset $(DATASET) --table 2 --runs $(RUNS) --exp_name tables/$(DATASET)
+	$(TRAIN) --exp_name tables/$(DATASET) --sweep nu=2,4,6,8,10
+	$(TRAIN) --exp_name tables/$(DATASET) --sweep N=0,10,20,30,40
+	$(TRAIN) --exp_name tables/$(DATASET) --sweep epsilon=1e-4,1e-6,1e-8
+	$(TRAIN) --exp_name tables/$(DATASET) --sweep lambda_ref=0.1,0.3,0.5,0.7,0.9
+	$(TRAIN) --exp_name tables/$(DATASET) --sweep loss=cls,cls+reg,cls+kl,cls+kl+reg
+	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(firstword $(call seeds,tables)) --exp_name tables/$(DATASET)
+	$(PY) test.py --dataset $(DATASET) --timeline --ckpt_path $(firstword $(call seeds,tables)) \
+		--exp_name tables/$(DATASET)
+	$(PY) figure/architecture.py
+
+questions: RUNS = 10
+questions: setup
+	$(if $(filter demo,$(DATASET)),$(PY) -m vad.demo)
+	$(TRAIN) --exp_name questions/$(DATASET) --sweep temporal_update=none,paper,kalman
+	$(TRAIN) --exp_name questions/$(DATASET) --sweep padding=attended,masked
+	$(TRAIN) --exp_name questions/$(DATASET) --sweep mil=segment,topk
+	$(TRAIN) --exp_name questions/$(DATASET) --sweep noise_model=Gaussian,StudentT kl_noise_model=model,StudentT
+	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(call seeds,questions) --exp_name questions/$(DATASET)
+	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(call seeds,questions) --exp_name questions/$(DATASET)_time \
+		--mask_axis time
 
 test: setup
 	$(PY) -m ruff check --quiet .

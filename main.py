@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from model import IEFVAD, CheckpointError, ConfigError, IEFVADConfig, Objective, read_checkpoint, save_checkpoint
 from vad import demo
@@ -16,10 +19,11 @@ from vad.compare_tables import compare_files
 from vad.computing import Computing, add_computing_flags, start_computing
 from vad.data import MODALITIES, TrainingBatches, TrainingWindows, cache_folder, check_values, find_samples
 from vad.errors import InputError, run_door
-from vad.experiments import add_run_flags, train_many
+from vad.experiments import Trainer, train_many
 from vad.lists import read_csv
 from vad.repeatable import command, fingerprint, seed_everything, versions
 from vad.run import Files, Run, Saving
+from vad.run_plan import add_run_flags, check_run_flags
 from vad.run_state import resume
 from vad.settings import Settings, add_dataset_flags, add_switch_flags, loss_fields, model_fields, resolve
 from vad.table import add_format_flag
@@ -92,6 +96,12 @@ def prepare(args: argparse.Namespace, computing: Computing) -> Job:
     return Job(args, settings, test, windows, data, computing)
 
 
+def identity(job: Job, settings: Settings, modality: str, seed: int) -> dict[str, object]:
+    """What must be equal for a run to be continued, or taken for done."""
+    about = {"modality": modality, "seed": seed, "data": job.data, "precision": job.args.precision}
+    return {**settings.as_dict(), "typed": None, "dataset_file": None, **about}
+
+
 def run_once(job: Job, exp_name: str, seed: int) -> Trained:
     """Train with one seed, or continue or reuse what is there."""
     args, settings, recipe, computing = job.args, job.settings, job.settings.recipe, job.computing
@@ -108,8 +118,7 @@ def run_once(job: Job, exp_name: str, seed: int) -> Trained:
         evaluate=lambda: job.test.judge(model, computing),
         save=save_checkpoint,
         settings=settings,
-        identity={**settings.as_dict(), "typed": None, "dataset_file": None, "modality": args.modality, "seed": seed,
-                  "data": job.data, "precision": args.precision},
+        identity=identity(job, settings, args.modality, seed),
         files=Files.of(Path(args.checkpoint_dir), exp_name),
         seed=seed,
         computing=computing,
@@ -136,10 +145,23 @@ def take_up(run: Run, args: argparse.Namespace) -> None:
         raise InputError(f"{run.files.last} is not there: nothing to resume; leave out --resume to start a run")
 
 
-def check(job: Job) -> Callable[[Settings, str], IEFVADConfig]:
-    """Refuses what the network refuses, for the cells of a sweep."""
-    width = job.test.width
-    return lambda settings, modality: IEFVADConfig(embed_dim=width, modality=modality, **model_fields(settings))
+def train_several(job: Job, exp_name: str, tables: TextIO) -> int:
+    """--runs and --sweep; returns the exit code."""
+    if job.computing.ranks.world > 1:
+        raise InputError("--runs and --sweep start processes of their own: leave torchrun out, or give one --seed")
+    trainer = Trainer(
+        door=Path(__file__).resolve(),
+        read=read_checkpoint,
+        check=lambda settings, modality: IEFVADConfig(
+            embed_dim=job.test.width, modality=modality, **model_fields(settings)
+        ),
+        identity=partial(identity, job),
+    )
+    report = train_many(job.args, exp_name, job.test.protocol, trainer)
+    if report.table:
+        print(f"\n{report.table.render(job.args.format)}", file=tables)
+    print(f"\n{report.words()}")
+    return int(bool(report.failures))
 
 
 def main() -> int:
@@ -147,25 +169,24 @@ def main() -> int:
     if args.compare:
         print(compare_files(*args.compare).render(args.format))
         return 0
+    check_run_flags(args)
     with start_computing(args) as computing:
-        return train_all(computing.ranks.together(lambda: prepare(args, computing)))
+        tables = sys.stdout
+        # a table for machines or papers has standard output to itself
+        with contextlib.redirect_stdout(tables if args.format == "text" else sys.stderr):
+            return train_all(computing.ranks.together(lambda: prepare(args, computing)), tables)
 
 
-def train_all(job: Job) -> int:
+def train_all(job: Job, tables: TextIO) -> int:
     """Train one run or many, print what came of it, and return the exit code."""
     args = job.args
     one_stream = f"_{args.modality}" if args.modality != "fusion" else ""
     exp_name = args.exp_name or job.settings.dataset.name + one_stream
     if args.runs is not None or args.sweep:
-        if job.computing.ranks.world > 1:
-            raise InputError("--runs and --sweep start processes of their own: leave torchrun out, or give one --seed")
-        door = Path(__file__).resolve()
-        report = train_many(args, exp_name, job.test.protocol, door=door, read=read_checkpoint, check=check(job))
-        print(report.text(args.format))
-        return int(bool(report.failures))
+        return train_several(job, exp_name, tables)
     trained = run_once(job, exp_name, args.seed)
     table = results_table(trained.metrics, job.test.protocol(trained.weights), modality=args.modality)
-    print(f"\n{table.render(args.format)}")
+    print(f"\n{table.render(args.format)}", file=tables)
     print(f"best on the test set, and selected on it: {trained.best}")
     print(f"weights and logs: {args.checkpoint_dir}/{exp_name}.pth, _best.pth, .csv")
     return 0

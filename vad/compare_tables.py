@@ -35,28 +35,27 @@ def compare_files(a: str, b: str) -> Table:
     """Whether the runs of b differ from those of a in AUC, AP and Ano-AUC.
 
     a, b: `runs.csv`, or `runs.csv:nu=2,mil=topk` for the runs with these settings alone. Files that hold sweeps are
-    compared cell by cell; a single cell is held against every cell of the other file. Raises InputError for a file
-    that is no table of runs, a name or value it does not have, and where no cell or seed is shared.
+    compared cell by cell; a single cell that has no equal is held against every cell of the other. Raises InputError
+    for a file that is no table of runs, a name or value it does not have, and where no cell or seed is shared.
     """
     sides = _side(a), _side(b)
     compared = _compared(*sides)
-    pairs = _matched(*(_cells(side, compared) for side in sides))
+    pairs, left_out = _matched(*(_cells(side, compared) for side in sides))
+    # from here on only what is compared counts
+    sides = tuple(
+        Side(side.name, [row for pair in pairs for row in pair[k].values()]) for k, side in enumerate(sides, 1)
+    )
     metrics = [m for m in METRICS if all(m in row for side in sides for row in side.rows)]
-    rows, notes, tests = [], [], 0
+    rows, found = [], []
     for label, left, right in pairs:
         for metric in metrics:
             paired = compare_paired(_values(left, metric), _values(right, metric))
-            if paired is None:
-                continue
-            tests += 1
-            rows.append((label, metric, *_cells_of(left, right, metric, paired)))
-            where = f"{label}: " if label else ""
-            notes.append(f"{where}{metric} of b against a: {paired.words()}.")
+            if paired is not None:
+                found.append((metric, paired))
+                rows.append((label, metric, *_cells_of(left, right, metric, paired)))
     if not rows:
         raise InputError(f"{a} and {b} share no seed; runs are paired by seed: train both with the same --runs")
-    if tests > 1:
-        notes.append(f"{tests} tests stand here: where nothing differs, one in twenty still comes out with p < 0.05.")
-    notes += _unpaired(pairs) + _mismatches(*sides, compared)
+    notes = [*_conclusions(found, len(pairs)), *left_out, *_unpaired(pairs), *_mismatches(*sides, compared)]
     columns = ("cell", "metric", "a (%)", "b (%)", "b − a", "95 % interval", "p", "pairs")
     if not any(label for label, _, _ in pairs):
         columns, rows = columns[1:], [row[1:] for row in rows]
@@ -64,6 +63,20 @@ def compare_files(a: str, b: str) -> Table:
     names = (f"a: {sides[0].name}", f"b: {sides[1].name}", f"differs: {'; '.join(what)}")
     header = SEPARATOR.join([*names, *_shared(*sides)])
     return Table("Two sets of runs, paired by seed", header, columns, tuple(rows), tuple(notes))
+
+
+def _conclusions(found: Sequence[tuple[str, Paired]], cells: int) -> list[str]:
+    """A sentence for each metric; of several cells, how many say what."""
+    if cells == 1:
+        return [f"{metric} of b against a: {paired.words()}." for metric, paired in found]
+    notes = []
+    for metric in dict.fromkeys(metric for metric, _ in found):
+        tests = [paired for name, paired in found if name == metric]
+        higher, lower = (sum(p.differs and sign * p.mean > 0 for p in tests) for sign in (1, -1))
+        rest = len(tests) - higher - lower
+        notes.append(f"{metric} of b is higher in {higher}, lower in {lower} cells, and not told from a's in {rest}.")
+    chance = f"{len(found)} tests stand here: where nothing differs, one in twenty still comes out with p < 0.05."
+    return [*notes, chance]
 
 
 def _side(text: str) -> Side:
@@ -114,21 +127,25 @@ def _cells(side: Side, compared: Sequence[str]) -> dict[tuple[tuple[str, str], .
     return cells
 
 
-def _matched(a: dict, b: dict) -> list[tuple[str, dict[int, Row], dict[int, Row]]]:
-    """(label, runs of a, runs of b) of cells with equal settings; one cell alone is held against all of the other's."""
-    if len(a) == 1 or len(b) == 1:
+def _matched(a: dict, b: dict) -> tuple[list[tuple[str, dict[int, Row], dict[int, Row]]], list[str]]:
+    """(label, runs of a, runs of b) of cells with equal settings, and what has no partner.
+
+    Where no two are equal, a single cell is held against all of the other's.
+    """
+    keys = [(key, key) for key in a if key in b]
+    if not keys and 1 in (len(a), len(b)):
         keys = [(left, right) for left in a for right in b]
-    else:
-        keys = [(key, key) for key in a if key in b]
     if not keys:
         raise InputError("the two tables share no cell: every run differs in a setting from every run of the other")
-    varying = {name for _, key in keys for name, value in key if any((name, value) not in k for _, k in keys)}
-    varying |= {name for key, _ in keys for name, value in key if any((name, value) not in k for k, _ in keys)}
+    counts = {"a": len(a) - len({left for left, _ in keys}), "b": len(b) - len({right for _, right in keys})}
+    lone = [f"Left out: {count} cells of {side} that the other has not." for side, count in counts.items() if count]
+    varying = {name for pair in keys for name, value in set(pair[0]) ^ set(pair[1])}
+    varying |= {name for pair in keys for name, value in set(pair[0]) ^ set(keys[0][0])}
     found = []
     for left, right in keys:
         sides = [", ".join(f"{name} {value}" for name, value in key if name in varying) for key in (left, right)]
         found.append((sides[0] if sides[0] == sides[1] else " → ".join(sides), a[left], b[right]))
-    return found
+    return found, lone
 
 
 def _values(runs: Mapping[int, Row], metric: str) -> dict[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,8 @@ class Run:
     best: float = -math.inf
     best_state: dict[str, Tensor] | None = None
     rows: list[dict[str, object]] = field(default_factory=list)
+    seconds: float = 0.0  # that the run took in earlier processes
+    since: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         recipe = self.settings.recipe
@@ -97,6 +100,11 @@ class Run:
     def metric(self) -> str:
         """The metric that "best" means here."""
         return self.settings.dataset.metric
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of work in this run, stops not counted."""
+        return self.seconds + time.monotonic() - self.since
 
     @property
     def finished(self) -> bool:

@@ -67,6 +67,7 @@ def _about(run: Run, epoch: int, step: int, metrics: Mapping[str, float]) -> dic
         "step": step,
         "metrics": dict(metrics),
         "computing": run.computing.describe(),
+        "seconds": run.elapsed,
         **run.about,
     }
 
@@ -87,7 +88,7 @@ def resume(run: Run, read: Callable[[Path], Mapping[str, object]]) -> None:
             )
     run.model.load_state_dict(last["model"])
     run.epoch, run.step, run.rows = last["epoch"], last["step"], [dict(row) for row in last["rows"]]
-    run.saved = run.step
+    run.saved, run.seconds = run.step, last.get("seconds", 0.0)
     if not run.finished:
         _continue(run, last["training"] or {}, read)
     if run.rows:

@@ -158,8 +158,9 @@ def train_several(job: Job, exp_name: str, tables: TextIO) -> int:
         identity=partial(identity, job),
     )
     report = train_many(job.args, exp_name, job.test.protocol, trainer)
+    print()
     if report.table:
-        print(f"\n{report.table.render(job.args.format)}", file=tables)
+        print(report.table.render(job.args.format), file=tables)
     print(f"\n{report.words()}")
     return int(bool(report.failures))
 
@@ -185,8 +186,9 @@ def train_all(job: Job, tables: TextIO) -> int:
     if args.runs is not None or args.sweep:
         return train_several(job, exp_name, tables)
     trained = run_once(job, exp_name, args.seed)
+    print()
     table = results_table(trained.metrics, job.test.protocol(trained.weights), modality=args.modality)
-    print(f"\n{table.render(args.format)}", file=tables)
+    print(table.render(args.format), file=tables)
     print(f"best on the test set, and selected on it: {trained.best}")
     print(f"weights and logs: {args.checkpoint_dir}/{exp_name}.pth, _best.pth, .csv")
     return 0

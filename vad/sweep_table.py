@@ -153,7 +153,8 @@ def _about_base(result: SweepResult, base: tuple[str, ...] | None) -> list[str]:
     pairs = max(len(group) for group in result.groups.values())
     note = f"Δ: points above {cell}, which is in force without a sweep; runs paired by seed, p by sign flips."
     if smallest_p(pairs) >= 1 - CONFIDENCE:
-        note += f" {pairs} seeds cannot reach p < 0.05: the smallest possible is {smallest_p(pairs):.3g}."
+        few = "1 seed" if pairs == 1 else f"{pairs} seeds"
+        note += f" {few} cannot reach p < 0.05: the smallest possible is {smallest_p(pairs):.3g}."
     return [note]
 
 

@@ -32,21 +32,23 @@ def test_jobs_change_no_number_and_what_is_finished_is_not_repeated(train, tmp_p
     code, _, err = train(tmp_path / "four", *flags, "--jobs", "4")
     assert code == 0, err
     names = ["x_nu=2_seed0", "x_nu=2_seed1", "x_seed0", "x_seed1"]
-    same = [column for column in runs(tmp_path / "one").columns if column != "seconds"]
+    same = [column for column in runs(tmp_path / "one").columns if column not in ("seconds", "command")]
     assert runs(tmp_path / "one").index.tolist() == names
     pd.testing.assert_frame_equal(runs(tmp_path / "one")[same], runs(tmp_path / "four")[same])
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "four" / "ck").glob("*.pth")}
-    # one run is lost, another sweep shares the runs at nu = 8: one is trained again, two are new
     lost = tmp_path / "four" / "ck" / "x_nu=2_seed1.pth"
     lost.unlink()
-    code, _, err = train(tmp_path / "four", "--sweep", "nu=2,8", "mil=topk,segment", "--runs", "2", "--jobs", "2")
-    assert code == 0, err
+    code, out, err = train(tmp_path / "four", *flags, "--jobs", "2")
+    assert code == 0 and "4 runs, 3 of them trained already" in out, err
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "four" / "ck").glob("*.pth")}
-    changed = {path for path in before if after[path] != before[path]}
-    assert changed == {lost, lost.with_stem("x_nu=2_seed1_best")}
-    assert len(runs(tmp_path / "four")) == 8
-    pd.testing.assert_frame_equal(runs(tmp_path / "four").loc[names, same], runs(tmp_path / "one")[same])
-    assert (tmp_path / "four" / "fig" / "x" / "sweep_nu_mil.png").stat().st_size > 5_000
+    assert {path for path in before if after[path] != before[path]} == {lost, lost.with_stem("x_nu=2_seed1_best")}
+    pd.testing.assert_frame_equal(runs(tmp_path / "four")[same], runs(tmp_path / "one")[same])
+    # another sweep meets the same run at the value that is in force anyway
+    code, out, err = train(tmp_path / "four", "--sweep", "mil=topk,segment", "--format", "csv")
+    assert code == 0 and "2 runs, 1 of them trained already" in err
+    assert out.strip().splitlines()[-2].startswith("topk,1,") and out.startswith("# ")  # the table and nothing else
+    assert len(runs(tmp_path / "four")) == 5
+    assert (tmp_path / "four" / "fig" / "x" / "sweep_mil.png").stat().st_size > 5_000
 
 
 def test_a_run_that_fails_is_reported_and_the_others_are_tabled(train, tmp_path):

@@ -39,8 +39,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--exp_name", help="name of the results in checkpoints/ and figure/ (default: the data set's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run, or of the first of --runs (default 0)")
     parser.add_argument("--workers", type=int, default=4, help="processes that load embeddings without cache (4)")
-    parser.add_argument("--cache_dir", type=Path, help="folder of the training windows (default: windows/ beside rgb/)")
-    parser.add_argument("--no_cache", action="store_true", help="reduce embeddings anew in every epoch")
+    cache = parser.add_mutually_exclusive_group()
+    cache.add_argument("--cache_dir", type=Path, help="folder of the training windows (default: windows/ beside rgb/)")
+    cache.add_argument("--no_cache", action="store_true", help="reduce embeddings anew in every epoch")
     parser.add_argument("--checkpoint_dir", default=str(ROOT / "checkpoints"), help="folder of weights and logs")
     parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures")
     parser.add_argument("--resume", action="store_true", help="refuse to start anew: there must be a run to continue")
@@ -76,7 +77,7 @@ def prepare(args: argparse.Namespace, computing: Computing) -> Job:
     if settings.dataset.drawn and not args.list_root and not (settings.dataset.list_root / "gt.npy").is_file():
         demo.prepare()
     lists = find_lists(args, settings)
-    test = open_test_set(lists, settings, args.modality)
+    test = open_test_set(lists, settings, args.modality).kept()
     items = read_csv(lists.train, settings.dataset)
     samples, width = find_samples(items, settings.dataset, lists.feature_root, args.modality)
     if width != test.width:

@@ -97,6 +97,8 @@ def _steps(*tensors: Tensor):
     return zip(*(tensor.unbind(1)[1:] for tensor in tensors), strict=True)
 
 
+# torch.compile would unroll the recursion into thousands of operations, for minutes and for every T anew
+@torch.compiler.disable
 def kalman_filter(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> Filtered:
     """Filter a window of fused observations (Eq. 5).
 

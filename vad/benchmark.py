@@ -12,13 +12,14 @@ import torch
 
 from vad.computing import Computing
 from vad.data import Sample, TestVideo, find_test_videos
+from vad.embeddings import KeptEmbeddings, load_embedding
 from vad.errors import InputError
 from vad.files import read_json
 from vad.lists import feature_root_of, lists_sidecar, read_csv
 from vad.metrics import evaluate
 from vad.preparation import check_embeddings, check_list
 from vad.protocol import Protocol
-from vad.scoring import ScoredVideo, Transform, score_videos
+from vad.scoring import Load, ScoredVideo, Transform, score_videos
 from vad.settings import Settings, feature_root, model_fields, resolve
 
 Read = Callable[[str], dict[str, Any]]
@@ -78,6 +79,11 @@ class TestSet:
     width: int  # D of the embeddings
     settings: Settings
     lists: Lists
+    load: Load = load_embedding
+
+    def kept(self) -> TestSet:
+        """The same, for many evaluations: embeddings stay in memory once read, as far as they fit."""
+        return replace(self, load=KeptEmbeddings())
 
     @property
     def samples(self) -> list[Sample]:
@@ -101,6 +107,7 @@ class TestSet:
             device=device,
             transform=transform,
             progress=progress,
+            load=self.load,
         )
 
     def judge(self, model: torch.nn.Module, computing: Computing) -> dict[str, float]:

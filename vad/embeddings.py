@@ -75,3 +75,26 @@ def replace_nan(embedding: np.ndarray, path: Path, nan: str) -> bool:
         )
     embedding[missing] = 0
     return True
+
+
+class KeptEmbeddings:
+    """`load_embedding` for files that are read again and again: keeps what it has read, up to `most_bytes`.
+
+    Training evaluates the test set dozens to hundreds of times, and a GPU is done with it before the files are read.
+    """
+
+    def __init__(self, most_bytes: int = 1 << 30) -> None:
+        self.left = most_bytes
+        self._kept: dict[tuple[Path, str], np.ndarray] = {}
+
+    def __call__(self, path: Path, nan: str) -> np.ndarray:
+        """As `load_embedding`; the array is not to be written to."""
+        key = (path, nan)
+        if key in self._kept:
+            return self._kept[key]
+        embedding = load_embedding(path, nan)
+        embedding.setflags(write=False)
+        if embedding.nbytes <= self.left:
+            self.left -= embedding.nbytes
+            self._kept[key] = embedding
+        return embedding

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from vad.data import Sample, TestVideo, load_embedding
+from vad.embeddings import load_embedding
+from vad.samples import Sample, TestVideo
 from vad.windows import test_windows, window_lengths
 
 
@@ -29,6 +31,7 @@ class ScoredVideo:
 
 # (modality, embedding (S, D) float32, video name) → (S, D), applied before windows are cut
 Transform = Callable[[str, np.ndarray, str], np.ndarray]
+Load = Callable[[Path, str], np.ndarray]  # as `load_embedding`
 BATCH_WINDOWS = 32
 # windows held back to be sorted by length, so that a batch is as short as its own: 200 MB at the paper's sizes
 AHEAD_WINDOWS = 4 * BATCH_WINDOWS
@@ -45,13 +48,15 @@ def score_videos(
     device: torch.device | str = "cpu",
     transform: Transform | None = None,
     progress: str | None = "scoring",
+    load: Load = load_embedding,
 ) -> list[ScoredVideo]:
     """Score every video; windows of many videos share a batch, which changes no number beyond the last bits.
 
     model: takes (image, event, lengths, window) and returns logits, weight_image and weight_event. nan: as in
     `load_embedding`. padding: as the model was made, "masked" or "attended". Masked, a batch is cut to its longest
     window; attended, to one step of zeros more, which the model counts for all that were cut. Both are exact. Scores
-    and weights of several crops are averaged. Raises InputError for an embedding that cannot be used.
+    and weights of several crops are averaged. load: what reads the embeddings. Raises InputError for an embedding that
+    cannot be used.
     """
     collected = [_Collector(len(video.crops), video.snippets) for video in videos]
     run = partial(_run, model, collected=collected, window=window, padding=padding, device=device)
@@ -61,7 +66,7 @@ def score_videos(
     try:
         for index, video in enumerate(tqdm(videos, desc=progress, unit="video", leave=False, disable=progress is None)):
             for sample in video.crops:
-                pending.extend(_windows(index, sample, window, nan, transform))
+                pending.extend(_windows(index, sample, window, partial(load, nan=nan), transform))
                 if len(pending) >= AHEAD_WINDOWS:
                     _run_all(run, pending)
         _run_all(run, pending)
@@ -101,13 +106,15 @@ class _Collector:
         return ScoredVideo(video.name, video.label, *(m.astype(np.float32) for m in means), video.frame_labels)
 
 
-def _windows(index: int, sample: Sample, window: int, nan: str, transform: Transform | None) -> list[_Window]:
+def _windows(
+    index: int, sample: Sample, window: int, load: Callable[[Path], np.ndarray], transform: Transform | None
+) -> list[_Window]:
     streams = []
     for modality, path in zip(("image", "event"), sample.paths, strict=True):
         if path is None:
             streams.append(None)
             continue
-        embedding = load_embedding(path, nan)
+        embedding = load(path)
         streams.append(test_windows(transform(modality, embedding, sample.video) if transform else embedding, window))
     lengths = window_lengths(sample.snippets, window)
     return [

@@ -207,3 +207,18 @@ def test_the_defaults_are_the_papers():
     assert (config.embed_dim, config.num_layers, config.num_heads) == (768, 2, 8)
     assert (config.num_refinement_steps, config.lambda_ref, config.nu, config.epsilon) == (10, 0.5, 8.0, 1e-8)
     assert config.noise_model == "StudentT"
+
+
+def test_compiling_takes_the_filter_as_it_is_and_changes_no_number():
+    model = small_model()
+    image, event = batch(T=64)
+    nodes = []
+
+    def backend(graph, _):
+        nodes.append(len(graph.graph.nodes))
+        return graph.forward
+
+    compiled = torch.compile(model, backend=backend)(image, event, torch.tensor([64, 3, 20]))
+    torch.testing.assert_close(compiled.logits, model(image, event, torch.tensor([64, 3, 20])).logits)
+    # unrolled, the filter alone would be five operations for each of the 64 steps
+    assert 0 < sum(nodes) < 250

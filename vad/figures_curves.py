@@ -22,7 +22,7 @@ def draw_curves(
 
     videos: modality → scored videos. InputError where normal or anomalous frames are missing.
     """
-    fig = Figure(figsize=(PAGE, 3.2), layout="constrained")
+    fig = Figure(figsize=(PAGE, 3.9), layout="constrained")
     left, right = fig.subplots(1, 2)
     base = 0.0
     for modality in (m for m in MODALITIES if m in videos):
@@ -41,8 +41,7 @@ def draw_curves(
     right.set(xlabel="recall", ylabel="precision", title="precision–recall")
     for ax in (left, right):
         ax.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-        # white behind the legend: the line of chance must not run through its letters
-        ax.legend(loc="lower right" if ax is left else "best", frameon=True, facecolor="white", edgecolor="none",
-                  framealpha=0.9)  # fmt: skip
+        # below the axes: inside it would hide a curve or the line of chance
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, columnspacing=1.2)
     fig.suptitle(title, fontsize=9)
     return plotting.save(fig, path_without_suffix)

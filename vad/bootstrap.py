@@ -6,9 +6,11 @@ each video counts; everything that depends on the scores is counted once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from vad.calibration import BINS, bin_sums
 from vad.catalog import Dataset
@@ -16,7 +18,7 @@ from vad.metrics import Samples, in_ano_auc, samples
 from vad.scoring import ScoredVideo
 
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
-BLOCK = 2048  # thresholds handled at once: bounds the memory of the average precision
+BLOCK = 2048  # thresholds handled at once: bounds the memory
 
 
 def draw_counts(videos: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
@@ -44,13 +46,14 @@ def resample(
     """
     parts = [samples([video]) for video in videos]
     counts = draw_counts(len(videos), resamples, seed)
-    pairs = _pairs(parts)
+    steps = _Steps.of(parts)
+    area, precision = _areas(counts, steps)
     kept = np.array([in_ano_auc(video.label, dataset, ano_auc) for video in videos])
     normal = np.array([not dataset.is_anomalous(video.label) for video in videos])
     return {
-        "AUC": _auc(counts, parts, pairs),
-        "AP": _average_precision(counts, parts),
-        "Ano-AUC": _auc(counts * kept, parts, pairs),
+        "AUC": area,
+        "AP": precision,
+        "Ano-AUC": _areas(counts * kept, steps)[0],
         "FAR@0.5": _ratio(counts * normal, [(p.negative[p.scores >= 0.5].sum(), p.negative.sum()) for p in parts]),
         "Brier": _ratio(counts, [(_squared_error(p), p.positive.sum() + p.negative.sum()) for p in parts]),
         "ECE": _calibration_error(counts, parts),
@@ -67,52 +70,55 @@ def intervals(resampled: Mapping[str, np.ndarray], level: float = LEVEL) -> dict
     }
 
 
-def _pairs(parts: Sequence[Samples]) -> np.ndarray:
-    """[u, v]: pairs of an anomalous frame of u and a normal frame of v that u's wins, ties for a half; (V, V)."""
-    owner = np.repeat(np.arange(len(parts)), [np.count_nonzero(p.positive) for p in parts])
-    scores = np.concatenate([p.scores[p.positive > 0] for p in parts])
-    positive = np.concatenate([p.positive[p.positive > 0] for p in parts])
-    found = np.zeros((len(parts), len(parts)))
-    for v, other in enumerate(parts):
-        order = np.argsort(other.scores)
-        ranked, below = other.scores[order], np.concatenate([[0], np.cumsum(other.negative[order])])
-        # frames below and frames at or below, averaged: a tie counts for a half
-        won = (below[np.searchsorted(ranked, scores)] + below[np.searchsorted(ranked, scores, "right")]) / 2
-        found[:, v] = np.bincount(owner, positive * won, len(parts))
-    return found
+@dataclass(frozen=True)
+class _Steps:
+    """Frames of each video at each threshold, the K scores that an anomalous frame has, falling: (K, V) sparse."""
+
+    positive: csr_matrix  # anomalous frames with exactly this score
+    negative: csr_matrix  # normal frames with this score, or above it and below the threshold before
+    tied: csr_matrix  # of these the ones with exactly this score
+    totals: tuple[np.ndarray, np.ndarray]  # anomalous and normal frames of each video, (V,) each
+
+    @classmethod
+    def of(cls, parts: Sequence[Samples]) -> _Steps:
+        owner = np.repeat(np.arange(len(parts)), [len(p.scores) for p in parts])
+        scores, positive, negative = (
+            np.concatenate([getattr(p, name) for p in parts]) for name in ("scores", "positive", "negative")
+        )
+        falling = np.unique(-scores[positive > 0])
+        place = np.searchsorted(falling, -scores)
+        reached = place < len(falling)  # a score below every threshold is an alarm at none
+        exact = reached.copy()
+        exact[reached] = falling[place[reached]] == -scores[reached]
+
+        def table(frames: np.ndarray, which: np.ndarray) -> csr_matrix:
+            where = which & (frames > 0)
+            entries = frames[where].astype(np.float64), (place[where], owner[where])
+            return csr_matrix(entries, (len(falling), len(parts)))
+
+        totals = tuple(np.bincount(owner, frames, len(parts)) for frames in (positive, negative))
+        return cls(table(positive, reached), table(negative, reached), table(negative, exact), totals)
 
 
-def _auc(counts: np.ndarray, parts: Sequence[Samples], pairs: np.ndarray) -> np.ndarray:
-    positive, negative = (
-        counts @ np.array([float(getattr(p, kind).sum()) for p in parts]) for kind in ("positive", "negative")
-    )
-    won = np.einsum("bu,bu->b", counts @ pairs, counts)
-    return np.divide(won, positive * negative, out=np.full(len(counts), np.nan), where=positive * negative > 0)
-
-
-def _average_precision(counts: np.ndarray, parts: Sequence[Samples]) -> np.ndarray:
-    """Σ over thresholds of precision × rise of recall; recall rises only at scores that an anomalous frame has."""
-    held = [p.scores[p.positive > 0] for p in parts]
-    thresholds = np.unique(np.concatenate(held))[::-1]
-    total = counts @ np.array([float(p.positive.sum()) for p in parts])
-    area, before = np.zeros(len(counts)), np.zeros(len(counts))
-    for at in range(0, len(thresholds), BLOCK):
-        block = thresholds[at : at + BLOCK]
-        hits, alarms = (counts @ np.stack(list(_at_or_above(parts, kind, block))) for kind in ("positive", "negative"))
-        rise = np.diff(hits, axis=1, prepend=before[:, None])
-        marked = hits + alarms
-        precision = np.divide(hits, marked, out=np.zeros_like(hits), where=marked > 0)
-        area += (precision * rise).sum(1)
-        before = hits[:, -1]
-    return np.divide(area, total, out=np.full(len(counts), np.nan), where=total > 0)
-
-
-def _at_or_above(parts: Sequence[Samples], kind: str, thresholds: np.ndarray) -> Iterator[np.ndarray]:
-    """For each video the number of its frames of one kind with a score ≥ each threshold, (K,)."""
-    for part in parts:
-        order = np.argsort(part.scores)
-        left = np.concatenate([np.cumsum(getattr(part, kind)[order][::-1])[::-1], [0]])
-        yield left[np.searchsorted(part.scores[order], thresholds)].astype(np.float64)
+def _areas(counts: np.ndarray, steps: _Steps) -> tuple[np.ndarray, np.ndarray]:
+    """Area under ROC and average precision of each resample; NaN where a kind of frame that they need is missing."""
+    all_positive, all_negative = (counts @ total for total in steps.totals)
+    times = np.ascontiguousarray(counts.T)
+    won, area, hits, alarms = (np.zeros(len(counts)) for _ in range(4))
+    for at in range(0, steps.positive.shape[0], BLOCK):
+        found, false, tied = (
+            part[at : at + BLOCK] @ times for part in (steps.positive, steps.negative, steps.tied)
+        )
+        false = alarms + np.cumsum(false, axis=0)
+        reached = hits + np.cumsum(found, axis=0)
+        # an anomalous frame wins against every normal frame below it, and half against one of its own score
+        won += (found * (all_negative - false + tied / 2)).sum(0)
+        marked = reached + false
+        area += (found * np.divide(reached, marked, out=np.zeros_like(marked), where=marked > 0)).sum(0)
+        hits, alarms = reached[-1], false[-1]
+    undefined, pairs = np.full(len(counts), np.nan), all_positive * all_negative
+    auc = np.divide(won, pairs, out=undefined.copy(), where=pairs > 0)
+    return auc, np.divide(area, all_positive, out=undefined, where=all_positive > 0)
 
 
 def _ratio(counts: np.ndarray, sums: Sequence[tuple[float, float]]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import os
 import pickle
 import signal
@@ -86,6 +87,28 @@ class DecoderProcess:
         return self.process.wait()
 
 
+class _Waiting:
+    """Jobs that wait for a process: those to be tried again, then the others, drawn one by one. True while any is."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._first: collections.deque[Job] = collections.deque()
+        self._others = iter(jobs)
+
+    def again(self, job: Job) -> None:
+        """Put a job before all others."""
+        self._first.appendleft(job)
+
+    def __bool__(self) -> bool:
+        if not self._first:
+            self._first.extend(itertools.islice(self._others, 1))
+        return bool(self._first)
+
+    def __next__(self) -> Job:
+        if not self:
+            raise StopIteration
+        return self._first.popleft()
+
+
 class Decoders:
     """Walks (job, item of its stream): snippets in order within a video, videos side by side, each job ends once.
 
@@ -103,12 +126,15 @@ class Decoders:
         *,
         time_limit: float = 120.0,
         kind: str = "job",
+        modalities: Sequence[str] = ("image", "event"),
     ) -> None:
-        """kind: "job" decodes, "probe" only asks every container how many frames it promises."""
-        self._jobs = collections.deque(jobs)
-        modalities = tuple(name for name in ("image", "event") if any(name in job.modalities for job in self._jobs))
-        self._how = (settings, crops, modalities)
-        self._workers, self._time_limit, self._kind = min(workers, len(self._jobs)), time_limit, kind
+        """jobs: each is taken when a process is free for it. modalities: those of any job.
+
+        kind: "job" decodes, "probe" only asks every container how many frames it promises.
+        """
+        self._jobs = _Waiting(jobs)
+        self._how = (settings, crops, tuple(modalities))
+        self._workers, self._time_limit, self._kind = workers, time_limit, kind
         self._processes: list[DecoderProcess] = []
         self._tried: collections.Counter[str] = collections.Counter()
         self._failed_starts = 0
@@ -127,7 +153,7 @@ class Decoders:
         return [process.process.pid for process in self._processes]
 
     def __iter__(self) -> Iterator[tuple[Job, Item]]:
-        while self._jobs or any(process.job for process in self._processes):
+        while any(process.job for process in self._processes) or self._jobs:
             self._hand_out()
             for connection in wait([process.connection for process in self._processes], timeout=0.5):
                 process = next(p for p in self._processes if p.connection is connection)
@@ -138,10 +164,10 @@ class Decoders:
     def _hand_out(self) -> None:
         for process in self._processes:
             if process.job is None and self._jobs:
-                process.give(self._jobs.popleft(), self._kind)
-        while self._jobs and len(self._processes) < self._workers:
+                process.give(next(self._jobs), self._kind)
+        while len(self._processes) < self._workers and self._jobs:
             process = DecoderProcess(*self._how)
-            process.give(self._jobs.popleft(), self._kind)
+            process.give(next(self._jobs), self._kind)
             self._processes.append(process)
 
     def _listen(self, process: DecoderProcess) -> Iterator[tuple[Job, Item]]:
@@ -183,7 +209,7 @@ class Decoders:
         if job is None:
             return
         if self._tried[job.video] < ATTEMPTS:
-            self._jobs.appendleft(job)
+            self._jobs.again(job)
             yield job, Again()
             return
         reason = f"the decoder process died ({how}), tried {ATTEMPTS} times"

@@ -6,16 +6,22 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
+import torch
+
+from extracting.crew import Crew
 from extracting.embedder import Target
 from extracting.encoder import MODALITIES, load_encoder
 from extracting.flags import Request, read_request
 from extracting.manifest import OUTCOMES
 from extracting.pipeline import standardise_on
 from extracting.planning import make_plan, tell
+from extracting.ray_engine import RayEngine
 from extracting.run import FolderRun, Summary
+from extracting.share import Engine
 from extracting.stream import Job
 from extracting.videos import find_videos, pick_test_videos
 from vad.catalog import dataset
+from vad.device import pick_device
 from vad.errors import InputError, run_door
 from vad.profile import profile
 
@@ -33,7 +39,8 @@ def extract(modality: str | None, name: str | None = None) -> int:
     targets = targets_of(ask, videos)
     typed = ask.flags
     crops = ",".join(map(str, ask.crops))
-    print(f"{len(jobs)} videos of {ask.video_dir} · crops {crops} · {targets[0].encoder.device}")
+    where = "Ray" if typed.engine == "ray" else ", ".join(devices_of(typed))
+    print(f"{len(jobs)} videos of {ask.video_dir} · crops {crops} · {where}")
     for target in targets:
         used = " · ".join(f"{key} {value}" for key, value in target.recorded.items())
         print(f"{used} → {target.folder}")
@@ -48,12 +55,33 @@ def extract(modality: str | None, name: str | None = None) -> int:
         time_limit=typed.time_limit,
         overwrite=typed.overwrite,
         strict=typed.strict,
+        engine=engine_of(typed),
     )
     if typed.dry_run:
         return foretell(run, typed)
     summary = run.run()
     report(summary, targets)
     return 1 if summary.odd or missing else 0
+
+
+def devices_of(flags: argparse.Namespace) -> list[str]:
+    """The devices that encoders run on: those typed, or with --device cuda all GPUs of this machine."""
+    if flags.devices:
+        devices = flags.devices.split(",")
+        gpus = [device for device in devices if device != "cpu"]
+        if "" in devices or len(set(gpus)) < len(gpus):
+            raise InputError(f"--devices {flags.devices}: write each GPU once, for example cuda:0,cuda:1")
+        return [str(pick_device(device)) for device in devices]
+    device = str(pick_device(flags.device))
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device == "cuda" else [device]
+
+
+def engine_of(flags: argparse.Namespace) -> Engine | None:
+    """Where encoders run beside this process; None for one device of this machine."""
+    if flags.engine == "ray":
+        return RayEngine(flags.address)
+    devices = devices_of(flags)
+    return Crew(devices) if len(devices) > 1 else None
 
 
 def foretell(run: FolderRun, flags: argparse.Namespace) -> int:
@@ -90,7 +118,7 @@ def targets_of(ask: Request, videos: Sequence[Job]) -> list[Target]:
                 ask.checkpoints[modality],
                 modality,
                 tower=ask.record.encoder,
-                device=typed.device,
+                device="cpu" if typed.engine == "ray" else devices_of(typed)[0],
                 precision=typed.precision,
             )
         except InputError as error:

@@ -13,6 +13,7 @@ This is the half of a run that does not know who hands out videos. A process tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,11 @@ class Target:
         self.save_events = save_events and modality == "event"
         self.tail = settings.tail
         self.recorded = settings.recorded(modality, encoder.precision)
-        self.manifest = Manifest(folder)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """That of the folder, read at the first use: encoder processes have no need of it."""
+        return Manifest(self.folder)
 
     def finished(self, job: Job, crops: Sequence[int]) -> bool:
         """Whether nothing is left to do for a video."""
@@ -132,9 +137,7 @@ class _Output:
 class Embedder:
     """Sends snippets to the encoder of their modality, in batches that span crops, snippets and videos."""
 
-    def __init__(
-        self, targets: Sequence[Target], crops: Sequence[int], batch_size: int | None = None
-    ) -> None:
+    def __init__(self, targets: Sequence[Target], crops: Sequence[int], batch_size: int | None = None) -> None:
         """batch_size: forward passes at once; None: what suits each encoder."""
         self._targets = {target.modality: target for target in targets}
         self._crops = crops

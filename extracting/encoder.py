@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -66,6 +67,23 @@ class Encoder:
         self.scale = rows.std(0).square().mean().sqrt().float()  # one for all dimensions: none is blown up
         self.hash = hashlib.sha256(f"{self.hash} standardised on {name}".encode()).hexdigest()[: len(self.hash)]
         self.note += f", standardised on {name}"
+
+    def parts(self) -> dict[str, Any]:
+        """All that makes this encoder, on the CPU, as plain values and tensors: what another process needs."""
+        names = ("precision", "note", "trained", "hash")
+        tensors = {name: value.cpu() for name, value in self.tower.state_dict().items()}
+        linear = tuple(torch.as_tensor(value).cpu() for value in (self.offset, self.scale))
+        return {"tensors": tensors, "linear": linear, **{name: getattr(self, name) for name in names}}
+
+    @classmethod
+    def of_parts(cls, parts: dict[str, Any], device: torch.device) -> Encoder:
+        """The same encoder on a device of this process. Raises InputError where it lacks the precision."""
+        check_precision(parts["precision"], device)
+        tower = build_tower(parts["tensors"], parts["note"])
+        made = cls(tower, device=device, precision=parts["precision"], note=parts["note"], trained=parts["trained"])
+        made.hash = parts["hash"]
+        made.offset, made.scale = (value.to(device) for value in parts["linear"])
+        return made
 
     def images(self, frames: Tensor) -> Tensor:
         """Embeddings of crops, one per snippet: the mean over its frames, not normalised.

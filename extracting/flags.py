@@ -68,9 +68,12 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
     if modality != "image":
         add("--save_events", action="store_true", help="write the event maps too, <video>__events.npz")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    add("--devices", metavar="D,D", help="several: an encoder process each, for example cuda:0,cuda:1")
+    add("--engine", choices=("local", "ray"), default="local", help="ray: encoders on the machines of a Ray cluster")
+    add("--address", help="of the Ray cluster: auto, or ray://HOST:PORT (default: a cluster of this machine alone)")
     add("--precision", default="fp32", choices=PRECISIONS, help="of the encoder; files are float32")
     add("--batch_size", type=int, help="forward passes at once (default: 256 on a GPU, 16 on a CPU)")
-    add("--workers", type=int, default=2, help="decoder processes")
+    add("--workers", type=int, default=2, help="decoder processes of each encoder")
     add("--time_limit", type=float, default=TIME_LIMIT, help="seconds without a new snippet that end a video")
     add("--shard", default="0/1", metavar="K/N", help="every N-th video from the K-th, for N processes")
     add("--overwrite", action="store_true", help="make finished embeddings again")
@@ -91,6 +94,10 @@ def read_request(modality: str | None, fixed: Dataset | None) -> Request:
             raise InputError(f"--{flag} {value}: at least {least} is needed")
     if flags.test_list and flags.split != "test":
         raise InputError("--test_list says which videos are --split test; add that, or leave it out")
+    if flags.address and flags.engine != "ray":
+        raise InputError("--address is that of a Ray cluster; add --engine ray, or leave it out")
+    if flags.devices and (flags.engine == "ray" or flags.device != "auto"):
+        raise InputError("--devices names every device of this machine; leave out --device and --engine ray")
     if getattr(flags, "save_events", False) and "event" not in modalities:
         raise InputError("--save_events writes event maps, which --modality image does not make")
     return Request(

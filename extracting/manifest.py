@@ -28,6 +28,7 @@ OUTCOMES = {
     "unreadable": "cannot be read",
     "same_name": "another video would write the same files",
     "decoder_died": "the decoder process died, twice",
+    "encoder_died": "the encoder process or its machine was lost, twice",
     "time_limit": "no new snippet within --time_limit seconds",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from extracting.decoders import Decoders
 from extracting.embedder import Embedder, Target
 from extracting.manifest import Record
 from extracting.outputs import embedding_path, sweep
+from extracting.share import Engine, Order
 from extracting.stream import Ended, Job, Settings, Snippet
 from vad.catalog import SNIPPET_FRAMES
 from vad.errors import InputError
@@ -81,13 +83,15 @@ class FolderRun:
         time_limit: float = TIME_LIMIT,
         overwrite: bool = False,
         strict: bool = False,
+        engine: Engine | None = None,
     ) -> None:
-        """strict: stop at the first video that is not "ok".
+        """strict: stop at the first video that is not "ok". engine: encoders elsewhere; None: the targets' own, here.
 
         Raises InputError if a target's folder holds embeddings made otherwise, unless they are to be overwritten.
         """
         self.targets, self.settings, self.crops = targets, settings, crops
         self._batch_size, self._workers, self._time_limit, self._strict = batch_size, workers, time_limit, strict
+        self._engine = engine
         self.summary = Summary({t.modality: [] for t in targets}, {t.modality: [] for t in targets})
         if not overwrite:
             for target in targets:
@@ -121,7 +125,10 @@ class FolderRun:
         try:
             self._refuse()
             if not self.summary.stopped:
-                self._embed(started)
+                if self._engine is None:
+                    self._embed(started)
+                else:
+                    self._embed_elsewhere(self._engine, started)
         finally:
             torch.set_num_threads(threads)
             self.summary.seconds = time.perf_counter() - started
@@ -134,19 +141,18 @@ class FolderRun:
 
     def _embed(self, started: float) -> None:
         embedder = Embedder(self.targets, self.crops, self._batch_size)
-        decoders = Decoders(self.todo, self.settings, self.crops, self._workers, time_limit=self._time_limit)
+        names = [target.modality for target in self.targets]
+        limits = {"time_limit": self._time_limit, "modalities": names}
+        decoders = Decoders(self.todo, self.settings, self.crops, self._workers, **limits)
         left = {job.video: len(job.modalities) for job in self.todo}
-        names = " + ".join(target.modality for target in self.targets)
-        some = {"miniters": 0, "mininterval": 0.5, "disable": not self.todo}
-        bar = tqdm(total=len(self.todo), unit="video", desc=names, **some)
+        bar = self._bar()
         try:
             with bar, decoders:
                 for job, item in decoders:
                     embedder.receive(job, item)
                     if isinstance(item, Snippet) and item.modality == job.modalities[0]:
                         self.summary.frames += SNIPPET_FRAMES
-                    rate = self.summary.frames / (time.perf_counter() - started)
-                    bar.set_postfix_str(f"{self.summary.frames} frames, {rate:.0f} frames/s", refresh=False)
+                    self._tell(bar, started)
                     bar.update(self._finish(embedder, left))
                     if self.summary.stopped:
                         break
@@ -154,6 +160,39 @@ class FolderRun:
                 bar.update(self._finish(embedder, left))
         finally:
             embedder.abandon()
+
+    def _bar(self) -> tqdm:
+        names = " + ".join(target.modality for target in self.targets)
+        some = {"miniters": 0, "mininterval": 0.5, "disable": not self.todo}
+        return tqdm(total=len(self.todo), unit="video", desc=names, **some)
+
+    def _tell(self, bar: tqdm, started: float) -> None:
+        rate = self.summary.frames / (time.perf_counter() - started)
+        bar.set_postfix_str(f"{self.summary.frames} frames, {rate:.0f} frames/s", refresh=False)
+
+    def _embed_elsewhere(self, engine: Engine, started: float) -> None:
+        """The same by encoders in other processes: they write the files, the manifest is ours alone."""
+        order = Order(
+            [(t.modality, t.folder.absolute(), t.encoder.parts(), t.save_events) for t in self.targets],
+            self.settings,
+            self.crops,
+            self._batch_size,
+            self._workers,
+            self._time_limit,
+        )
+        targets = {target.modality: target for target in self.targets}
+        left = {job.video: len(job.modalities) for job in self.todo}
+        with self._bar() as bar, contextlib.closing(engine(self.todo, order)) as results:
+            for job, modality, result in results:
+                record = targets[modality].record(job, result) if isinstance(result, Ended) else result
+                self._note(targets[modality], record)
+                left[job.video] -= 1
+                if left[job.video] == 0:
+                    self.summary.frames += SNIPPET_FRAMES * record.snippets
+                    self._tell(bar, started)
+                    bar.update()
+                if self.summary.stopped:
+                    break
 
     def _finish(self, embedder: Embedder, left: dict[str, int]) -> int:
         """Note the videos that are complete; returns how many are so for every modality."""

@@ -84,9 +84,7 @@ class Ended:
 Item = Opened | Snippet | Again | Ended
 
 
-def snippets_of(
-    video: Video, modalities: Sequence[str], settings: Settings, crops: Sequence[int]
-) -> Iterator[Snippet]:
+def snippets_of(video: Video, modalities: Sequence[str], settings: Settings, crops: Sequence[int]) -> Iterator[Snippet]:
     """Encoder inputs of a video, each modality's in order. Raises VideoError as `Video.snippets` does.
 
     Decodes once. Under block scaling the event maps of a block follow behind its images.

@@ -14,7 +14,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-SECTIONS = ("model", "training", "evaluation", "ucf_sized", "gpu")  # each a module of tests/benches/ with a run()
+# each a module of tests/benches/ with a run()
+SECTIONS = ("model", "extraction", "training", "evaluation", "ucf_sized", "gpu")
 
 
 def main() -> None:

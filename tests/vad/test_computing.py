@@ -81,12 +81,13 @@ def test_a_seed_fixes_every_generator():
 
 
 def test_deterministic_kernels_are_asked_for(monkeypatch):
-    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # what was there is put back after the test
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     try:
         make_deterministic()
         assert torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic
-        assert os.environ == {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before

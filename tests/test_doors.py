@@ -111,6 +111,20 @@ def test_probes_print_every_level_of_both_modalities(trained, tiny, door, tmp_pa
     assert (tmp_path / "figure" / "p" / "weight_change.png").is_file()
 
 
+def test_probes_of_several_runs_say_how_the_weights_move(trained, tiny, door, tmp_path):
+    places, checkpoint, _ = trained
+    where = ["--checkpoint_dir", tmp_path / "ck", *places]
+    assert door("main", *tiny.flags, *QUICK, *where, "--exp_name", "b", "--seed", "1")[0] == 0
+    flags = [*tiny.flags, "--ckpt_path", checkpoint, tmp_path / "ck" / "b.pth", *places, "--exp_name", "q"]
+    code, out, err = door("test2", *flags, "--levels", "0.5")
+    assert code == 0, err
+    assert "2 runs" in out and "image masked at 0.5: ŵ_i cannot be judged from 2 runs" in out
+    rows = pd.read_csv(tmp_path / "figure" / "q" / "probe_runs.csv")
+    assert rows.run_seed.tolist() == [0, 0, 0, 1, 1, 1] and (tmp_path / "figure" / "q" / "probe_runs.png").is_file()
+    code, _, err = door("test2", *flags[:-2], "--ckpt_path", checkpoint, checkpoint)
+    assert code == 2 and "another has its seed 0" in err
+
+
 def test_a_released_checkpoint_is_evaluated_with_the_released_switches(tiny, door, tmp_path):
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_refinement_steps=2, temporal_update="none")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from vad.figures_sweep import draw_sweep
 from vad.processes import Command, Outcome, run_commands
 from vad.protocol import Protocol
+from vad.run import Files
 from vad.run_log import log_path, read_rows, run_row, write_rows
 from vad.run_plan import PlannedRun, default_jobs, plan_runs
 from vad.settings import Settings
@@ -103,12 +104,12 @@ def _done(run: PlannedRun, args: argparse.Namespace, trainer: Trainer) -> Mappin
 
     Reading a file takes a moment, starting a process to find that nothing is to be done a second.
     """
-    path = Path(args.checkpoint_dir) / f"{run.name}.pth"
-    others = (path.with_name(f"{run.name}_best.pth"), path.with_suffix(".csv"))
-    if args.overwrite or not READS.isdisjoint(run.cell.flags) or not all(p.is_file() for p in (path, *others)):
+    files = Files.of(Path(args.checkpoint_dir), run.name)
+    there = all(path.is_file() for path in (files.last, files.best, files.log))
+    if args.overwrite or not there or not READS.isdisjoint(run.cell.flags):
         return None
     try:
-        content = trainer.read(path)
+        content = trainer.read(files.last)
     except ValueError:  # a file that cannot be read: its run says so
         return None
     same = content.get("identity") == trainer.identity(run.cell.settings, run.cell.modality, run.seed)

@@ -77,8 +77,8 @@ def test_a_plan_that_makes_no_sense_trains_nothing(train, tmp_path, flags, sente
 
 
 def test_two_tables_of_runs_are_compared_from_the_command_line(train, door, tmp_path):
-    assert train(tmp_path, "--runs", "2", "--sweep", "mil=topk,segment")[0] == 0
-    table = tmp_path / "ck" / "x_runs.csv"
+    assert train(tmp_path, "--runs", "2", "--sweep", "mil=topk,segment", "--exp_name", "folder/x")[0] == 0
+    table = tmp_path / "ck" / "folder" / "x_runs.csv"
     code, out, err = door("main", "--compare", f"{table}:mil=topk", f"{table}:mil=segment")
     assert code == 0, err
     assert "differs: mil topk → segment" in out and "2 pairs cannot reach" in out.replace("\n  ", " ")

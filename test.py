@@ -20,11 +20,10 @@ from vad.benchmark import (
     add_list_flags,
     check_width,
     find_lists,
-    open_checkpoint,
-    open_checkpoints,
     open_test_set,
 )
 from vad.catalog import ROOT
+from vad.checkpoints import open_checkpoint, open_checkpoints
 from vad.data import MODALITIES, own_video
 from vad.device import pick_device
 from vad.errors import run_door

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from model import CheckpointError, ConfigError, build_model, read_checkpoint
-from vad.benchmark import add_list_flags, check_width, find_lists, open_checkpoint, open_test_set
+from vad.benchmark import add_list_flags, check_width, find_lists, open_test_set
 from vad.catalog import ROOT
+from vad.checkpoints import open_checkpoint
 from vad.data import MODALITIES
 from vad.degradation import check_alike, report_degradation
 from vad.device import pick_device

@@ -53,7 +53,7 @@ def test_table_1_finds_the_runs_of_both_noise_models(ask, checkpoint, tmp_path):
     code, out, err = ask("--table", 1, "--runs", 2)
     assert code == 0, err
     assert "IEF-VAD (Gaussian), here       2  " in out and "No gaussian runs" not in out
-    runs = json.loads((tmp_path / "figure" / "ucfcrime" / "results.json").read_text())["runs"]
+    runs = json.loads((tmp_path / "figure" / "ucfcrime" / "table1_results.json").read_text())["runs"]
     assert len(runs) == 4 and 0 <= runs[0]["intervals_95"]["AUC"][0] <= runs[0]["metrics"]["AUC"]
     assert {path.name for path in (tmp_path / "figure" / "ucfcrime").glob("table1.*")} == {
         "table1.txt", "table1.md", "table1.tex", "table1.csv"
@@ -116,6 +116,10 @@ def test_another_profile_than_the_checkpoints_stands_below_the_table(ask, checkp
     assert code == 0, err
     below = out.split("-----\n")[-1].replace("\n  ", " ")
     assert f"{path} was trained with profile default and is evaluated with profile paper." in below
+    code, out, err = ask("--table", 1, "--ckpt_path", path, "--nu", "4")
+    assert code == 0, err
+    assert f"{path} was trained with nu 8.0 and is evaluated with 4.0." in out.replace("\n  ", " ")
+    assert "was trained with" not in ask("--table", 1, "--ckpt_path", path, "--nu", "8")[1]
 
 
 @pytest.mark.parametrize(

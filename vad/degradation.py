@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vad.benchmark import Checkpoint, TestSet
+from vad.benchmark import TestSet
 from vad.cells import mean_cell, metric_label
+from vad.checkpoints import Checkpoint
 from vad.comparison import CONFIDENCE, Paired, compare_paired, smallest_p
 from vad.errors import InputError
 from vad.figures_probes import draw_weight_fall

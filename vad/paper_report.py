@@ -38,7 +38,7 @@ def report_table(
     tables, pictures = make(results, folder, remarks)
     for name, table in tables.items():
         table.save(folder / name)
-    save_numbers(results, folder)
+    save_numbers(results, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
     return list(tables.values()), pictures
 
 
@@ -56,7 +56,7 @@ def _table1(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> 
     spread = {name: mean_intervals(group) for name, group in ordered.items()}
     protocol = shared_protocol(results, remarks=remarks)
     table = method_table(metrics, protocol, spread)
-    return {"table1": table, "numbers": numbers_table(metrics, spread, shared_protocol(results))}, []
+    return {"table1": table, "table1_numbers": numbers_table(metrics, spread, shared_protocol(results))}, []
 
 
 def _table2(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> tuple[dict[str, Table], list[Path]]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vad.benchmark import Checkpoint, TestSet
+from vad.benchmark import TestSet
 from vad.calibration import reliability
+from vad.checkpoints import Checkpoint
 from vad.figures_classes import draw_modalities, draw_radar
 from vad.figures_curves import draw_curves
 from vad.figures_probes import draw_probe_curves, draw_weight_change

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vad.benchmark import Checkpoint, TestSet
+from vad.benchmark import TestSet
 from vad.bootstrap import intervals, resample
 from vad.calibration import calibration_error
 from vad.catalog import SNIPPET_FRAMES
+from vad.checkpoints import Checkpoint
 from vad.data import MODALITIES
 from vad.files import sha256, write_json, write_whole
 from vad.metrics import evaluate, per_class, samples
@@ -104,8 +105,11 @@ def shared_protocol(results: Sequence[Result], runs: int | None = None, remarks:
     return results[0].test.protocol(kinds.pop() if len(kinds) == 1 else several, runs, (*noted, *remarks))
 
 
-def save_numbers(results: Sequence[Result], folder: Path) -> None:
-    """scores.csv: a row per checkpoint, video and snippet. results.json: metrics and settings of each checkpoint."""
+def save_numbers(results: Sequence[Result], folder: Path, prefix: str = "") -> None:
+    """scores.csv: a row per checkpoint, video and snippet. results.json: metrics and settings of each checkpoint.
+
+    prefix: in front of both names.
+    """
     rows = [
         pd.DataFrame({
             "checkpoint": result.checkpoint.path.stem,
@@ -122,7 +126,7 @@ def save_numbers(results: Sequence[Result], folder: Path) -> None:
     ]
     stream = io.StringIO()
     pd.concat(rows).to_csv(stream, index=False, float_format="%.6g")
-    write_whole(folder / "scores.csv", stream.getvalue().encode())
+    write_whole(folder / f"{prefix}scores.csv", stream.getvalue().encode())
     runs = [
         {
             **about(r.checkpoint),
@@ -133,7 +137,7 @@ def save_numbers(results: Sequence[Result], folder: Path) -> None:
         }
         for r in results
     ]
-    write_json(folder / "results.json", {"runs": runs})
+    write_json(folder / f"{prefix}results.json", {"runs": runs})
 
 
 def _json(numbers: Mapping[str, float]) -> dict[str, float | None]:

@@ -80,6 +80,11 @@ SWITCHES: Mapping[str, tuple[object, tuple[str, ...] | None, str]] = {
     "mask_axis": (str, ("feature", "time"), "what the masking probe masks"),
     "nan": (str, ("refuse", "zero"), "NaN in embeddings"),
 }
+# those of them that change what the network computes
+NETWORK_SWITCHES = (
+    "visual_layers", "visual_head", "dropout", "noise_model", "nu", "epsilon", "epsilon_placement",
+    "temporal_update", "padding", "num_refinement_steps", "lambda_ref",
+)  # fmt: skip
 RECIPE_FLAGS: Mapping[str, tuple[object, str]] = {
     "batch_size": (int, "videos a batch; of each side where normal and anomalous ones are paired"),
     "lr": (float, "learning rate of AdamW"),
@@ -137,11 +142,7 @@ def resolve(args: argparse.Namespace, saved: Mapping[str, object] | None = None)
 def model_fields(settings: Settings, names: tuple[str, ...] | None = None) -> dict[str, object]:
     """The switches that the network takes, under its config's names; with `names`, only these switches of ours."""
     renamed = {"visual_layers": "num_layers", "visual_head": "num_heads"}
-    own = (
-        "visual_layers", "visual_head", "dropout", "noise_model", "nu", "epsilon", "epsilon_placement",
-        "temporal_update", "padding", "num_refinement_steps", "lambda_ref",
-    )  # fmt: skip
-    wanted = own if names is None else [name for name in own if name in names]
+    wanted = [name for name in NETWORK_SWITCHES if names is None or name in names]
     return {renamed.get(name, name): getattr(settings.profile, name) for name in wanted}
 
 

@@ -74,7 +74,7 @@ class DecoderProcess:
 
     def stalled(self, limit: float) -> bool:
         """Whether it has a video and for `limit` seconds has neither decoded a snippet nor said anything."""
-        if self.job is None:
+        if self.job is None or not self.ready:  # how long it takes to start is no fault of a video
             return False
         if self.ring.frames[0] // SNIPPET_FRAMES != self._seen[0]:
             self.touch()

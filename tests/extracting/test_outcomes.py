@@ -186,10 +186,10 @@ def test_a_decoder_that_hangs_is_ended_by_the_time_limit(
             yield job, item
 
     monkeypatch.setattr(Decoders, "__iter__", stopping)
-    folder_run(videos, out, workers=1, time_limit=1).run()
+    folder_run(videos, out, workers=1, time_limit=2).run()
     records = Manifest(out).records
     assert records["a"].outcome == "time_limit"
-    assert records["a"].reason.startswith("no further snippet within 1 seconds after ")
+    assert records["a"].reason.startswith("no further snippet within 2 seconds after ")
     assert (records["b"].outcome, records["b"].snippets) == ("ok", 2)
 
 
@@ -201,11 +201,11 @@ def test_an_encoder_slower_than_the_limit_is_no_hanging_decoder(
 
     def slow(self: Sums, frames: object) -> object:
         if not naps:
-            naps.append(time.sleep(2.5))
+            naps.append(time.sleep(4))
         return images(self, frames)
 
     monkeypatch.setattr(Sums, "images", slow)
-    folder_run(videos, tmp_path / "out", time_limit=1).run()
+    folder_run(videos, tmp_path / "out", time_limit=2).run()
     assert Manifest(tmp_path / "out").records["a"].outcome == "ok"
     _, rows = plain_sums(videos / "a.avi")
     assert np.array_equal(np.load(tmp_path / "out" / "a__5.npy"), rows)

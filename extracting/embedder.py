@@ -12,7 +12,7 @@ This is the half of a run that does not know who hands out videos. A process tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -175,14 +175,13 @@ class Embedder:
         for batches in self._batches.values():
             batches.flush()
 
-    def complete(self) -> list[tuple[Target, Record]]:
-        """Finish the videos whose embeddings are all there: files under final names, records still to be noted."""
-        found = []
+    def complete(self) -> Iterator[tuple[Target, Record]]:
+        """Finish the videos whose embeddings are all there: files under final names, a record to note at once."""
         for key, output in list(self._outputs.items()):
             if output.complete:
-                found.append((output.target, output.finish()))
+                record = output.finish()
                 del self._outputs[key]
-        return found
+                yield output.target, record
 
     def abandon(self) -> None:
         """Remove what is unfinished."""

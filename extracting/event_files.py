@@ -33,11 +33,12 @@ class EventMapFile:
     def __init__(self, folder: Path, name: str, expected: int) -> None:
         """expected: S if the container keeps its promise; where it does not, `commit` takes a second pass."""
         self._final = event_map_path(folder, name)
-        self._part = part_path(self._final)
+        self._part = part_path(folder, self._final)
         self._expected, self._rows = expected, 0
         self._zip: zipfile.ZipFile | None = None
         try:
-            self._final.parent.mkdir(parents=True, exist_ok=True)
+            for path in (self._part, self._final):
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._zip, self._member = _open(self._part, expected)
         except OSError as error:
             self.abandon()
@@ -76,7 +77,7 @@ class EventMapFile:
 
     def _write_again(self) -> None:
         """Copy into a file whose header has the right S: the header comes first and is compressed with the rest."""
-        other = self._part.with_name(f"{self._part.name.removesuffix('.part')}-S.part")
+        other = self._part.with_name(f"{self._part.name}-again")
         try:
             with zipfile.ZipFile(self._part) as old, old.open(_MEMBER) as source:
                 source.read(len(npy_header("|u1", (0, HEIGHT, WIDTH))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from vad.errors import InputError
 
 _HEADER_BYTES = 128
-_PART = ".part"
+UNFINISHED = ".unfinished"  # below the folder of embeddings
 
 
 def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
@@ -31,33 +32,34 @@ def embedding_path(folder: Path, name: str, crop: int) -> Path:
     return folder / f"{name}__{crop}.npy"
 
 
-def part_path(final: Path) -> Path:
-    """Temporary name of a file that is being written, this process's own: two runs never write into one file."""
-    return final.with_name(f".{final.name}.{socket.gethostname()}-{os.getpid()}{_PART}")
+def part_path(folder: Path, final: Path) -> Path:
+    """Where a file below `folder` is written before it gets its final name: a place of this process's own.
 
-
-def sweep(folder: Path) -> int:
-    """Remove what killed runs left under temporary names; returns how many files.
-
-    A file whose process runs on this machine is left alone, one of another machine for a day.
+    Two runs never write into one file, and what a killed run leaves lies in one place, however large the folder.
     """
-    removed = 0
-    for path in folder.rglob(f".*{_PART}"):
-        machine, _, pid = path.name.removesuffix(_PART).rpartition("-")
+    return folder / UNFINISHED / f"{socket.gethostname()}-{os.getpid()}" / final.relative_to(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files of this process, and of others that no longer run.
+
+    Whether a process of another machine runs is not known: its files go after a day without change.
+    """
+    for place in list((folder / UNFINISHED).glob("*")):
+        machine, _, pid = place.name.rpartition("-")
         with contextlib.suppress(OSError):
-            if machine.endswith(f".{socket.gethostname()}") and pid.isdecimal():
-                unused = not _runs(int(pid))
+            if machine == socket.gethostname() and pid.isdecimal():
+                unused = int(pid) == os.getpid() or not _runs(int(pid))
             else:
-                unused = time.time() - path.stat().st_mtime > 86400
+                changed = max(path.stat().st_mtime for path in (place, *place.rglob("*")))
+                unused = time.time() - changed > 86400
             if unused:
-                path.unlink()
-                removed += 1
-    return removed
+                shutil.rmtree(place)
+    with contextlib.suppress(OSError):
+        (folder / UNFINISHED).rmdir()  # if it is empty
 
 
 def _runs(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # nothing of ours is open yet: an earlier process had our number
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -84,11 +86,12 @@ class EmbeddingFiles:
         self._width = width
         self._rows = dict.fromkeys(crops, 0)
         self._final = {crop: embedding_path(folder, name, crop) for crop in crops}
-        self._temporary = {crop: part_path(path) for crop, path in self._final.items()}
+        self._temporary = {crop: part_path(folder, path) for crop, path in self._final.items()}
         self._open: dict[int, Any] = {}
         try:
             for crop, path in self._temporary.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
+                self._final[crop].parent.mkdir(parents=True, exist_ok=True)
                 self._open[crop] = path.open("wb")
                 self._open[crop].write(npy_header("<f4", (0, width)))
         except OSError as error:

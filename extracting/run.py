@@ -130,6 +130,8 @@ class FolderRun:
                 else:
                     self._embed_elsewhere(self._engine, started)
         finally:
+            for target in self.targets:
+                sweep(target.folder)  # Ctrl-C may come where a file is open that nobody knows of yet
             torch.set_num_threads(threads)
             self.summary.seconds = time.perf_counter() - started
         return self.summary

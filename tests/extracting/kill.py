@@ -25,16 +25,22 @@ LENGTHS = (150, 16, 90, 130, 40, 170)  # frames
 MODALITIES = {"image": "rgb", "event": "event_thr_10"}
 
 
-def child(videos: Path, out: Path) -> int:
-    """The run that is killed: both modalities, two crops, event maps, an untrained tower of three layers."""
+def child(videos: Path, out: Path, tower: str) -> int:
+    """The run that is killed: both modalities, two crops, event maps.
+
+    tower: "tiny", untrained, of three layers; "sums" for the sums of pixels that need no import of a network.
+    """
     from extracting.embedder import Target
     from extracting.encoder import load_encoder
     from extracting.run import FolderRun
     from extracting.stream import Settings
     from extracting.videos import find_videos
+    from tests.extracting.fuzz import Sums
 
     settings = Settings(event_threshold=3)
-    encoders = {name: load_encoder("untrained", name, tower="tiny", device="cpu") for name in MODALITIES}
+    encoders = dict.fromkeys(MODALITIES, Sums())
+    if tower != "sums":
+        encoders = {name: load_encoder("untrained", name, tower=tower, device="cpu") for name in MODALITIES}
     targets = [
         Target(name, out / folder, encoders[name], settings, save_events=True) for name, folder in MODALITIES.items()
     ]
@@ -86,8 +92,8 @@ def gone(pids: list[int], seconds: float = 10) -> bool:
 class Campaign:
     """Runs that are disturbed, against one that is not."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.random = folder, random.Random(seed)
+    def __init__(self, folder: Path, seed: int, tower: str) -> None:
+        self.folder, self.random, self.tower = folder, random.Random(seed), tower
         self.videos = folder / "videos"
         for number, frames in enumerate(LENGTHS):
             write_video(self.videos / f"class{number % 2}" / f"v{number}.avi", frames, seed=number)
@@ -101,7 +107,7 @@ class Campaign:
 
     def _start(self, out: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, __file__, "--child", str(self.videos), str(out)],
+            [sys.executable, __file__, "--child", str(self.videos), str(out), "--tower", self.tower],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
@@ -130,7 +136,7 @@ class Campaign:
         after = finished(out)
         assert before == {path: after[path] for path in before}, "a finished video was touched"
         if what == "interrupt" and code:
-            assert not list(out.rglob("*.part")), "Ctrl-C leaves half a file"
+            assert not list(out.rglob(".unfinished")), "Ctrl-C leaves half a file"
         return code == 0
 
     def cycle(self, kills: int) -> None:
@@ -142,7 +148,7 @@ class Campaign:
                 break
         assert self._start(out).wait(120) == 0
         assert contents(out) == self.expected, "the bytes differ from an undisturbed run"
-        assert not list(out.rglob("*.part")), "files of killed runs are left"
+        assert not list(out.rglob(".unfinished")), "files of killed runs are left"
 
     def spent(self) -> int:
         """Disturbances so far."""
@@ -154,14 +160,15 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--kills", type=int, default=30)
     flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--tower", choices=("tiny", "sums"), default="tiny")
     flags.add_argument("--child", nargs=2, type=Path, metavar=("VIDEOS", "OUT"))
     typed = flags.parse_args()
     if typed.child:
         from vad.errors import run_door
 
-        run_door(lambda: child(*typed.child))
+        run_door(lambda: child(*typed.child, typed.tower))
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder), typed.seed)
+        campaign = Campaign(Path(folder), typed.seed, typed.tower)
         while campaign.spent() < typed.kills:
             campaign.cycle(typed.kills - campaign.spent())
             print(dict(campaign.tally), flush=True)

@@ -12,7 +12,7 @@ from tests.extracting.kill import Campaign
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are found in /proc")
 def test_killed_runs_end_in_the_same_bytes(tmp_path: Path) -> None:
     """Three disturbances (kill -9 of the run, of a decoder, Ctrl-C); `Campaign` holds the assertions."""
-    campaign = Campaign(tmp_path, seed=3)
+    campaign = Campaign(tmp_path, seed=3, tower="sums")
     campaign.cycle(kills=3)
     assert campaign.spent() >= 1
     assert len(campaign.expected) == 30  # six videos, two crops of two modalities and event maps

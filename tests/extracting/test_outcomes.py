@@ -164,7 +164,7 @@ def test_a_decoder_killed_twice_is_an_outcome_of_its_own(tmp_path: Path, monkeyp
     assert records["a"].reason == "the decoder process died (signal 9, Killed), tried 2 times"
     assert records["b"].outcome == "ok"
     assert [path.name for path in out.rglob("*") if path.is_file()].count("a__5.npy") == 0
-    assert not list(out.rglob("*.part"))
+    assert not list(out.rglob(".unfinished"))
     assert [record.video for _, record in summary.odd] == ["a.avi"]
 
 

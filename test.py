@@ -28,7 +28,7 @@ from vad.data import MODALITIES, own_video
 from vad.device import pick_device
 from vad.errors import run_door
 from vad.find_runs import add_run_flags, find_runs
-from vad.paper_report import report_table
+from vad.paper_report import check_runs, report_table
 from vad.report import report_results, show
 from vad.results import Result
 from vad.scoring import score_videos
@@ -67,6 +67,7 @@ def main() -> None:
     if args.video:
         return score_own_videos(args, paths[0], device)
     opened = open_checkpoints(paths, args, read_checkpoint, build_model, streams=args.table == 2)
+    check_runs(args.table, opened)
     tests = [open_test_set(find_lists(args, c.settings), c.settings, c.modality) for c in opened]
     for checkpoint, test in zip(opened, tests, strict=True):
         check_width(checkpoint.path, checkpoint.model.config.embed_dim, test.width, f"those of {test.lists.test}")

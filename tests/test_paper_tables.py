@@ -128,7 +128,7 @@ def test_another_profile_than_the_checkpoints_stands_below_the_table(ask, checkp
         (["--table", 1], "no checkpoint is named; give --ckpt_path, or --runs N"),
         (["--table", 1, "--runs", 3], "ucfcrime_seed0.pth: no such run; train it with python main.py --dataset"),
         (["--table", 2, "--runs", 1, "--ckpt_path", "x"], "--ckpt_path and --runs both say which"),
-        (["--table", 3], "Table 3 is made by another command: python main.py --dataset ucfcrime --sweep"),
+        (["--table", 3], "python main.py --dataset ucfcrime --runs 10 --sweep nu=2,4,6"),
         (["--table", 8, "--ckpt_path", "x"], "python test2.py --dataset ucfcrime --ckpt_path"),
         (["--runs", 0], "--runs must be 1 or more"),
     ],

@@ -42,7 +42,7 @@ def method_table(
     notes = [INTERVAL_NOTE] if intervals else []
     notes += [note for several in runs.values() for run in several for note in undefined_notes(_only(run, metrics))]
     if in_paper and any(len(several) == 1 for several in runs.values()):
-        notes.append("One run is no mean of ten: a difference within the paper's ± is none.")
+        notes.append("One run beside a mean of ten: a difference smaller than the paper's ± says nothing.")
     title = f"Table 1, {dataset.title}"
     columns = ("method", "runs", *map(metric_label, metrics))
     header = protocol.line(omit=("noise_model", "runs"))

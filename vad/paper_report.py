@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vad.checkpoints import Checkpoint
 from vad.errors import InputError
 from vad.figures_classes import draw_radar
 from vad.method_table import method_table
@@ -22,18 +23,14 @@ from vad.results import (
 from vad.table import Table
 from vad.tables import class_table
 
-TABLES = (1, 2)
-
 
 def report_table(
     number: int, results: Sequence[Result], folder: Path, remarks: Sequence[str] = ()
 ) -> tuple[list[Table], list[Path]]:
     """The table of this number, and the pictures that belong to it; both are written to `folder` too.
 
-    remarks: what is missing beside these results. Raises InputError for results that do not make such a table.
+    remarks: what is missing beside these results.
     """
-    for group in by(results, lambda r: f"{r.checkpoint.modality} {r.test.settings.profile.noise_model}").values():
-        _check_alike(group)
     make = {1: _table1, 2: _table2}[number]
     tables, pictures = make(results, folder, remarks)
     for name, table in tables.items():
@@ -44,12 +41,6 @@ def report_table(
 
 def _table1(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> tuple[dict[str, Table], list[Path]]:
     """Gaussian and Student's t, as far as there are runs of either, beside every method; and what the paper omits."""
-    single = next((r for r in results if r.checkpoint.modality != "fusion"), None)
-    if single:
-        raise InputError(
-            f"{single.checkpoint.path} is a model of {single.checkpoint.modality} alone; Table 1 is of fused models "
-            f"(--table 2 has the single streams)"
-        )
     groups = by(results, lambda r: r.test.settings.profile.noise_model)
     ordered = {name: groups[name] for name in ("Gaussian", "StudentT") if name in groups}
     metrics = {name: [r.metrics for r in group] for name, group in ordered.items()}
@@ -62,8 +53,6 @@ def _table1(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> 
 def _table2(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> tuple[dict[str, Table], list[Path]]:
     """Class by class for each modality, mean over its runs, and the radar."""
     groups = by_modality(results)
-    if len({r.test.settings.profile.noise_model for r in results}) > 1:
-        raise InputError("Table 2 is of one noise model, these checkpoints are of two; name those of one")
     runs = count_of(groups)
     if runs is None:
         numbers = ", ".join(f"{modality} {len(group)}" for modality, group in groups.items())
@@ -78,25 +67,46 @@ def _table2(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> 
     return {"table2": class_table(classes, protocol, overall, spread)}, pictures
 
 
-def _check_alike(group: Sequence[Result]) -> None:
-    """InputError where runs that would become one mean differ in more than their seed, or one is named twice."""
+def check_runs(number: int | None, checkpoints: Sequence[Checkpoint]) -> None:
+    """InputError, before anything is scored, where these checkpoints do not make the table of this number.
+
+    They do not where runs that would become one mean differ in more than their seed or one is named twice, where
+    Table 1 would be of single streams, or Table 2 of two noise models. None: no table of the paper, nothing to check.
+    """
+    if number is None:
+        return
+    single = next((c for c in checkpoints if c.modality != "fusion"), None)
+    if number == 1 and single:
+        raise InputError(
+            f"{single.path} is a model of {single.modality} alone; Table 1 is of fused models (--table 2 has the "
+            f"single streams)"
+        )
+    if number == 2 and len({c.settings.profile.noise_model for c in checkpoints}) > 1:
+        raise InputError("Table 2 is of one noise model, these checkpoints are of two; name those of one")
+    groups: dict[tuple[str, str], list[Checkpoint]] = {}
+    for checkpoint in checkpoints:
+        groups.setdefault((checkpoint.modality, checkpoint.settings.profile.noise_model), []).append(checkpoint)
+    for group in groups.values():
+        _check_alike(group)
+
+
+def _check_alike(group: Sequence[Checkpoint]) -> None:
     first, seen = group[0], {}
-    for result in group:
-        before = seen.setdefault((result.checkpoint.seed, result.checkpoint.weights), result)
-        if before is not result and result.checkpoint.seed is not None:
+    for checkpoint in group:
+        before = seen.setdefault((checkpoint.seed, checkpoint.weights), checkpoint)
+        if before is not checkpoint and checkpoint.seed is not None:
             raise InputError(
-                f"{before.checkpoint.path} and {result.checkpoint.path} are both the run of seed "
-                f"{result.checkpoint.seed}; name each run once"
+                f"{before.path} and {checkpoint.path} are both the run of seed {checkpoint.seed}; name each run once"
             )
-        ours, theirs = _values(result), _values(first)
+        ours, theirs = _values(checkpoint), _values(first)
         odd = next((name for name in ours if ours[name] != theirs[name]), None)
         if odd:
             raise InputError(
-                f"{first.checkpoint.path} has {odd} {theirs[odd]}, {result.checkpoint.path} {ours[odd]}: their mean "
-                f"would be of neither; name runs that differ in their seed only"
+                f"{first.path} has {odd} {theirs[odd]}, {checkpoint.path} {ours[odd]}: their mean would be of neither; "
+                f"name runs that differ in their seed only"
             )
 
 
-def _values(result: Result) -> dict[str, object]:
-    settings = result.checkpoint.settings.as_dict()
-    return {"weights": result.checkpoint.weights, **settings["switches"], **settings["recipe"]}
+def _values(checkpoint: Checkpoint) -> dict[str, object]:
+    settings = checkpoint.settings.as_dict()
+    return {"weights": checkpoint.weights, **settings["switches"], **settings["recipe"]}

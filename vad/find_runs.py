@@ -15,9 +15,9 @@ SIBLINGS = {
     2: {"image": "--modality image", "event": "--modality event"},
 }
 _TRAIN = "python main.py --dataset {name} --runs 10 --sweep "
-_ALSO = "N=0,10,20,30,40", "epsilon=1e-4,1e-6,1e-8", "lambda_ref=0.1,0.3,0.5,0.7,0.9"
+_ALSO = "N=0,10,20,30,40, epsilon=1e-4,1e-6,1e-8 and lambda_ref=0.1,0.3,0.5,0.7,0.9"
 ELSEWHERE = {
-    **dict.fromkeys((3, 4), f"{_TRAIN}nu=2,4,6,8,10, and the same with --sweep {', '.join(_ALSO[:-1])} and {_ALSO[-1]}"),
+    **dict.fromkeys((3, 4), f"{_TRAIN}nu=2,4,6,8,10, and the same with --sweep {_ALSO}"),
     5: f"{_TRAIN}loss=cls,cls+reg,cls+kl,cls+kl+reg",
     **dict.fromkeys((6, 7, 8, 9), "python test2.py --dataset {name} --ckpt_path CHECKPOINT"),
 }

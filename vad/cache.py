@@ -91,6 +91,7 @@ def _build(part: Path, stream: Stream) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free:
         raise OSError(f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
+    print(f"{part.parent}: windows of {len(left)} {stream.modality} embeddings, made once ({needed / 1e9:.2f} GB)")
     start = part.stat().st_size - rows * row_bytes
     bar = tqdm(total=rows, initial=rows - len(left), desc=f"windows, {stream.modality}", unit="file", delay=1)
     with part.open("r+b", buffering=0) as file, bar:

@@ -111,16 +111,17 @@ def test_loading_draws_no_random_number_that_dropout_would_use(tiny, cached):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_it_is_built_once_and_again_when_a_source_changes(tmp_path, monkeypatch):
+def test_it_is_built_once_and_again_when_a_source_changes(tmp_path, monkeypatch, capsys):
     arrays = random_arrays()
     stream = stream_of(tmp_path, arrays)
     folder = tmp_path / "windows"
     open_cache(stream, folder)
+    assert capsys.readouterr().out == f"{folder}: windows of 6 image embeddings, made once (0.00 GB)\n"
     built = []
     real = module._build
     monkeypatch.setattr(module, "_build", lambda part, stream: (built.append(part), real(part, stream)))
     open_cache(stream, folder)
-    assert not built
+    assert not built and capsys.readouterr().out == ""
     # the same size, and the old time of the content put back: only the bytes differ
     times = os.stat(stream.paths[2])
     np.save(stream.paths[2], arrays[2] + 1)

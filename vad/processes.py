@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shlex
 import signal
 import sys
 import threading
@@ -36,7 +37,7 @@ class Command:
 
     def typed(self) -> str:
         """The same as a user would type it."""
-        return " ".join(["python", self.door.name, *self.flags])
+        return shlex.join(["python", self.door.name, *self.flags])
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,9 @@ class StopRequest:
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # the launcher passes Ctrl-C on to processes that have had it from the terminal: the second comes while
+            # they leave the group
+            signal.signal(number, signal.SIG_IGN if self.patient and self.asked else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again, self.asked = self.asked, True

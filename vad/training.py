@@ -54,6 +54,8 @@ def train(run: Run) -> Trained:
             bar.close()
             if not loop.stop.broke:
                 save_state(run)
+            if not run.computing.ranks.leads:
+                raise SystemExit(130) from None  # the leader says where the run is
             raise Stopped(_how_to_continue(run)) from None
     best = run.best_row
     words = f"{run.metric} {100 * best[run.metric]:.2f} % after step {best['step']} ({run.files.best.name})"

@@ -76,12 +76,21 @@ def test_a_second_ctrl_c_within_a_step_ends_at_once_and_saves_nothing_half_done(
     assert_equal_ends(whole, again)
 
 
-def test_handlers_are_put_back_and_processes_that_stop_together_only_note_the_request():
+def test_handlers_are_put_back_but_processes_that_stop_together_leave_undisturbed():
     before = signal.getsignal(signal.SIGINT)
-    with StopRequest(patient=True) as stop:
+    try:
+        with StopRequest(patient=True):
+            pass
+        assert signal.getsignal(signal.SIGINT) is before
+        with StopRequest(patient=True) as stop:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            assert stop.asked
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        assert stop.asked
     assert signal.getsignal(signal.SIGINT) is before
 
 

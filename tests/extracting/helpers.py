@@ -13,6 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from extracting.embedder import Target
+from extracting.encoder import Encoder
+from extracting.run import FolderRun
+from extracting.stream import Settings
+from extracting.videos import find_videos
+
+BOTH = ("image", "event")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -80,3 +87,19 @@ def command(script: str, *arguments: str | Path, cwd: Path = ROOT) -> subprocess
         text=True,
         timeout=120,
     )
+
+
+def make(
+    videos: Path, out: Path, encoders: dict[str, Encoder], modalities: tuple[str, ...] = BOTH, **options: object
+) -> FolderRun:
+    """A run into out/image and out/event."""
+    settings, events = options.pop("settings", Settings(event_threshold=3)), options.pop("save_events", False)
+    targets = [Target(m, out / m, encoders[m], settings, save_events=events) for m in modalities]
+    run = FolderRun(find_videos(videos), targets, settings, (0, 5), **options)
+    run.run()
+    return run
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every array below a folder, by name."""
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*.np?"))}

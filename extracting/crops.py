@@ -31,6 +31,12 @@ def parse_crops(text: str) -> tuple[int, ...]:
     return tuple(sorted(crops))
 
 
+def place_of(crop: int) -> tuple[int, int]:
+    """Top row and left column of a crop, in the mirrored frame from crop 5 on."""
+    top, left = _CORNERS[crop % 5]
+    return top, WIDTH - CROP_SIZE - left if crop >= 5 else left
+
+
 def crop_views(stack: np.ndarray, crops: Sequence[int]) -> list[np.ndarray]:
     """Crops of a stack of frames (N, 256, 340, 3) or maps (N, 256, 340): views (N, 224, 224[, 3]), one a number."""
     mirrored = stack
@@ -41,9 +47,7 @@ def crop_views(stack: np.ndarray, crops: Sequence[int]) -> list[np.ndarray]:
         mirrored = cv2.flip(rows, 1).reshape(stack.shape)
     views = []
     for crop in crops:
-        top, left = _CORNERS[crop % 5]
-        if crop >= 5:
-            left = WIDTH - CROP_SIZE - left  # where the place lies in the mirrored frame
+        top, left = place_of(crop)
         source = mirrored if crop >= 5 else stack
         views.append(source[:, top : top + CROP_SIZE, left : left + CROP_SIZE])
     return views

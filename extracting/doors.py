@@ -120,6 +120,7 @@ def targets_of(ask: Request, videos: Sequence[Job]) -> list[Target]:
                 tower=ask.record.encoder,
                 device="cpu" if typed.engine == "ray" else devices_of(typed)[0],
                 precision=typed.precision,
+                compiled=typed.compile,
             )
         except InputError as error:
             apart = modality == "event" and hasattr(typed, "event_ckpt")

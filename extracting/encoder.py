@@ -35,11 +35,22 @@ class Encoder:
     batch size and number of threads change nothing. A GPU repeats its bits for a batch of the same size.
     """
 
-    def __init__(self, tower: nn.Module, *, device: torch.device, precision: str, note: str, trained: bool) -> None:
+    def __init__(
+        self,
+        tower: nn.Module,
+        *,
+        device: torch.device,
+        precision: str,
+        note: str,
+        trained: bool,
+        compiled: bool = False,
+    ) -> None:
         self.hash = fingerprint(tower.state_dict())
         self.tower = tower.to(device).eval().requires_grad_(False)
         self.device = device
-        self.precision = precision
+        # as the manifest keeps it: compiled products round differently
+        self.precision = f"{precision} compiled" if compiled else precision
+        self._network = torch.compile(self.tower, dynamic=False) if compiled else self.tower
         self.note = note
         self.trained = trained
         self.embed_dim: int = tower.output_dim
@@ -78,9 +89,10 @@ class Encoder:
     @classmethod
     def of_parts(cls, parts: dict[str, Any], device: torch.device) -> Encoder:
         """The same encoder on a device of this process. Raises InputError where it lacks the precision."""
-        check_precision(parts["precision"], device)
-        tower = build_tower(parts["tensors"], parts["note"])
-        made = cls(tower, device=device, precision=parts["precision"], note=parts["note"], trained=parts["trained"])
+        precision, _, compiled = parts["precision"].partition(" ")
+        check_precision(precision, device, bool(compiled))
+        words = {"precision": precision, "compiled": bool(compiled), "note": parts["note"], "trained": parts["trained"]}
+        made = cls(build_tower(parts["tensors"], parts["note"]), device=device, **words)
         made.hash = parts["hash"]
         made.offset, made.scale = (value.to(device) for value in parts["linear"])
         return made
@@ -124,9 +136,9 @@ class Encoder:
         return torch.cat(list(rows))
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        autocast = torch.autocast(self.device.type, self._type, enabled=self.precision != "fp32")
+        autocast = torch.autocast(self.device.type, self._type, enabled=self._type != torch.float32)
         with torch.inference_mode(), autocast:
-            return (self.tower(pixels).float() - self.offset) / self.scale
+            return (self._network(pixels).float() - self.offset) / self.scale
 
 
 def _normalise(frames: Tensor, pixels: Tensor) -> None:
@@ -138,8 +150,10 @@ def _normalise(frames: Tensor, pixels: Tensor) -> None:
         plane.div_(255).sub_(mean).div_(std)
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raise InputError where the device has no products of this type."""
+def check_precision(precision: str, device: torch.device, compiled: bool = False) -> None:
+    """Raise InputError where the device has no products of this type, or nothing to compile for."""
+    if compiled and device.type == "cpu":
+        raise InputError("--compile: is for GPUs; on a CPU leave it out")
     if precision == "fp16" and device.type == "cpu":
         raise InputError("--precision fp16: a CPU has no fast float16; take bf16, or a GPU")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -147,13 +161,20 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def load_encoder(
-    clip_ckpt: str | None, modality: str, *, tower: str = "vitl", device: str = "auto", precision: str = "fp32"
+    clip_ckpt: str | None,
+    modality: str,
+    *,
+    tower: str = "vitl",
+    device: str = "auto",
+    precision: str = "fp32",
+    compiled: bool = False,
 ) -> Encoder:
     """Encoder of one modality.
 
     clip_ckpt: a checkpoint file; "untrained" for seeded random weights of the sizes TOWERS[tower]; None for
     OpenAI's CLIP ViT-L/14, downloaded or from open_clip's cache (images only).
     precision: "fp32", or "bf16", "fp16" for products in that type (cosine to fp32 above 0.999, several times faster).
+    compiled: by torch.compile, once for a batch's one shape; a GPU's memory traffic between products shrinks.
     Raises InputError for whatever cannot be had or does not fit.
     """
     if modality not in MODALITIES:
@@ -161,13 +182,14 @@ def load_encoder(
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
     where = pick_device(device)
-    check_precision(precision, where)
+    check_precision(precision, where, compiled)
+    how = {"device": where, "precision": precision, "compiled": compiled}
     if clip_ckpt == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             built = TOWERS[tower].build()
         note = f"UNTRAINED {tower} tower (random weights, seed 0): for trying the pipeline, not for results"
-        return Encoder(built, device=where, precision=precision, note=note, trained=False)
+        return Encoder(built, **how, note=note, trained=False)
     if clip_ckpt is None and modality == "event":
         raise InputError(
             f"event embeddings need the event checkpoint: get it from {EVENT_URL}, put it anywhere, for example"
@@ -175,7 +197,7 @@ def load_encoder(
         )
     path = Path(clip_ckpt) if clip_ckpt is not None else _download_clip()
     built = build_tower(tower_weights(read_checkpoint(path), modality, str(path)), str(path))
-    return Encoder(built, device=where, precision=precision, note=f"weights of {path.name}", trained=True)
+    return Encoder(built, **how, note=f"weights of {path.name}", trained=True)
 
 
 def _download_clip() -> Path:

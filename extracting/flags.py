@@ -72,6 +72,7 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
     add("--engine", choices=("local", "ray"), default="local", help="ray: encoders on the machines of a Ray cluster")
     add("--address", help="of the Ray cluster: auto, or ray://HOST:PORT (default: a cluster of this machine alone)")
     add("--precision", default="fp32", choices=PRECISIONS, help="of the encoder; files are float32")
+    add("--compile", action="store_true", help="compile the encoder (GPU; a minute at the start)")
     add("--batch_size", type=int, help="forward passes at once (default: 256 on a GPU, 16 on a CPU)")
     add("--workers", type=int, default=2, help="decoder processes of each encoder")
     add("--time_limit", type=float, default=TIME_LIMIT, help="seconds without a new snippet that end a video")

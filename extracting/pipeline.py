@@ -13,6 +13,7 @@ from extracting.crops import ALL_CROPS, CROP_SIZE, crop_views
 from extracting.encoder import Encoder
 from extracting.frames import Video, VideoError
 from extracting.stream import Settings, Snippet, snippets_of
+from extracting.uploads import Uploads, crop_tensors
 from vad.catalog import SNIPPET_FRAMES
 from vad.errors import InputError
 
@@ -27,8 +28,13 @@ class Batches:
     held before: another size would change the last bits of every row (a CPU's passes are alike, see `Encoder`).
     """
 
-    def __init__(self, encoder: Encoder, modality: str, crops: Sequence[int], batch_size: int) -> None:
-        """batch_size: forward passes at once; an image snippet takes 16, so the least is 16 there."""
+    def __init__(
+        self, encoder: Encoder, modality: str, crops: Sequence[int], batch_size: int, *, upload: bool | None = None
+    ) -> None:
+        """batch_size: forward passes at once; an image snippet takes 16, so the least is 16 there.
+
+        upload: send whole snippets to the encoder's device and crop them there; None: where that is not the CPU.
+        """
         self._encoder, self._modality, self._crops = encoder, modality, crops
         per_item = SNIPPET_FRAMES if modality == "image" else 1
         shape = (per_item, CROP_SIZE, CROP_SIZE, 3) if modality == "image" else (1, CROP_SIZE, CROP_SIZE)
@@ -36,20 +42,28 @@ class Batches:
         on_gpu = self._on_gpu = encoder.device.type == "cuda"
         self._buffers = [
             (
-                torch.zeros((self._items, *shape), dtype=torch.uint8, pin_memory=on_gpu),
+                torch.zeros((self._items, *shape), dtype=torch.uint8, device=encoder.device),
                 torch.ones(self._items, pin_memory=on_gpu),
             )
             for _ in range(2)
         ]
+        self._uploads = Uploads(encoder.device) if (on_gpu if upload is None else upload) else None
         self._owners: list[tuple[Sink, int]] = []
         self._running: tuple[list[tuple[Sink, int]], Tensor] | None = None
 
     def add(self, snippet: Snippet, sink: Sink) -> None:
         """Queue all crops of a snippet; `sink` gets their embeddings, in this order, some time later."""
-        for number, (crop, view) in enumerate(zip(self._crops, crop_views(snippet.pixels, self._crops), strict=True)):
+        if self._uploads is None:
+            views = crop_views(snippet.pixels, self._crops)
+        else:
+            views = crop_tensors(self._uploads.send(snippet.pixels), self._crops)
+        for number, (crop, view) in enumerate(zip(self._crops, views, strict=True)):
             pixels, divisors = self._buffers[0]
             place = len(self._owners)
-            pixels.numpy()[place] = view
+            if self._uploads is None:
+                pixels.numpy()[place] = view
+            else:
+                pixels[place].copy_(view)
             if snippet.divisors is not None:
                 divisors.numpy()[place] = snippet.divisors[number]
             self._owners.append((sink, crop))

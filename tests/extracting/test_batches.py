@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from extracting.crops import crop_views
 from extracting.encoder import Encoder, load_encoder
 from extracting.lanes import Lanes
 from extracting.pipeline import Batches, Snippet
 from extracting.towers import TOWERS, TowerShape
+from extracting.uploads import crop_tensors
 from vad.errors import InputError
 
 CPU = torch.device("cpu")
@@ -65,6 +68,40 @@ def test_an_image_embedding_is_the_same_bits_whatever_the_batch(precision: str) 
     assert len(set(found[1, False].values())) == 6
 
 
+@pytest.mark.parametrize("modality", ["image", "event"])
+def test_cropping_on_the_encoders_device_gives_the_same_bits(modality: str) -> None:
+    """Five snippets pass through three rooms of the upload; the array they came in is overwritten each time."""
+    random = np.random.RandomState(3)
+    shape = (16, 256, 340, 3) if modality == "image" else (1, 256, 340)
+    stacks = random.randint(0, 11, (5, *shape)).astype(np.uint8)
+    divisors = np.arange(1, 11, dtype=np.float32) if modality == "event" else None
+    encoder = untrained(SHAPES["tiny"], "fp32", threads=1)
+    found: dict[bool, list[tuple[int, bytes]]] = {True: [], False: []}
+    for upload, rows in found.items():
+        room = np.empty(shape, np.uint8)
+        batches = Batches(encoder, modality, range(10), 48, upload=upload)
+        for stack in stacks:
+            room[...] = stack
+            batches.add(
+                Snippet(modality, room, divisors), lambda crop, row, rows=rows: rows.append((crop, row.tobytes()))
+            )
+        batches.flush()
+    assert found[True] == found[False]
+    assert len({row for _, row in found[True]}) == 50
+    views = zip(crop_tensors(torch.from_numpy(stacks[0]), range(10)), crop_views(stacks[0], range(10)), strict=True)
+    assert all((tensor.numpy() == view).all() for tensor, view in views)
+
+
+def test_an_encoder_is_the_same_after_a_journey() -> None:
+    """What another process makes of its parts embeds with the same bits, standardised as it was."""
+    encoder = untrained(SHAPES["tiny"], "bf16", threads=1)
+    counts = torch.randint(0, 11, (20, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    encoder.standardise(encoder.events(counts, torch.full((20,), 10.0)), "twenty maps")
+    there = Encoder.of_parts(pickle.loads(pickle.dumps(encoder.parts())), CPU)
+    assert torch.equal(*(each.events(counts, torch.full((20,), 10.0)) for each in (encoder, there)))
+    assert (there.hash, there.note, there.precision) == (encoder.hash, encoder.note, "bf16")
+
+
 def test_lanes_leave_the_callers_threads_alone_and_keep_the_order() -> None:
     before = torch.get_num_threads()
     try:
@@ -79,3 +116,5 @@ def test_lanes_leave_the_callers_threads_alone_and_keep_the_order() -> None:
 def test_a_precision_that_the_device_has_not_is_refused() -> None:
     with pytest.raises(InputError, match="--precision fp16: a CPU has no fast float16; take bf16"):
         load_encoder("untrained", "image", tower="tiny", device="cpu", precision="fp16")
+    with pytest.raises(InputError, match="--compile: is for GPUs"):
+        load_encoder("untrained", "image", tower="tiny", device="cpu", compiled=True)

@@ -20,11 +20,13 @@ from extracting.encoder import Encoder, load_encoder
 from extracting.pipeline import Batches
 from extracting.stream import Job, Settings, Snippet
 from tests.benches import plain_extraction
+from tests.benches.gpu import gpu_seconds, peak_flops
 from tests.benches.timing import seconds
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CROPS = tuple(range(10))
 MODALITIES = ("image", "event")
+VITL_FLOP = 162e9  # of one forward pass of ViT-L/14
 
 
 class NoEncoder:
@@ -144,6 +146,31 @@ def bench_encoder() -> None:
             print(f"  {tower:5s} {precision}: {rate:8.2f} images/s, cosine to fp32 {cosine:.6f}")
 
 
+def bench_gpu() -> None:
+    """ViT-L/14 with random weights on a GPU: images and event maps a second, share of the peak, cosine to fp32."""
+    if not torch.cuda.is_available():
+        print("no GPU here; where there is one, `python tests/bench.py extraction` prints ViT-L/14's images a second")
+        return
+    frames = torch.randint(0, 256, (16, 16, 224, 224, 3), dtype=torch.uint8, device="cuda")
+    counts = torch.randint(0, 11, (256, 224, 224), dtype=torch.uint8, device="cuda")
+    tens = torch.full((256,), 10.0, device="cuda")
+    exact = load_encoder("untrained", "image", tower="vitl", device="cuda").images(frames)
+    peak = peak_flops(torch.bfloat16)
+    print(
+        f"{torch.cuda.get_device_name()}, ViT-L/14, batches of 256, {peak / 1e12:.0f} TFLOP/s in a large bf16 product"
+    )
+    for precision, compiled in (("fp32", False), ("bf16", False), ("bf16", True), ("fp16", False), ("fp16", True)):
+        words = {"tower": "vitl", "device": "cuda", "precision": precision, "compiled": compiled}
+        encoder = load_encoder("untrained", "image", **words)
+        rows = encoder.images(frames)
+        cosine = torch.cosine_similarity(exact, rows).min()
+        image = 256 / gpu_seconds(lambda e=encoder: e.images(frames), 10)
+        event = 256 / gpu_seconds(lambda e=encoder: e.events(counts, tens), 10)
+        share = 100 * image * VITL_FLOP / peak
+        told = f"{encoder.precision:14s} {image:6.0f} images/s, {event:6.0f} event maps/s, {share:3.0f} % of peak"
+        print(f"  {told}, cosine to fp32 {cosine:.6f} (target: ≥ 55 %)")
+
+
 def run() -> None:
     """Print the section."""
     with tempfile.TemporaryDirectory() as folder:
@@ -153,3 +180,4 @@ def run() -> None:
             bench_memory(Path(folder))
         print(f"encoder on the CPU, random weights, {torch.get_num_threads()} threads")
         bench_encoder()
+        bench_gpu()

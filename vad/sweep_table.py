@@ -139,10 +139,9 @@ def _lookup(by_value: Mapping[object, Printed], label: str) -> Printed | None:
 
 def paired_cells(paired: Paired) -> tuple[str, str, str]:
     """Mean difference in points, its interval, p; the last two are not defined for one pair."""
-    if paired.pairs == 1:
-        return f"{100 * paired.mean:+.2f}", NAN, NAN
-    interval = f"[{100 * paired.low:+.2f}, {100 * paired.high:+.2f}]"
-    return f"{100 * paired.mean:+.2f}", interval, f"{paired.p:.3g}"
+    # + 0.0 turns a rounded −0 into 0
+    mean, low, high = (f"{round(100 * value, 2) + 0.0:+.2f}" for value in (paired.mean, paired.low, paired.high))
+    return (mean, NAN, NAN) if paired.pairs == 1 else (mean, f"[{low}, {high}]", f"{paired.p:.3g}")
 
 
 def _about_base(result: SweepResult, base: tuple[str, ...] | None) -> list[str]:

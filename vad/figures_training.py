@@ -28,14 +28,14 @@ def draw_training(log: pd.DataFrame, path_without_suffix: Path, *, title: str) -
     measured = [c for c in ("AUC", "AP", "Ano-AUC") if c in log.columns]
     fig = Figure(figsize=(PAGE, 2.4), layout="constrained")
     left, right = fig.subplots(1, 2, sharex=True)
-    left.plot(log.step, log.loss, color="0.1", lw=1.8, label="total")
+    marker = "." if len(log) < 15 else ""  # a dot for each evaluation, unless the dots would hide the dashes
+    left.plot(log.step, log.loss, color="0.1", lw=1.8, marker=marker, label="total")
     # distinct in grey by their dashes; no modality is meant, so no modality's colour
     dashes = ("--", ":", "-.", (0, (6, 2)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
     for number, column in enumerate(terms):
-        left.plot(log.step, log[column], color=f"C{number + 3}", ls=dashes[number % len(dashes)], lw=1.2,
+        left.plot(log.step, log[column], color=f"C{number + 3}", ls=dashes[number % len(dashes)], lw=1.2, marker=marker,
                   label=str(column).removeprefix("loss_").replace("_", " "))
     left.set(ylabel="loss", xlabel="training step")
-    marker = "." if len(log) < 15 else ""  # a dot for each evaluation, unless the dots would hide the dashes
     for column, style, grey in zip(measured, ("-", "--", ":"), ("0", "0.4", "0.2"), strict=False):
         right.plot(log.step, 100 * log[column], color=grey, ls=style, marker=marker, lw=1.5, label=column)
     right.set(ylabel="test set (%)", xlabel="training step")
@@ -50,6 +50,6 @@ def draw_training(log: pd.DataFrame, path_without_suffix: Path, *, title: str) -
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.grid(axis="x", visible=False)
         if ax.lines and ax.get_legend_handles_labels()[0]:
-            ax.legend()
+            ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the lines, wherever they go next
     fig.suptitle(title, fontsize=9)
     return plotting.save(fig, path_without_suffix)

@@ -96,6 +96,9 @@ class RayEngine:
                 ready, _ = ray.wait(list(self._streams), num_returns=1, timeout=1.0)
                 for stream in ready:
                     yield from self._next(stream, feed, by_video, order, parts)
+        except ray.exceptions.RayError as error:  # the queue itself, or the cluster
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"the Ray cluster was lost ({first}); the same command continues from there") from None
         finally:
             self._end(mine)
 
@@ -105,7 +108,7 @@ class RayEngine:
         if ray.is_initialized():
             return False
         try:
-            ray.init(self._address, runtime_env=environment(), log_to_driver=False, logging_level="ERROR")
+            ray.init(self._address or "local", runtime_env=environment(), log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0]
             raise InputError(f"--address {self._address}: no Ray cluster can be joined there ({first})") from None

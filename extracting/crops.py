@@ -25,8 +25,11 @@ def parse_crops(text: str) -> tuple[int, ...]:
         ends = (first, last if dots else first)
         if not all(end.isdecimal() for end in ends):
             raise InputError(f"--crops {text}: not a crop number or range; write 5, or 0,5, or 0..9")
+        if int(ends[1]) > ALL_CROPS[-1]:
+            crops.clear()
+            break
         crops.update(range(int(ends[0]), int(ends[1]) + 1))
-    if not crops or max(crops) > ALL_CROPS[-1]:
+    if not crops:
         raise InputError(f"--crops {text}: crops are numbered 0 to 9 (5 is the mirrored centre)")
     return tuple(sorted(crops))
 

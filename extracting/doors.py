@@ -165,5 +165,6 @@ def open_door(modality: str | None, name: str | None = None) -> None:
     """Run a command to its exit code: 0, 1 (some videos are not ok), 2 (wrong input), 130 (Ctrl-C)."""
     if modality not in (None, *MODALITIES):
         raise ValueError(modality)
-    sys.stdout.reconfigure(line_buffering=True)  # in order with the progress bar, also into a file
+    # in order with the progress bar, also into a file; names of videos may hold what the terminal cannot show
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     run_door(lambda: extract(modality, name))

@@ -2,7 +2,7 @@
 
 This is the half of a run that does not know who hands out videos. A process that has its own jobs needs no more than
 
-    embedder = Embedder(targets, settings, crops)
+    embedder = Embedder(targets, crops)
     for item in stream(job, settings, crops):
         embedder.receive(job, item)
     embedder.flush()
@@ -13,6 +13,7 @@ This is the half of a run that does not know who hands out videos. A process tha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -69,8 +70,8 @@ class Target:
         Crops of an earlier run stay if they were made alike from the same file, else they are removed.
         """
         before = self.manifest.records.get(record.name)
-        if before is not None and before.written and not record.leaves(before):
-            if record.written and record.made_like(before):
+        if before is not None and not record.leaves(before):
+            if before.written and record.written and record.made_like(before):
                 record.crops = sorted({*before.crops, *record.crops})
                 record.events = record.events or before.events
             else:
@@ -79,6 +80,17 @@ class Target:
                 if before.events and not record.events:
                     event_map_path(self.folder, record.name).unlink(missing_ok=True)
         self.manifest.append(record)
+
+
+    def void(self, job: Job) -> None:
+        """Note that what is there of a video, made otherwise, no longer counts.
+
+        Else a later run with the old settings would take the mixture that a killed one leaves for finished.
+        """
+        before = self.manifest.records.get(job.name)
+        if before is not None and before.written and not self.record(job, Ended(0, None)).made_like(before):
+            reason = "was about to be made again with other settings"
+            self.manifest.append(replace(before, outcome="unfinished", reason=reason))
 
 
 class _Output:

@@ -26,7 +26,7 @@ class VideoError(InputError):
     """A video that gives no embedding. A run notes it and goes on with the next video."""
 
     def __init__(self, path: Path, outcome: str, reason: str) -> None:
-        """outcome: one of `outputs.OUTCOMES`; reason: what is wrong and what to do, without the path."""
+        """outcome: one of `manifest.OUTCOMES`; reason: what is wrong and what to do, without the path."""
         super().__init__(f"{path}: {reason}")
         self.outcome, self.reason = outcome, reason
 
@@ -83,6 +83,10 @@ class Video:
         self.tail = tail
         self.frames = 0  # decoded so far
         self._on_frame = on_frame
+        place = str(self.path.absolute())  # of "a:b.mp4" alone a decoder would read a as a protocol
+        if not place.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in place):
+            # OpenCV itself would take the process with it
+            raise VideoError(self.path, "unreadable", "its path holds bytes that are no UTF-8 text; rename it")
         try:
             if not self.path.is_file() and not self.path.is_symlink():
                 raise VideoError(self.path, "unreadable", "no such file")
@@ -94,7 +98,7 @@ class Video:
         if empty:
             raise VideoError(self.path, "empty", "is empty (0 bytes); copy it again")
         # One decoding thread a video: videos run beside each other, and more threads were slower even alone.
-        self._capture = cv2.VideoCapture(str(self.path), cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1])
+        self._capture = cv2.VideoCapture(place, cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, 1])
         if not self._capture.isOpened():
             self._raise_if_cut()
             raise VideoError(self.path, "not_video", "does not open as a video; is it one, and complete?")

@@ -30,6 +30,7 @@ OUTCOMES = {
     "decoder_died": "the decoder process died, twice",
     "encoder_died": "the encoder process or its machine was lost, twice",
     "time_limit": "no new snippet within --time_limit seconds",
+    "unfinished": "being made again; what is there counts no longer",
 }
 
 
@@ -53,8 +54,8 @@ class Record:
 
     @property
     def written(self) -> bool:
-        """Whether it has embeddings."""
-        return bool(self.crops)
+        """Whether it has embeddings that count."""
+        return bool(self.crops) and self.outcome != "unfinished"
 
     def made_like(self, before: Record) -> bool:
         """Whether an earlier record is of the same file under the same settings and weights."""
@@ -65,7 +66,8 @@ class Record:
 
         So it is with the same video failing for other crops, and with a name that a second video claims.
         """
-        return not self.written and before.written and (self.outcome == "same_name" or self.made_like(before))
+        harmless = self.outcome == "same_name" or (self.outcome != "unfinished" and self.made_like(before))
+        return not self.written and before.written and harmless
 
 
 class Manifest:
@@ -77,7 +79,10 @@ class Manifest:
         self.exists = self.path.is_file()
         self.records: dict[str, Record] = {}
         self.torn = 0
-        lines = self.path.read_bytes().splitlines() if self.exists else []
+        try:
+            lines = self.path.read_bytes().splitlines() if self.exists else []
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from None
         for line in lines:
             try:
                 record = Record(**json.loads(line))
@@ -95,7 +100,8 @@ class Manifest:
                 if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
                     line = line if file.read(1) == b"\n" else "\n" + line
-                file.write(line.encode())
+                # bytes of a file name that are no UTF-8 become JSON's own \udcXX, which is read as the same name
+                file.write(line.encode(errors="backslashreplace"))
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
@@ -110,7 +116,7 @@ class Manifest:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
         except OSError as error:
-            raise InputError(f"--save_dir {self.path.parent}: cannot be written ({error.strerror})") from None
+            raise InputError(f"{self.path.parent}: cannot be written ({error.strerror}); give another folder") from None
 
     def finished(self, job: Job, crops: Sequence[int], events: bool = False) -> bool:
         """Whether a video has its files of these crops (and its event maps), all of them recorded and in place."""

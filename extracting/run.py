@@ -91,7 +91,7 @@ class FolderRun:
         """
         self.targets, self.settings, self.crops = targets, settings, crops
         self._batch_size, self._workers, self._time_limit, self._strict = batch_size, workers, time_limit, strict
-        self._engine = engine
+        self._engine, self._overwrite = engine, overwrite
         self.summary = Summary({t.modality: [] for t in targets}, {t.modality: [] for t in targets})
         if not overwrite:
             for target in targets:
@@ -99,12 +99,12 @@ class FolderRun:
         self.todo: list[Job] = []  # to decode
         self.refused: list[Job] = []  # seen to be no good without opening
         for job in jobs:
-            self._sort(job, overwrite)
+            self._sort(job)
 
-    def _sort(self, job: Job, overwrite: bool) -> None:
+    def _sort(self, job: Job) -> None:
         missing = []
         for target in self.targets:
-            if not job.outcome and not overwrite and target.finished(job, self.crops):
+            if not job.outcome and not self._overwrite and target.finished(job, self.crops):
                 self.summary.before[target.modality].append(target.manifest.records[job.name])
             else:
                 missing.append(target.modality)
@@ -125,6 +125,7 @@ class FolderRun:
         try:
             self._refuse()
             if not self.summary.stopped:
+                self._void()
                 if self._engine is None:
                     self._embed(started)
                 else:
@@ -140,6 +141,13 @@ class FolderRun:
         for job in self.refused:
             for target in self.targets:
                 self._note(target, target.record(job, Ended(0, None, job.outcome, job.reason, usable=False)))
+
+    def _void(self) -> None:
+        """What --overwrite replaces counts no longer, so that a run that is killed continues without the flag."""
+        for job in self.todo if self._overwrite else ():
+            for target in self.targets:
+                if target.modality in job.modalities:
+                    target.void(job)
 
     def _embed(self, started: float) -> None:
         embedder = Embedder(self.targets, self.crops, self._batch_size)

@@ -76,7 +76,7 @@ class Ended:
 
     frames: int  # decoded
     promised: int | None  # by the container
-    outcome: str = "ok"  # one of outputs.OUTCOMES
+    outcome: str = "ok"  # one of manifest.OUTCOMES
     reason: str = ""  # a sentence where the outcome is not "ok"
     usable: bool = True  # whether the snippets that came before make embeddings
 

@@ -23,6 +23,7 @@ def find_videos(folder: Path) -> list[Job]:
         raise InputError(f"--video_dir {folder}: no such folder")
     jobs: list[Job] = []
     claims: dict[str, list[str]] = {}
+    folder = folder.absolute()  # a process on another machine has another working directory
     for path in sorted(_files(folder, set())):
         if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
             continue

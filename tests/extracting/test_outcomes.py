@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -83,6 +84,32 @@ def test_a_video_without_permission_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="cannot be read \\(Permission denied\\)") as error:
         Video(path)
     assert error.value.outcome == "unreadable"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
+def test_names_of_every_kind_are_embedded_and_one_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """OpenCV ends the process at a name that is not UTF-8; the manifest keeps it, and is read as the same name."""
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    whole = write_video(tmp_path / "whole.avi", 20).read_bytes()
+    names = ["cam1:0900.mp4", "100%d.avi", "new\nline.avi", "東京.avi", "-dash.avi", "a#b?c'\".avi", "a__5.avi"]
+    videos.mkdir()
+    for name in [*names, os.fsdecode(b"caf\xe9.avi")]:
+        (videos / name).write_bytes(whole)
+    records = run_over(videos, out, workers=1, time_limit=60)
+    assert {name: records[name].outcome for name in names} == dict.fromkeys(names, "ok")
+    told = records[os.fsdecode(b"caf\xe9.avi")]
+    assert (told.outcome, told.reason) == ("unreadable", "its path holds bytes that are no UTF-8 text; rename it")
+    assert len((out / "manifest.jsonl").read_bytes().splitlines()) == 8
+    again = folder_run(videos, out)
+    assert [job.name for job in again.todo] == [told.name]
+
+
+def test_a_folder_given_relatively_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an encoder on another machine must: and "a:b.mp4" alone would be read as the address of protocol a."""
+    monkeypatch.chdir(write_video(tmp_path / "v" / "a.avi", 16).parent)
+    assert [(job.path, job.video) for job in find_videos(Path())] == [(tmp_path / "v" / "a.avi", "a.avi")]
+    Path("cam1:0900.mp4").write_bytes(Path("a.avi").read_bytes())
+    assert sum(1 for _ in Video("cam1:0900.mp4").snippets()) == 1
 
 
 def test_linked_class_folders_are_searched_and_circles_are_not(tmp_path: Path) -> None:

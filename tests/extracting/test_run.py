@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from extracting.pipeline import Batches, embed_video, standardise_on
 from extracting.run import FolderRun
 from extracting.stream import Settings
 from extracting.videos import find_videos
-from tests.extracting.helpers import ROOT, command, write_video
+from tests.extracting.helpers import ROOT, command, contents, write_video
 from vad.errors import InputError
 
 
@@ -180,6 +182,51 @@ def test_changed_settings_or_weights_are_refused_unless_overwritten(
     assert len(written(done)) == 3
     assert not (out / "d__0.npy").exists()  # crop 0 was made otherwise and is not made now: it does not stay
     assert Manifest(out).records["d"].settings["tail"] == "released"
+
+
+def test_overwriting_that_is_stopped_leaves_no_mixture_and_continues_without_the_flag(
+    videos: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the first of a video's two crops has been replaced: neither the old nor the new settings take it."""
+    out, released = tmp_path / "out", Settings(tail="released")
+    run(videos, out, encoder, crops=(0, 5))
+    replaced = []
+
+    def stopped(self: EmbeddingFiles) -> int:
+        (first, *_), file = self._temporary, self._open
+        for each in file.values():
+            each.close()
+        os.replace(self._temporary[first], self._final[first])
+        replaced.append(self._final[first])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingFiles, "commit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(videos, out, encoder, crops=(0, 5), settings=released, overwrite=True)
+    assert len(replaced) == 1
+    assert {record.outcome for record in Manifest(out).records.values()} == {"unfinished"}
+    back = shutil.copytree(out, tmp_path / "back")
+    run(videos, tmp_path / "old", encoder, crops=(0, 5))
+    run(videos, tmp_path / "new", encoder, crops=(0, 5), settings=released)
+    for folder, expected, settings in ((out, "new", released), (back, "old", Settings())):
+        done = run(videos, folder, encoder, crops=(0, 5), settings=settings)
+        assert (reused(done), len(written(done))) == (0, 3)
+        assert contents(folder) == contents(tmp_path / expected)
+
+
+def test_overwriting_in_the_same_way_takes_nothing_away(
+    videos: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run(videos, tmp_path / "out", encoder)
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingFiles, "commit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(videos, tmp_path / "out", encoder, overwrite=True)
+    assert reused(run(videos, tmp_path / "out", encoder)) == 3
 
 
 def test_embeddings_without_a_manifest_are_not_overwritten(videos: Path, tmp_path: Path, encoder: Encoder) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from vad.metrics import PERCENT, UNDEFINED
 from vad.table import NAN, NONE
 
+SPREAD_NOTE = "±: standard deviation over runs (n − 1)."
+
 
 def metric_label(name: str) -> str:
     """A metric's or column's name as the tables print it."""
@@ -55,6 +57,11 @@ def mean_cell(values: Iterable[float]) -> str:
     if any(map(math.isnan, percent)):
         return NAN
     return spread_cell(statistics.fmean(percent), statistics.stdev(percent) if len(percent) > 1 else None)
+
+
+def marked(cell: str, mark: str) -> str:
+    """A cell with a mark beside its number; a cell without a number has none."""
+    return cell if cell in (NAN, NONE) else cell + mark
 
 
 def undefined_notes(metrics: Mapping[str, float]) -> list[str]:

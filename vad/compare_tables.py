@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vad.cells import mean_cell
-from vad.comparison import Paired, compare_paired
+from vad.cells import SPREAD_NOTE, mean_cell
+from vad.comparison import CONFIDENCE, PAIRED_NOTE, Paired, about_many, compare_paired, smallest_p
 from vad.errors import InputError
 from vad.run_log import METRICS, number, read_rows, settings_of
 from vad.sweep_table import paired_cells
@@ -67,16 +67,17 @@ def compare_files(a: str, b: str) -> Table:
 
 def _conclusions(found: Sequence[tuple[str, Paired]], cells: int) -> list[str]:
     """A sentence for each metric; of several cells, how many say what."""
+    telling = [paired for _, paired in found if smallest_p(paired.pairs) < 1 - CONFIDENCE]
+    about = [*about_many(len(telling)), f"{SPREAD_NOTE} {PAIRED_NOTE}"]
     if cells == 1:
-        return [f"{metric} of b against a: {paired.words()}." for metric, paired in found]
+        return [*(f"{metric} of b against a: {paired.words()}." for metric, paired in found), *about]
     notes = []
     for metric in dict.fromkeys(metric for metric, _ in found):
         tests = [paired for name, paired in found if name == metric]
         higher, lower = (sum(p.differs and sign * p.mean > 0 for p in tests) for sign in (1, -1))
         rest = len(tests) - higher - lower
         notes.append(f"{metric} of b is higher in {higher}, lower in {lower} cells, and not told from a's in {rest}.")
-    chance = f"{len(found)} tests stand here: where nothing differs, one in twenty still comes out with p < 0.05."
-    return [*notes, chance]
+    return [*notes, *about]
 
 
 def _side(text: str) -> Side:

@@ -12,6 +12,8 @@ from scipy import stats
 CONFIDENCE = 0.95
 EXACT_PAIRS = 20  # up to here all 2^n signs are tried, beyond as many random ones
 
+PAIRED_NOTE = "95 % interval: Student's t of the paired differences; p: sign-flip test."
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -69,6 +71,12 @@ def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | N
 def smallest_p(pairs: int) -> float:
     """The p of differences that all point one way: that pattern and its mirror image among 2^n."""
     return min(1.0, 2.0 ** (1 - pairs))
+
+
+def about_many(tests: int) -> list[str]:
+    """What to say below a table of several tests, none of which is corrected for the others."""
+    said = "tests stand here, none corrected for the others: where nothing differs, up to"
+    return [f"{tests} {said} one in twenty still comes out with p < 0.05."] if tests > 1 else []
 
 
 def sign_flip_p(differences: np.ndarray) -> float:

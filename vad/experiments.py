@@ -15,7 +15,7 @@ from vad.figures_sweep import draw_sweep
 from vad.processes import Command, Outcome, run_commands
 from vad.protocol import Protocol
 from vad.run import Files
-from vad.run_log import log_path, read_rows, run_row, write_rows
+from vad.run_log import as_read, log_path, run_row, write_rows
 from vad.run_plan import PlannedRun, default_jobs, plan_runs
 from vad.settings import Settings
 from vad.sweep_table import SweepResult, sweep_table
@@ -64,15 +64,18 @@ def train_many(
     folder, log = Path(args.checkpoint_dir), log_path(Path(args.checkpoint_dir), exp_name)
     runs = {run.name: run for run in plan}
 
+    rows: dict[str, dict[str, str]] = {}
+
     def collect(command: Command, outcome: Outcome) -> None:
         if outcome.code == 0:
-            _collect(log, runs[command.name], trainer.read(folder / f"{command.name}.pth"))
+            content = trainer.read(folder / f"{command.name}.pth")
+            rows[command.name] = _collect(log, runs[command.name], content)
 
     outcomes = {}
     for run in runs.values():
         content = _done(run, args, trainer)
         if content is not None:
-            _collect(log, run, content)
+            rows[run.name] = _collect(log, run, content)
             outcomes[run.name] = Outcome(0, 0.0, ())
     todo = [run.command for run in runs.values() if run.name not in outcomes]
     jobs = max(1, min(args.jobs or default_jobs(args.device, args.threads or 1), len(todo)))
@@ -85,7 +88,6 @@ def train_many(
     done = [run for run in plan if outcomes[run.name].code == 0]
     if not done:
         return Report(None, (), tuple(failures))
-    rows = {row["run"]: row for row in read_rows(log)}
     result = SweepResult(
         tuple(parse_sweeps(args.sweep or ())),
         [(run.cell, rows[run.name]) for run in done],
@@ -116,9 +118,12 @@ def _done(run: PlannedRun, args: argparse.Namespace, trainer: Trainer) -> Mappin
     return content if same and content["epoch"] >= run.cell.settings.recipe.max_epoch else None
 
 
-def _collect(log: Path, run: PlannedRun, content: Mapping[str, Any]) -> None:
+def _collect(log: Path, run: PlannedRun, content: Mapping[str, Any]) -> dict[str, str]:
+    """Put the run into the table of runs; returns its row as it is read from there."""
     where = {"checkpoint": f"{run.name}.pth", "curve": f"{run.name}.csv"}
-    write_rows(log, [run_row(run.name, content, run.cell.settings.dataset.metric, **where)])
+    row = run_row(run.name, content, run.cell.settings.dataset.metric, **where)
+    write_rows(log, [row])
+    return as_read(row)
 
 
 def _weights(kinds: Iterable[str]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -63,13 +66,20 @@ def number(row: Mapping[str, str], name: str) -> float:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Put rows into the file, each in the place of an older one of the same run; the file is whole at any time."""
-    there = read_rows(path) if path.is_file() else []
+    """Put rows into the file, each in the place of an older one of the same run; the file is whole at any time.
+
+    Several processes may do so at once: two sweeps of one experiment.
+    """
     fresh = {row["run"]: row for row in rows}
-    merged = {row["run"]: fresh.pop(row["run"], row) for row in there} | fresh
-    stream = io.StringIO()
-    pd.DataFrame(list(merged.values())).to_csv(stream, index=False)
-    write_whole(path, stream.getvalue().encode())
+    with _alone(path.parent):
+        there = read_rows(path) if path.is_file() else []
+        merged = {row["run"]: fresh.pop(row["run"], row) for row in there} | fresh
+        write_whole(path, _text(merged.values()).encode())
+
+
+def as_read(row: Mapping[str, object]) -> dict[str, str]:
+    """A row as `read_rows` returns it, whatever another process has made of the file in between."""
+    return pd.read_csv(io.StringIO(_text([row])), dtype=str, keep_default_na=False).to_dict("records")[0]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -83,6 +93,25 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if missing:
         raise InputError(f"{path} is no table of runs (no column {', '.join(missing)}); main.py --runs writes one")
     return table.to_dict("records")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of `_alone` with this folder; the system lets go of a killed one's hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks: rows of two writers may then be lost, as ever
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _text(rows: Iterable[Mapping[str, object]]) -> str:
+    stream = io.StringIO()
+    pd.DataFrame(list(rows)).to_csv(stream, index=False)
+    return stream.getvalue()
 
 
 def _plain(value: object) -> object:

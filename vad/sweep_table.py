@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vad.cells import difference_cell, mean_cell, metric_label, spread_cell
-from vad.comparison import CONFIDENCE, Paired, compare_paired, smallest_p
+from vad.cells import difference_cell, marked, mean_cell, metric_label, spread_cell
+from vad.comparison import CONFIDENCE, PAIRED_NOTE, Paired, about_many, compare_paired, smallest_p
 from vad.data import MODALITIES
 from vad.paper import PAPER
 from vad.protocol import SELECTED, Protocol
@@ -66,11 +66,11 @@ def sweep_table(result: SweepResult) -> Table:
         cells = [*key, str(len(group))]
         for metric in metrics:
             values = list(result.values(key, metric).values())
-            cells.append(mean_cell(values) + _mark(group.values()))
+            cells.append(marked(mean_cell(values), _mark(group.values())))
             if metric in beside:
                 mean, std = printed.get(key, {}).get(metric, (None, None))
                 cells += [spread_cell(mean, std), difference_cell(metric, math.fsum(values) / len(values), mean)]
-        cells.append(mean_cell(number(row, f"{BEST}{main}") for row in group.values()) + MARK)
+        cells.append(marked(mean_cell(number(row, f"{BEST}{main}") for row in group.values()), MARK))
         if base:
             paired = compare_paired(result.values(base, main), result.values(key, main))
             cells += [NONE] * 3 if key == base or paired is None else paired_cells(paired)
@@ -78,7 +78,8 @@ def sweep_table(result: SweepResult) -> Table:
     notes = [f"{MARK}: selected on the test set; the last such column is of each run's best evaluation there."]
     notes += [*_about_base(result, base), *_missing(result), *result.protocol.notes(bool(printed))]
     seeds = sorted({int(row["seed"]) for _, row in result.runs})
-    header = SEPARATOR.join([result.protocol.line(omit=_varying(result)), f"mean ± std over seeds {_spans(seeds)}"])
+    over = f"mean ± std over seeds {_spans(seeds)}" if len(seeds) > 1 else f"one run each, seed {seeds[0]}"
+    header = SEPARATOR.join([result.protocol.line(omit=_varying(result)), over])
     return Table(title, header, tuple(columns), tuple(rows), tuple(notes))
 
 
@@ -150,11 +151,11 @@ def _about_base(result: SweepResult, base: tuple[str, ...] | None) -> list[str]:
         return []
     cell = ", ".join(f"{shown(name)} {value}" for name, value in zip(result.names, base, strict=True))
     pairs = max(len(group) for group in result.groups.values())
-    note = f"Δ: points above {cell}, which is in force without a sweep; runs paired by seed, p by sign flips."
+    note = f"Δ: points above {cell}, which is in force without a sweep; runs paired by seed. {PAIRED_NOTE}"
     if smallest_p(pairs) >= 1 - CONFIDENCE:
         few = "1 seed" if pairs == 1 else f"{pairs} seeds"
-        note += f" {few} cannot reach p < 0.05: the smallest possible is {smallest_p(pairs):.3g}."
-    return [note]
+        return [f"{note} {few} cannot reach p < 0.05: the smallest possible is {smallest_p(pairs):.3g}."]
+    return [note, *about_many(len(result.groups) - 1)]
 
 
 def _mark(rows: Iterable[Mapping[str, str]]) -> str:

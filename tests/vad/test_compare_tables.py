@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_two_sets_that_differ_in_one_setting(tmp_path):
     # −10 points, growing by a tenth of a point a seed: −10.25 on average; 2 of 64 sign patterns are as far out
     assert found.rows == (("AUC", "80.25 ± 0.19", "70.00 ± 0.00", "-10.25", "[-10.45, -10.05]", "0.0312", "6"),)
     assert "differs: mil topk → segment" in found.protocol and "modality fusion" in found.protocol
-    assert found.notes[0].endswith(": lower.") and len(found.notes) == 1
+    assert found.notes[0].endswith(": lower.") and "sign-flip test" in found.notes[1] and len(found.notes) == 2
 
 
 def test_sweeps_are_compared_cell_by_cell_and_one_cell_with_all(tmp_path):
@@ -57,7 +58,8 @@ def test_one_cell_is_held_against_every_cell_of_a_sweep(tmp_path):
     assert [row[4] for row in found.rows] == ["+1.23", "+2.46"]
     assert found.notes[:2] == (
         "AUC of b is higher in 2, lower in 0 cells, and not told from a's in 0.",
-        "2 tests stand here: where nothing differs, one in twenty still comes out with p < 0.05.",
+        "2 tests stand here, none corrected for the others: where nothing differs, up to one in twenty still comes out "
+        "with p < 0.05.",
     )
 
 
@@ -87,6 +89,16 @@ def test_what_cannot_be_compared_is_one_sentence(tmp_path, a, b, sentence):
     (tmp_path / "other.csv").write_text("x,y\n1,2\n")
     with pytest.raises(InputError, match=sentence):
         compare_files(str(tmp_path / a), str(tmp_path / b))
+
+
+def test_rows_that_several_sweeps_write_at_once_are_all_there(tmp_path):
+    path = tmp_path / "runs.csv"
+    table(path, [{}], seeds=1)
+    row = read_rows(path)[0]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_rows(path, [{**row, "run": f"run {number}"}]), range(40)))
+    assert {found["run"] for found in read_rows(path)} == {row["run"], *(f"run {number}" for number in range(40))}
+    assert [other.name for other in tmp_path.iterdir()] == ["runs.csv"]
 
 
 def test_a_run_that_is_there_is_replaced_and_the_others_stay(tmp_path):

@@ -58,7 +58,21 @@ def test_a_row_a_value_with_mean_and_spread_over_seeds():
     assert column(result, "95 % interval") == ["[-1.00, -1.00]", "-"]
     table = sweep_table(result)
     assert "mean ± std over seeds 0…2" in table.protocol and "profile default" in table.protocol
-    assert "3 seeds cannot reach p < 0.05: the smallest possible is 0.25" in " ".join(table.notes)
+    notes = " ".join(table.notes)
+    assert "3 seeds cannot reach p < 0.05: the smallest possible is 0.25" in notes
+    assert "95 % interval: Student's t of the paired differences; p: sign-flip test." in notes
+
+
+def test_several_tests_are_said_to_be_several():
+    """Four values, one of them in force: three tests. Six seeds can reach 2 / 64."""
+    assert "3 tests stand here, none corrected for the others" in " ".join(
+        sweep_table(result_of("demo", "nu=2,4,6,8", seeds=6)).notes
+    )
+    assert "tests stand here" not in " ".join(sweep_table(result_of("demo", "nu=2,8", seeds=6)).notes)
+
+
+def test_one_run_each_has_no_spread_and_is_not_called_a_mean():
+    assert sweep_table(result_of("demo", "nu=2,8", seeds=1)).protocol.endswith("one run each, seed 0")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from vad.device import pick_device
 from vad.errors import run_door
 from vad.find_runs import add_run_flags, find_runs
 from vad.paper_report import check_runs, report_table
-from vad.report import report_results, show
+from vad.report import aside, report_results, show
 from vad.results import Result
 from vad.scoring import score_videos
 from vad.settings import add_dataset_flags, add_switch_flags
@@ -78,7 +78,7 @@ def main() -> None:
     video_dir = args.video_dir or dataset.video_root
     if args.timeline is not None:
         reported = report_timelines(
-            results, folder, named=bool(args.timeline), count=args.timelines, video_dir=video_dir
+            results[0], folder, named=bool(args.timeline), count=args.timelines, video_dir=video_dir
         )
     elif args.table:
         reported = report_table(args.table, results, folder, remarks)
@@ -96,7 +96,7 @@ def score_own_videos(args: argparse.Namespace, path: str, device: torch.device) 
     for modality, encoder in encoders.items():
         width, what = encoder.embed_dim, f"those of the {modality} encoder"
         check_width(checkpoint.path, checkpoint.model.config.embed_dim, width, what)
-        print(f"{modality} encoder: {encoder.note}")
+        print(f"{modality} encoder: {encoder.note}", file=aside(args.format))
     folder = Path(args.figure_dir) / (args.exp_name or "own_videos")
     paths = embed_own_videos(args.video, encoders, folder / "embeddings")
     videos = [own_video(video.stem, found) for video, found in zip(args.video, paths, strict=True)]

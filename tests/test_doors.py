@@ -122,7 +122,7 @@ def test_probes_of_several_runs_say_how_the_weights_move(trained, tiny, door, tm
     rows = pd.read_csv(tmp_path / "figure" / "q" / "probe_runs.csv")
     assert rows.run_seed.tolist() == [0, 0, 0, 1, 1, 1] and (tmp_path / "figure" / "q" / "probe_runs.png").is_file()
     code, _, err = door("test2", *flags[:-2], "--ckpt_path", checkpoint, checkpoint)
-    assert code == 2 and "another has its seed 0" in err
+    assert code == 2 and "are both the run of seed 0; give each run once" in err
 
 
 def test_a_released_checkpoint_is_evaluated_with_the_released_switches(tiny, door, tmp_path):
@@ -253,5 +253,7 @@ def test_ones_own_video_is_embedded_scored_and_drawn(door, tmp_path):
     assert code == 0, err
     assert "UNTRAINED" in out and "0.0 – 3.2" in out  # 4 snippets of 16 frames at 20 frames a second, all above 0
     assert (tmp_path / "figure" / "own_videos" / "timeline_my clip.png").is_file()
+    code, out, err = door("test", *flags, *weights, "--format", "csv")
+    assert code == 0 and "UNTRAINED" in err and out.startswith("# Own videos")  # the table and nothing else
     code, _, err = door("test", *flags[:3], tmp_path / "none.mp4", *flags[4:], *weights)
     assert code == 2 and "none.mp4: there is no such video" in err

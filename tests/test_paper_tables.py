@@ -89,7 +89,7 @@ def test_a_named_timeline_is_drawn_and_an_unknown_name_is_met_with_close_ones(as
     code, _, err = ask("--timeline", "Arson018", "--ckpt_path", path)
     assert code == 2 and "no test video of UCF-Crime has this name; close to it: Arson017_x264, Arson013_x264" in err
     code, _, err = ask("--timeline", "--ckpt_path", path, checkpoint("b", 1))
-    assert code == 2 and "--timeline draws one checkpoint, 2 are named" in err
+    assert code == 2 and "--timeline is of one checkpoint, 2 are named" in err
     assert ask("--timeline", "--ckpt_path", path)[0] == 0
     assert len(list((tmp_path / "figure" / "ucfcrime").glob("timeline_*.png"))) == 4  # the anomalous ones
 
@@ -131,6 +131,10 @@ def test_another_profile_than_the_checkpoints_stands_below_the_table(ask, checkp
         (["--table", 3], "python main.py --dataset ucfcrime --runs 10 --sweep nu=2,4,6"),
         (["--table", 8, "--ckpt_path", "x"], "python test2.py --dataset ucfcrime --ckpt_path"),
         (["--runs", 0], "--runs must be 1 or more"),
+        (["--table", 1, "--timeline", "--ckpt_path", "x"], "--table and --timeline ask for different results"),
+        (["--timeline", "--video", "x", "--ckpt_path", "x"], "--timeline and --video ask for different results"),
+        (["--timelines", -1, "--ckpt_path", "x"], "--timelines must be 0 or more; got -1"),
+        (["--video", "x.mp4", "--ckpt_path", "x", "y"], "--video is of one checkpoint, 2 are named"),
     ],
 )
 def test_a_table_that_cannot_be_made_names_the_command_to_give(ask, flags, sentence):
@@ -138,10 +142,12 @@ def test_a_table_that_cannot_be_made_names_the_command_to_give(ask, flags, sente
     assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1
 
 
-def test_runs_that_make_no_mean_are_refused(ask, checkpoint):
+def test_runs_that_make_no_mean_are_refused(ask, checkpoint, tmp_path):
     one, other = checkpoint("a"), checkpoint("b", 1, switches={"nu": 4.0})
     assert "has nu 8.0" in ask("--table", 1, "--ckpt_path", one, other)[2]
     assert "both the run of seed 0" in ask("--table", 1, "--ckpt_path", one, checkpoint("c"))[2]
+    code, _, err = ask("--ckpt_path", one, tmp_path / "ck" / "c.pth")  # no table of the paper: refused all the same
+    assert code == 2 and "both the run of seed 0" in err and "scoring" not in err
     stream = checkpoint("s", modality="event")
     assert "Table 1 is of fused models" in ask("--table", 1, "--ckpt_path", stream)[2]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vad.benchmark import TestSet
-from vad.cells import mean_cell, metric_label
+from vad.cells import SPREAD_NOTE, marked, mean_cell, metric_label
 from vad.checkpoints import Checkpoint
 from vad.comparison import CONFIDENCE, Paired, compare_paired, smallest_p
 from vad.errors import InputError
@@ -21,21 +21,25 @@ from vad.probes import MASKED, Probes
 from vad.protocol import AXES, Protocol
 from vad.table import NAN, NONE, SEPARATOR, Table
 
-WEIGHT = {"event": "w_event", "image": "w_image"}  # masked modality → the weight that should fall
+WEIGHT = {"image": "w_image", "event": "w_event"}  # masked modality → the weight that should fall
 
 
 def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
     """InputError where runs are to be averaged that differ in more than their seed."""
-    first, seeds = checkpoints[0], set()
+    first, seeds = checkpoints[0], {}
     for checkpoint in checkpoints:
-        if checkpoint.seed in seeds:
-            raise InputError(f"{checkpoint.path}: another has its seed {checkpoint.seed}; give each run once")
-        seeds.add(checkpoint.seed)
+        if checkpoint.seed is None and checkpoint is not first:
+            raise InputError(f"{checkpoint.path} does not say which seed it was trained with; probe it alone")
         here, there = ({**c.settings.as_dict(), "typed": None, "weights": c.weights} for c in (checkpoint, first))
         if here != there:
             raise InputError(
                 f"{checkpoint.path} and {first.path} differ in more than their seed "
                 f"({_difference(there, here)}); probe them one by one"
+            )
+        other = seeds.setdefault(checkpoint.seed, checkpoint)
+        if other is not checkpoint:
+            raise InputError(
+                f"{other.path} and {checkpoint.path} are both the run of seed {checkpoint.seed}; give each run once"
             )
 
 
@@ -77,7 +81,7 @@ def degradation_table(found: Degradation, protocol: Protocol, *, axis: str, seed
         cells = [masked, f"{level:.2f}"]
         for name in names:
             values = list(found.values((masked, level), name).values())
-            cells.append((mean_cell(values) if name in PERCENT else _spread(values)) + protocol.mark)
+            cells.append(marked(mean_cell(values) if name in PERCENT else _spread(values), protocol.mark))
         modality = next((m for m, label in MASKED.items() if label == masked), None)
         if modality is None:
             cells += [NONE, NONE, NONE]
@@ -89,6 +93,7 @@ def degradation_table(found: Degradation, protocol: Protocol, *, axis: str, seed
     columns = ("masked", "level", *map(metric_label, names), "Δŵ of the masked", "fell in", "p")
     header = SEPARATOR.join([protocol.line(), AXES[axis], f"mask seed {seed}"])
     notes = ["EV_NOISE: event masked. IMG_NOISE: image masked. Δŵ: against the same run unmasked; down is right."]
+    notes.append(f"{SPREAD_NOTE} p: sign-flip test of Δŵ over runs.")
     notes += [_verdict(found, modality) for modality in ("image", "event")]
     notes += protocol.notes(beside_paper=False)
     title = f"{protocol.dataset.title}: do the weights leave the modality that is masked?"

@@ -33,8 +33,12 @@ def draw_sweep(result: SweepResult, path_without_suffix: Path) -> list[Path]:
         _draw_panel(ax, result, metric)
     dataset = result.protocol.dataset.title
     runs = {len(group) for group in result.groups.values()}
-    of = f"{min(runs)}–{max(runs)}" if len(runs) > 1 else f"{runs.pop()}"
-    fig.suptitle(f"{dataset}: mean ± std over {of} runs, every run a dot", fontsize=9)
+    of = f"{min(runs)}–{max(runs)}" if len(runs) > 1 else f"{max(runs)}"
+    over = "one run each" if runs == {1} else f"mean ± std over {of} runs, every run a dot"
+    fig.suptitle(f"{dataset}: {over}", fontsize=9)
+    keys = {label: key for ax in fig.axes for key, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if keys:  # outside the panels, where it cannot be taken for a number
+        fig.legend(keys.values(), keys.keys(), loc="outside lower center")
     return plotting.save(fig, path_without_suffix)
 
 
@@ -68,8 +72,6 @@ def _draw_panel(ax: Axes, result: SweepResult, metric: str) -> None:
     ax.set_xticklabels(labels, rotation=30 if long else 0, ha="right" if long else "center")
     ax.set_xlabel(", ".join(map(shown, result.names)))
     ax.grid(axis="x", visible=False)
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend()
 
 
 def _draw_grid(result: SweepResult, path_without_suffix: Path) -> list[Path]:

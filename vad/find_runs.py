@@ -35,9 +35,22 @@ def add_run_flags(parser: argparse.ArgumentParser, checkpoint_dir: Path) -> None
 def find_runs(args: argparse.Namespace, table: int | None) -> tuple[list[str], list[str]]:
     """Paths of the checkpoints, and a sentence for each kind of run that the table would also show.
 
-    Raises InputError where neither --ckpt_path nor --runs is given, where both are, where a run is missing, and for a
-    table that another command makes; each names the command to give.
+    Raises InputError where neither --ckpt_path nor --runs is given, where both are, where a run is missing, for a
+    table that another command makes, and for flags that ask for two things at once; each says what to give.
     """
+    asked = [f"--{name}" for name in ("table", "timeline", "video") if getattr(args, name) is not None]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)} ask for different results; give one of them")
+    if args.timelines < 0:
+        raise InputError(f"--timelines must be 0 or more; got {args.timelines}")
+    paths, notes = _find(args, table)
+    single = next((flag for flag in ("--timeline", "--video") if flag in asked), None)
+    if single and len(paths) > 1:
+        raise InputError(f"{single} is of one checkpoint, {len(paths)} are named; give --ckpt_path one of them")
+    return paths, notes
+
+
+def _find(args: argparse.Namespace, table: int | None) -> tuple[list[str], list[str]]:
     if table in ELSEWHERE:
         name = args.dataset or args.ds or "ucfcrime"
         raise InputError(f"Table {table} is made by another command: {ELSEWHERE[table].format(name=name)}")

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from vad.cells import difference_cell, interval_cell, mean_cell, metric_label, spread_cell, undefined_notes
+from vad.cells import (
+    SPREAD_NOTE,
+    difference_cell,
+    interval_cell,
+    marked,
+    mean_cell,
+    metric_label,
+    spread_cell,
+    undefined_notes,
+)
 from vad.paper import PAPER, paper_method
 from vad.protocol import Protocol
-from vad.table import NAN, NONE, Table
+from vad.table import NONE, Table
 from vad.tables import INTERVAL, INTERVAL_NOTE, Intervals
 
 Runs = Sequence[Mapping[str, float]]  # the metrics of each run
@@ -30,7 +39,7 @@ def method_table(
     for noise_model, several in runs.items():
         name = paper_method(noise_model)
         cells = [mean_cell([run[metric] for run in several]) for metric in metrics]
-        rows.append((f"{name}, here", str(len(several)), *(c if c == NAN else c + protocol.mark for c in cells)))
+        rows.append((f"{name}, here", str(len(several)), *(marked(cell, protocol.mark) for cell in cells)))
         printed = dict(zip(measured, PAPER["table1"]["rows"][name].get(dataset.name, ()), strict=False))
         if printed:
             means = {metric: fmean(run[metric] for run in several) for metric in metrics}
@@ -39,7 +48,8 @@ def method_table(
         if intervals:
             bounds = (interval_cell(metric, intervals[noise_model].get(metric)) for metric in metrics)
             rows.append((f"  {INTERVAL}", "", *bounds))
-    notes = [INTERVAL_NOTE] if intervals else []
+    notes = [SPREAD_NOTE] if in_paper or any(len(several) > 1 for several in runs.values()) else []
+    notes += [INTERVAL_NOTE] if intervals else []
     notes += [note for several in runs.values() for run in several for note in undefined_notes(_only(run, metrics))]
     if in_paper and any(len(several) == 1 for several in runs.values()):
         notes.append("One run beside a mean of ten: a difference smaller than the paper's ± says nothing.")

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from vad.cells import interval_cell, metric_label, undefined_notes, value_cell
+from vad.cells import interval_cell, marked, metric_label, undefined_notes, value_cell
 from vad.protocol import Protocol
 from vad.table import NAN, Table
 from vad.tables import INTERVAL, INTERVAL_NOTE, Intervals, about_metrics
@@ -26,7 +26,7 @@ def numbers_table(
     for name in names:
         cells = [metric_label(name)]
         for group, runs in groups.items():
-            cells += [_spread(name, [run[name] for run in runs]) + protocol.mark]
+            cells.append(marked(_spread(name, [run[name] for run in runs]), protocol.mark))
             cells += [interval_cell(name, intervals[group].get(name))] if group in shown else []
         rows.append(tuple(cells))
     columns = ["metric"]

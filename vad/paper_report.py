@@ -70,9 +70,11 @@ def _table2(results: Sequence[Result], folder: Path, remarks: Sequence[str]) -> 
 def check_runs(number: int | None, checkpoints: Sequence[Checkpoint]) -> None:
     """InputError, before anything is scored, where these checkpoints do not make the table of this number.
 
-    They do not where runs that would become one mean differ in more than their seed or one is named twice, where
-    Table 1 would be of single streams, or Table 2 of two noise models. None: no table of the paper, nothing to check.
+    They do not where one run is named twice, where runs that would become one mean differ in more than their seed,
+    where Table 1 would be of single streams, or Table 2 of two noise models. None: no table of the paper, in which
+    runs may differ.
     """
+    _check_once(checkpoints)
     if number is None:
         return
     single = next((c for c in checkpoints if c.modality != "fusion"), None)
@@ -90,14 +92,20 @@ def check_runs(number: int | None, checkpoints: Sequence[Checkpoint]) -> None:
         _check_alike(group)
 
 
-def _check_alike(group: Sequence[Checkpoint]) -> None:
-    first, seen = group[0], {}
-    for checkpoint in group:
-        before = seen.setdefault((checkpoint.seed, checkpoint.weights), checkpoint)
+def _check_once(checkpoints: Sequence[Checkpoint]) -> None:
+    seen = {}
+    for checkpoint in checkpoints:
+        key = checkpoint.modality, checkpoint.seed, checkpoint.settings.profile.name, str(_values(checkpoint))
+        before = seen.setdefault(key, checkpoint)
         if before is not checkpoint and checkpoint.seed is not None:
             raise InputError(
                 f"{before.path} and {checkpoint.path} are both the run of seed {checkpoint.seed}; name each run once"
             )
+
+
+def _check_alike(group: Sequence[Checkpoint]) -> None:
+    first = group[0]
+    for checkpoint in group:
         ours, theirs = _values(checkpoint), _values(first)
         odd = next((name for name in ours if ours[name] != theirs[name]), None)
         if odd:

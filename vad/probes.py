@@ -90,8 +90,11 @@ def run_probes(
     """Scores the test videos clean, then with either modality masked at every level.
 
     score: runs the inference loop with a transform of the embeddings (None: as they are).
-    Raises InputError for an unknown axis or a level outside 0 … 1 before anything is scored.
+    Raises InputError for an unknown axis, a level outside 0 … 1 or given twice, before anything is scored.
     """
+    twice = next((level for k, level in enumerate(levels) if level in levels[:k]), None)
+    if twice is not None:
+        raise InputError(f"the level {twice:g} is given twice; give each once")
     for level in levels:
         mask(np.zeros((1, 1)), level, axis, np.random.default_rng(0))
     clean = score(None)

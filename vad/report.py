@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -115,9 +116,13 @@ def show(tables: Sequence[Table], pictures: Sequence[Path], folder: Path, kind: 
     A format for machines or papers has standard output to itself: what is no table goes to standard error.
     """
     print(render_all(tables, kind))
-    aside = sys.stdout if kind == "text" else sys.stderr
     names = ", ".join(path.name for path in pictures if path.suffix == ".png")
-    print("\npictures and tables" + (f": {names}" if names else ""), f"in {folder}", sep="\n", file=aside)
+    print("\npictures and tables" + (f": {names}" if names else ""), f"in {folder}", sep="\n", file=aside(kind))
+
+
+def aside(kind: str) -> TextIO:
+    """Where what is no table is printed, see `show`."""
+    return sys.stdout if kind == "text" else sys.stderr
 
 
 def _first(results: Sequence[Result]) -> Result:

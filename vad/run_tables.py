@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from vad.cells import mean_cell, metric_label
+from vad.cells import marked, mean_cell, metric_label
 from vad.data import MODALITIES
 from vad.errors import InputError
 from vad.protocol import SELECTED, Protocol
@@ -36,7 +36,7 @@ def compare_runs(rows: Sequence[tuple[Mapping[str, object], Mapping[str, float]]
     shown = [m for m in ("AUC", "AP", "Ano-AUC") if all(m in metrics for _, metrics in rows)]
     cells = tuple(
         (*key, str(len(groups[key])),
-         *(mean_cell(run[metric] for run in groups[key].values()) + marks[key] for metric in shown))
+         *(marked(mean_cell(run[metric] for run in groups[key].values()), marks[key]) for metric in shown))
         for key in keys
     )  # fmt: skip
     columns = ("modality", *varying, "runs", *(metric_label(metric) for metric in shown))

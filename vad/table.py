@@ -60,19 +60,24 @@ class Table:
         """The same as CSV, numbers without marks; title, protocol and notes are lines that begin with `#`."""
         stream = io.StringIO()
         rows = [[cell.removesuffix(MARK) for cell in row] for row in self.rows]
-        csv.writer(stream, lineterminator="\n").writerows([self.columns, *rows])
+        lines = [self.columns, *rows]
+        # a reader told that # begins a comment would cut such a cell, unless it is quoted: XD-Violence has such names
+        quoting = csv.QUOTE_ALL if any("#" in cell for line in lines for cell in line) else csv.QUOTE_MINIMAL
+        csv.writer(stream, lineterminator="\n", quoting=quoting).writerows(lines)
         return "".join(f"# {line}\n" for line in (self.title, self.protocol, *self.notes)) + stream.getvalue()
 
     def latex(self) -> str:
         """The same as a LaTeX table; needs the packages booktabs and graphicx. Plain ASCII where the cells allow it."""
         kinds = "".join("r" if self._is_numeric(k) else "l" for k in range(len(self.columns)))
         header, *rows = (" & ".join(map(latex_cell, row)) + r" \\" for row in (self.columns, *self.rows))
+        title = self.title + ("" if self.title.endswith("?") else ".")
         notes = [rf"\par\smallskip\footnotesize\raggedright {latex_text(note)}" for note in self.notes]
         return "\n".join([
             "% \\usepackage{booktabs,graphicx}",
             r"\begin{table}[tbp]",
             r"\centering",
-            rf"\caption{{{latex_text(self.title)}. {latex_text(self.protocol)}.}}",
+            rf"\caption{{{latex_text(title)} {latex_text(self.protocol)}.}}",
+            r"\smallskip",
             # a table broader than the page shrinks to it; a narrow one keeps its size
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{@{{}}{kinds}@{{}}}}",

@@ -10,7 +10,16 @@ import pandas as pd
 
 from vad.bootstrap import RESAMPLES, SEED
 from vad.calibration import BINS
-from vad.cells import difference_cell, interval_cell, metric_label, paper_cell, undefined_notes, value_cell
+from vad.cells import (
+    SPREAD_NOTE,
+    difference_cell,
+    interval_cell,
+    marked,
+    metric_label,
+    paper_cell,
+    undefined_notes,
+    value_cell,
+)
 from vad.data import MODALITIES
 from vad.metrics import PERCENT, UNDEFINED
 from vad.paper import PAPER, paper_numbers, paper_probes
@@ -37,7 +46,7 @@ def results_table(
     expected = paper_numbers(protocol, modality)
     rows = []
     for name, value in metrics.items():
-        cells = [metric_label(name), value_cell(name, value) + protocol.mark]
+        cells = [metric_label(name), marked(value_cell(name, value), protocol.mark)]
         if intervals is not None:
             cells.append(interval_cell(name, intervals.get(name)))
         for numbers in expected.values():
@@ -95,7 +104,7 @@ def class_table(
         for m in modalities:
             std = (spread or {}).get(m, {}).get(name, math.nan)
             plus_minus = "" if math.isnan(std) else f" ± {value_cell('AUC', std)}"
-            cells.append(value_cell("AUC", found[m]) + plus_minus + protocol.mark)
+            cells.append(marked(value_cell("AUC", found[m]) + plus_minus, protocol.mark))
             if printed:
                 number = None if paper is None else paper[MODALITIES.index(m)]
                 cells += [NONE if number is None else f"{number:.2f}", difference_cell("AUC", found[m], number)]
@@ -103,7 +112,8 @@ def class_table(
     extra = ("paper", "diff.") if printed else ()
     columns = ("class", *(cell for m in modalities for cell in (m, *extra)))
     undefined = any(math.isnan(value) for found in values.values() for value in found.values())
-    notes = [f"{NAN}: {UNDEFINED[dataset.metric]}."] if undefined else []
+    notes = [SPREAD_NOTE] if any((spread or {}).values()) else []
+    notes += [f"{NAN}: {UNDEFINED[dataset.metric]}."] if undefined else []
     title = f"Table 2, {dataset.title}: {dataset.metric} (%) on the videos of each class"
     notes += protocol.notes(beside_paper=bool(printed))
     return Table(title, protocol.line(), columns, tuple(rows), tuple(notes))
@@ -118,7 +128,7 @@ def probe_table(probes: pd.DataFrame, protocol: Protocol, *, axis: str, seed: in
     rows = []
     for _, row in probes.iterrows():
         values = {name: float(row[name]) for name in probes.columns[2:]}
-        numbers = [value_cell(name, value) + protocol.mark for name, value in values.items()]
+        numbers = [marked(value_cell(name, value), protocol.mark) for name, value in values.items()]
         rows.append((row["masked"], f"{row['level']:.2f}", *(["here"] if paper else []), *numbers))
         printed = paper.get((row["masked"], row["level"]))
         if printed:

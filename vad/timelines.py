@@ -63,15 +63,9 @@ def draw_timelines(
 
 
 def report_timelines(
-    results: Sequence[Result], folder: Path, *, named: bool, count: int, video_dir: Path | None
+    result: Result, folder: Path, *, named: bool, count: int, video_dir: Path | None
 ) -> tuple[list[Table], list[Path]]:
-    """Timelines of the named videos, or of the telling ones, and a table of what each shows.
-
-    Raises InputError for several checkpoints: a timeline is of one.
-    """
-    if len(results) > 1:
-        raise InputError(f"--timeline draws one checkpoint, {len(results)} are named; give --ckpt_path one of them")
-    result = results[0]
+    """Timelines of the named videos, or of the telling ones, and a table of what each shows."""
     videos = result.videos if named else telling_videos(result.videos, count)
     pictures = draw_timelines(videos, folder, video_dir=video_dir, fps=result.test.settings.dataset.fps)
     rows = []

@@ -48,6 +48,7 @@ def test_the_change_is_that_of_the_masked_modality_and_the_verdict_names_the_wro
     assert table.rows[0][5] == "0.5250 ± 0.0187"  # std of 0, 1, …, 5 hundredths with n − 1
     assert "image masked at 0.5: ŵ_i rises: the wrong way (+0.0100)." in table.notes
     assert "event masked at 0.5: ŵ_e falls, as it should (-0.0200)." in table.notes
+    assert "±: standard deviation over runs (n − 1). p: sign-flip test of Δŵ over runs." in table.notes
     assert "6 runs" in table.protocol and "mask seed 4" in table.protocol
 
 
@@ -55,7 +56,7 @@ def test_two_runs_that_agree_are_no_verdict():
     assert "image masked at 0.5: ŵ_i cannot be judged from 2 runs (+0.0100)." in table_of(2).notes
 
 
-def opened(seed: int, path: str, **switches: object) -> SimpleNamespace:
+def opened(seed: int | None, path: str, **switches: object) -> SimpleNamespace:
     settings = Settings(DEMO, replace(DEFAULT, **switches), DEMO.recipe)
     return SimpleNamespace(path=Path(path), seed=seed, weights="last", settings=settings)
 
@@ -64,8 +65,14 @@ def test_runs_that_differ_in_more_than_their_seed_are_not_averaged():
     check_alike([opened(0, "a.pth"), opened(1, "b.pth")])
     with pytest.raises(InputError, match=r"b\.pth and a\.pth differ in more than their seed \(nu 8\.0 and 2\.0\)"):
         check_alike([opened(0, "a.pth"), opened(1, "b.pth", nu=2.0)])
-    with pytest.raises(InputError, match=r"b\.pth: another has its seed 0"):
+    with pytest.raises(InputError, match=r"a\.pth and b\.pth are both the run of seed 0"):
         check_alike([opened(0, "a.pth"), opened(0, "b.pth")])
+    # weights of one run, but not the same ones: what is wrong is not that a run is named twice
+    best = SimpleNamespace(**{**vars(opened(0, "b.pth")), "weights": "best"})
+    with pytest.raises(InputError, match=r"differ in more than their seed \(weights last and best\)"):
+        check_alike([opened(0, "a.pth"), best])
+    with pytest.raises(InputError, match=r"b\.pth does not say which seed it was trained with"):
+        check_alike([opened(None, "a.pth"), opened(None, "b.pth")])
 
 
 def test_the_picture(tmp_path):

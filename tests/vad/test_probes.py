@@ -154,6 +154,7 @@ def test_weight_change_is_the_tables_change_dimension_by_dimension(found: probes
 @pytest.mark.parametrize(("arguments", "sentence"), [
     ({"axis": "space"}, "unknown mask axis 'space'"),
     ({"levels": (0.1, 5)}, "a share of 5 cannot be masked"),
+    ({"levels": (0.1, 0.3, 0.1)}, "the level 0.1 is given twice"),
 ])
 def test_bad_input_is_refused_before_scoring(arguments: dict[str, object], sentence: str) -> None:
     def never(transform: probes.Transform | None) -> list[ScoredVideo]:

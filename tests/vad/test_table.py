@@ -48,6 +48,18 @@ def test_files_hold_the_same_in_every_format(tmp_path: Path) -> None:
     assert read.to_numpy().tolist() == [list(row) for row in TABLE.rows]
 
 
+def test_a_name_with_the_sign_of_comments_survives_csv() -> None:
+    """XD-Violence calls its videos v=…__#1_label_A; a reader that skips comments must not cut the row there."""
+    table = Table("t", "p", ("video", "AUC (%)"), (("v=38GQ9L2meyE__#1_label_B6-0-0", "88.00†"), ("other", "-")))
+    read = pd.read_csv(io.StringIO(table.csv()), comment="#", dtype=str, keep_default_na=False)
+    assert read.to_numpy().tolist() == [["v=38GQ9L2meyE__#1_label_B6-0-0", "88.00"], ["other", "-"]]
+
+
+def test_a_question_is_no_sentence_with_a_full_stop() -> None:
+    latex = Table("do they?", "p", ("a",), (("1",),)).latex()
+    assert r"\caption{do they? p.}" in latex
+
+
 @pytest.mark.parametrize(
     ("cell", "expected"),
     [

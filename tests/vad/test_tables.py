@@ -173,6 +173,9 @@ def test_class_table() -> None:
     xd = tables.class_table({"fusion": {"Riot": 0.9}}, protocol(XD), {"fusion": RESULT})
     assert xd.rows[-1] == ("all videos, Ano-AUC", "70.00", NONE, NONE)  # for every data set
     assert any(NAN in note for note in table.notes)
+    selected = tables.class_table(classes, protocol(UCFCRIME, "best"), overall, {"fusion": {"Abuse": 0.02}})
+    assert [row[4] for row in selected.rows[:2]] == ["71.00 ± 2.00†", NAN]  # nothing to mark where no number is
+    assert selected.notes[0].startswith("±: standard deviation over runs") and "±" not in " ".join(table.notes)
     drawn = tables.class_table({"image": {"Crash": 0.5}}, protocol(DEMO))
     assert drawn.columns == ("class", "image")
     assert drawn.rows == (("Crash", "50.00"),)

@@ -15,6 +15,7 @@ from vad.embeddings import KeptEmbeddings, load_embedding
 from vad.errors import InputError
 from vad.files import read_json
 from vad.lists import feature_root_of, lists_sidecar, read_csv
+from vad.made_with import embedding_remarks
 from vad.metrics import evaluate
 from vad.preparation import check_embeddings, check_list
 from vad.protocol import Protocol
@@ -131,7 +132,7 @@ class TestSet:
             noise_model=switches.noise_model,
             videos=len(self.videos),
             runs=runs,
-            remarks=remarks,
+            remarks=(*remarks, *embedding_remarks(self.samples, switches)),
         )
 
 

@@ -1,4 +1,4 @@
-"""Frame-level numbers of scored videos: AUC, AP, Ano-AUC, per class, false alarms, Brier score, KL, modality weights.
+"""Numbers of scored videos: AUC, AP, Ano-AUC, per class and video, false alarms, Brier score, KL, modality weights.
 
 Every frame carries its snippet's score, so a snippet enters as two weighted samples: its number of anomalous
 frames and its number of normal frames. That equals the frame-level number, 16 times smaller. Counts, not the
@@ -203,3 +203,21 @@ def per_class(videos: Sequence[ScoredVideo], dataset: Dataset) -> dict[str, floa
             members[name].append(video)
     measure = {"AUC": roc_auc, "AP": average_precision}[dataset.metric]
     return {name: measure(samples(group)) for name, group in members.items() if group}
+
+
+def video_aucs(videos: Iterable[ScoredVideo]) -> dict[str, float]:
+    """Name → frame-level AUC inside that video alone, for the videos that hold normal and anomalous frames.
+
+    A frame-level AUC over all videos pools them: it can be high because abnormal videos score high from end to end.
+    Inside one video only the place of the anomaly counts.
+    """
+    return {v.name: roc_auc(samples([v])) for v in videos if v.frame_labels.any() and not v.frame_labels.all()}
+
+
+def video_spread(videos: Iterable[ScoredVideo]) -> dict[str, float]:
+    """Median and quartiles of `video_aucs`, and the share of these videos below 0.5; NaN where there is none."""
+    found = np.array(list(video_aucs(videos).values()))
+    if not len(found):
+        return dict.fromkeys(PER_VIDEO, float("nan"))
+    lower, median, upper = np.quantile(found, (0.25, 0.5, 0.75))
+    return dict(zip(PER_VIDEO, map(float, (median, lower, upper, (found < 0.5).mean())), strict=True))

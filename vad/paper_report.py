@@ -9,7 +9,6 @@ from vad.checkpoints import Checkpoint
 from vad.errors import InputError
 from vad.figures_classes import draw_radar
 from vad.method_table import method_table
-from vad.numbers_table import numbers_table
 from vad.results import (
     Result,
     by,
@@ -20,6 +19,7 @@ from vad.results import (
     save_numbers,
     shared_protocol,
 )
+from vad.run_tables import numbers_table
 from vad.table import Table
 from vad.tables import class_table
 

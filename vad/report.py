@@ -19,7 +19,6 @@ from vad.figures_reliability import draw_reliability
 from vad.files import write_json
 from vad.method_table import method_table
 from vad.metrics import samples
-from vad.numbers_table import numbers_table
 from vad.paper import PAPER
 from vad.probes import Probes
 from vad.results import (
@@ -32,7 +31,7 @@ from vad.results import (
     save_numbers,
     shared_protocol,
 )
-from vad.run_tables import compare_runs
+from vad.run_tables import compare_runs, numbers_table
 from vad.table import Table, render_all
 from vad.tables import class_table, probe_table, results_table
 from vad.timelines import draw_timelines, telling_videos

@@ -18,10 +18,9 @@ from vad.catalog import SNIPPET_FRAMES
 from vad.checkpoints import Checkpoint
 from vad.data import MODALITIES
 from vad.files import sha256, write_json, write_whole
-from vad.metrics import evaluate, per_class, samples
+from vad.metrics import evaluate, per_class, samples, video_aucs, video_spread
 from vad.protocol import SELECTED, Protocol
 from vad.scoring import ScoredVideo
-from vad.video_spread import video_aucs, video_spread
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
-"""Tables of many runs: mean ± std over seeds."""
+"""Tables of many runs, mean ± std over seeds: kinds of runs below each other, or every number of a few side by side."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from vad.cells import marked, mean_cell, metric_label
+from vad.cells import interval_cell, marked, mean_cell, metric_label, undefined_notes, value_cell
 from vad.data import MODALITIES
 from vad.errors import InputError
 from vad.protocol import SELECTED, Protocol
-from vad.table import MARK, NONE, Table
+from vad.table import MARK, NAN, NONE, Table
+from vad.tables import INTERVAL, INTERVAL_NOTE, Intervals, about_metrics
 
 
 def compare_runs(rows: Sequence[tuple[Mapping[str, object], Mapping[str, float]]], protocol: Protocol) -> Table:
@@ -61,3 +63,36 @@ def _fusion_gains(
             mean = f"{metric} {100 * statistics.fmean(gains):+.2f} points"
             notes.append(f"fusion − {other}{where}: {mean}, higher in {higher} of {len(gains)} seeds.")
     return notes
+
+
+def numbers_table(
+    groups: Mapping[str, Sequence[Mapping[str, float]]], intervals: Mapping[str, Intervals], protocol: Protocol
+) -> Table:
+    """A row a number, for each group its mean ± standard deviation (n − 1) over runs and its interval over videos.
+
+    groups: what the runs have in common → metrics of each. intervals: the same → what `vad.bootstrap.intervals`
+    returns for the mean over the runs; of three groups the last alone shows it, or no terminal would be wide enough.
+    """
+    names = list(next(iter(groups.values()))[0])
+    shown = list(groups) if len(groups) < 3 else list(groups)[-1:]
+    rows = []
+    for name in names:
+        cells = [metric_label(name)]
+        for group, runs in groups.items():
+            cells.append(marked(_spread(name, [run[name] for run in runs]), protocol.mark))
+            cells += [interval_cell(name, intervals[group].get(name))] if group in shown else []
+        rows.append(tuple(cells))
+    columns = ["metric"]
+    for group, runs in groups.items():
+        columns += [f"{group} (n = {len(runs)})", *([INTERVAL] if group in shown else [])]
+    undefined = [note for runs in groups.values() for run in runs for note in undefined_notes(run)]
+    notes = [INTERVAL_NOTE, *about_metrics(names), *dict.fromkeys(undefined), *protocol.notes(beside_paper=False)]
+    title = f"{protocol.dataset.title}: every number, mean ± std over runs"
+    return Table(title, protocol.line(omit=("runs", "noise_model")), tuple(columns), tuple(rows), tuple(notes))
+
+
+def _spread(name: str, values: Sequence[float]) -> str:
+    if any(map(math.isnan, values)):
+        return NAN
+    mean = value_cell(name, statistics.fmean(values))
+    return mean if len(values) == 1 else f"{mean} ± {value_cell(name, statistics.stdev(values))}"

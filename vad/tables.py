@@ -28,7 +28,10 @@ from vad.table import NAN, NONE, Table
 
 Intervals = Mapping[str, tuple[float, float]]  # metric → bounds, as fractions
 INTERVAL = "95 % interval"
-INTERVAL_NOTE = f"{INTERVAL}: percentiles over {RESAMPLES} resamples of the test videos (seed {SEED})."
+INTERVAL_NOTE = (
+    f"{INTERVAL}: percentiles over {RESAMPLES} resamples of the test videos (seed {SEED}), without those in which the "
+    "number is undefined."
+)
 
 
 def results_table(

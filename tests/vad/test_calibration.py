@@ -10,9 +10,8 @@ from sklearn.metrics import roc_auc_score
 from vad.bootstrap import draw_counts, intervals, resample
 from vad.calibration import BINS, calibration_error, reliability
 from vad.catalog import SHANG, UCFCRIME
-from vad.metrics import Samples, evaluate, samples
+from vad.metrics import Samples, evaluate, samples, video_aucs, video_spread
 from vad.scoring import ScoredVideo
-from vad.video_spread import video_aucs, video_spread
 
 
 def video(name: str, label: str, scores: np.ndarray, frames: np.ndarray) -> ScoredVideo:

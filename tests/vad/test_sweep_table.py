@@ -113,6 +113,17 @@ def test_seeds_alone_are_one_row_and_missing_runs_are_said():
     assert "seeds 0, 1" in table.protocol
 
 
+def test_the_papers_legend_stands_outside_the_panels(tmp_path: Path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("vad.plotting.save", lambda figure, path: figures.append(figure) or [])
+    draw_sweep(result_of("ucfcrime", "nu=2,8"), tmp_path / "sweep")
+    draw_sweep(result_of("demo", "nu=2,8", seeds=1), tmp_path / "sweep")
+    with_paper, without = figures
+    assert [text.get_text() for text in with_paper.legends[0].get_texts()] == ["paper"] and not without.legends
+    assert all(ax.get_legend() is None for ax in with_paper.axes)
+    assert "±" in with_paper.get_suptitle() and without.get_suptitle().endswith("one run each")
+
+
 @pytest.mark.parametrize("sweeps", [["nu=2,8"], ["modality=image,event,fusion"], ["nu=2,8", "mil=topk,segment"]])
 def test_a_picture_for_values_words_and_grids(tmp_path: Path, sweeps):
     png, pdf = draw_sweep(result_of("ucfcrime", *sweeps), tmp_path / "sweep")

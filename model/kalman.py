@@ -117,8 +117,6 @@ class TemporalUpdate(nn.Module):
     and an anomaly late in a window can hardly move it. With q = ∞ the state is the observation.
     """
 
-    loops_over_time = True  # on a CPU; for whoever compiles the network
-
     def __init__(self, *, embed_dim: int, temporal_update: str, epsilon: float) -> None:
         super().__init__()
         if temporal_update not in TEMPORAL_UPDATES:

@@ -39,11 +39,6 @@ class Computing:
 
     def prepare(self, model: torch.nn.Module) -> Callable[..., object]:
         """What a training step calls: the model, averaging gradients over processes and compiled where asked for."""
-        if self.compiled and self.device.type == "cpu":
-            # a loop over time would be unrolled, step by step, and compile for minutes
-            for module in model.modules():
-                if getattr(module, "loops_over_time", False):
-                    module.forward = torch.compiler.disable(module.forward)
         call: Callable[..., object] = model
         if self.ranks.world > 1:
             own = [self.device] if self.device.type == "cuda" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import re
@@ -108,15 +109,23 @@ def build_model(content: Mapping[str, object], path: str | Path, **overrides: ob
 
 
 def save_checkpoint(path: str | Path, model: IEFVAD, **extra: object) -> None:
-    """Write weights, config and `extra` (plain values and tensors) to `path`, whole or not at all."""
+    """Write weights, config and `extra` (plain values and tensors) to `path`, whole or not at all.
+
+    Raises CheckpointError where the place cannot be written to or is full.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"format": FORMAT, "config": asdict(model.config), "model": model.state_dict(), **extra}, part)
         os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its own
+        raise CheckpointError(
+            f"{path} cannot be written ({_reason(error)}); make room, or name another folder"
+        ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _load(path: Path) -> Mapping[str, object]:
@@ -127,13 +136,18 @@ def _load(path: Path) -> Mapping[str, object]:
         with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({reason[:160]}); download or copy it again"
+            f"{path} cannot be read as a checkpoint ({_reason(error)}); download or copy it again"
         ) from None
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, not too long, without the path that stands beside it."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:160]
 
 
 def _numpy_scalars() -> list[object]:

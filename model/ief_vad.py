@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -50,11 +51,13 @@ class IEFVADConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}")
-        if not self.nu > 0 or not self.epsilon >= 0 or self.num_refinement_steps < 0:
+        if not 0 < self.nu < math.inf or not 0 <= self.epsilon < math.inf or self.num_refinement_steps < 0:
             raise ConfigError(
-                f"nu must be positive, epsilon and num_refinement_steps not negative; "
-                f"got {self.nu}, {self.epsilon}, {self.num_refinement_steps}"
+                f"nu must be positive and finite (ν → ∞ is noise_model Gaussian), epsilon and num_refinement_steps not "
+                f"negative; got {self.nu}, {self.epsilon}, {self.num_refinement_steps}"
             )
+        if not math.isfinite(self.lambda_ref):
+            raise ConfigError(f"lambda_ref must be a number; got {self.lambda_ref}")
         if self.num_heads < 1 or self.embed_dim % self.num_heads:
             raise ConfigError(f"width {self.embed_dim} cannot be divided among {self.num_heads} attention heads")
         if self.num_layers < 1 or not 0 <= self.dropout < 1:
@@ -111,10 +114,10 @@ class IEFVAD(nn.Module):
     ) -> IEFVADOutput:
         """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each window, None where all T are.
 
-        window: steps that a window stands for where it was cut to T; it matters where padding is attended to, and is
-        then not to be given in training. Steps of zeros stay
-        equal to each other through every layer (without dropout, so in eval mode), and the one at `lengths` is
-        attended to for all of them. Outputs are those of the whole window at the valid steps, and at that one.
+        window: steps that a window stands for where it was cut to T; it matters only where padding is attended to.
+        Steps of zeros stay equal to each other through every layer, so the one at `lengths` is attended to for all of
+        them, and outputs at the valid steps and at that one are those of the whole window. Dropout would make them
+        differ: give it in eval mode only.
 
         Embeddings kept in float16 may come so: they are widened here, where they cost half the copy to a GPU.
         The stream a single-modality network does not have may be None. Raises ValueError for shapes that do not fit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.ief_vad import IEFVADConfig, IEFVADOutput
+from model.ief_vad import ConfigError, IEFVADConfig, IEFVADOutput
 from model.uncertainty import effective_logvar
 
 INSTANCE_STEPS = 16  # top-k takes one step in 16; a segment is 16 steps long
@@ -33,7 +34,8 @@ def top_k_probability(probability: Tensor, lengths: Tensor) -> Tensor:
     """
     k = lengths // INSTANCE_STEPS + 1
     valid = _valid(probability, lengths)
-    largest = probability.masked_fill(~valid, -1.0).topk(int(k.max()), dim=1).values
+    # as many as the longest window could ask for: to ask `k` would make a GPU wait within every step
+    largest = probability.masked_fill(~valid, -1.0).topk(probability.shape[1] // INSTANCE_STEPS + 1, dim=1).values
     chosen = torch.arange(largest.shape[1], device=k.device) < k.unsqueeze(1)
     return (largest * chosen).sum(1) / k
 
@@ -103,6 +105,11 @@ class Objective:
     lambda_reg: float = 1.0
     lambda_kl: float = 1.0
     kl_noise_model: str = "model"
+
+    def __post_init__(self) -> None:
+        for name in ("lambda_cos", "lambda_norm", "lambda_reg", "lambda_kl"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} must be a number; got {getattr(self, name)}")
 
     def __call__(
         self,

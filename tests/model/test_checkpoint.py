@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -155,3 +157,21 @@ def test_an_override_that_cannot_hold_is_refused(tmp_path, overrides, sentence):
 def test_no_such_file(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "none.pth")
+
+
+def test_a_place_that_cannot_be_written_to_or_is_full_is_one_sentence(tmp_path):
+    model = IEFVAD(embed_dim=32, num_refinement_steps=1)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"run\.pth cannot be written \(File exists\)"):
+        save_checkpoint(tmp_path / "file" / "run.pth", model)
+    save_checkpoint(tmp_path / "run.pth", model, epoch=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # stands for a full disk
+        with pytest.raises(CheckpointError, match=r"run\.pth cannot be written \(.+\); make room"):
+            save_checkpoint(tmp_path / "run.pth", model, epoch=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    # what was there is there, and nothing else
+    assert read_checkpoint(tmp_path / "run.pth")["epoch"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run.pth"]

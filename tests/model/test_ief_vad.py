@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -188,6 +190,9 @@ def test_without_refinement_the_state_is_classified_as_it_is():
         ({"noise_model": "Cauchy"}, "noise_model is 'Cauchy'; known are StudentT, Gaussian"),
         ({"modality": "audio"}, "modality is 'audio'"),
         ({"nu": 0}, "nu must be positive"),
+        ({"nu": math.inf}, "nu must be positive and finite .* is noise_model Gaussian"),
+        ({"epsilon": math.nan}, "epsilon and num_refinement_steps not negative; got 8.0, nan"),
+        ({"lambda_ref": math.nan}, "lambda_ref must be a number; got nan"),
         ({"embed_dim": 30}, "30 cannot be divided among 4 attention heads"),
     ],
 )

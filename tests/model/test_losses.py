@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from model.ief_vad import IEFVAD
+from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig
 from model.losses import (
     Objective,
     classification_loss,
@@ -127,3 +127,19 @@ def test_the_kl_of_xd_is_student_t_whatever_the_noise_model():
     }
     assert kl["model"] == kl["Gaussian"]
     assert abs(kl["StudentT"] - kl["Gaussian"]) > 1e-2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_weight_that_is_no_number_is_refused_before_it_becomes_a_loss(value):
+    with pytest.raises(ConfigError, match="lambda_kl must be a number; got"):
+        Objective(config=IEFVADConfig(), lambda_kl=value)
+
+
+@pytest.mark.parametrize("T", [1, 15, 16, 17, 40])
+def test_top_k_is_the_plain_mean_whatever_the_longest_window_is(T):
+    probability = torch.rand(4, T, generator=torch.Generator().manual_seed(T))
+    for lengths in ([1, 1, 1, 1], [T, 1, max(1, T // 2), max(1, T - 1)]):
+        found = top_k_probability(probability, torch.tensor(lengths))
+        for row, length, value in zip(probability, lengths, found, strict=True):
+            k = length // 16 + 1
+            assert value.item() == pytest.approx(sum(sorted(row[:length].tolist())[-k:]) / k, rel=1e-6)

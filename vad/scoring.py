@@ -114,7 +114,7 @@ def _windows(
         if path is None:
             streams.append(None)
             continue
-        embedding = load(path)
+        embedding = load(path)[: sample.snippets]  # beyond them a window holds zeros, whatever the file goes on with
         streams.append(test_windows(transform(modality, embedding, sample.video) if transform else embedding, window))
     lengths = window_lengths(sample.snippets, window)
     return [

@@ -10,7 +10,7 @@ import torch
 
 from model import IEFVAD
 from vad.catalog import UCFCRIME
-from vad.data import find_test_videos
+from vad.data import find_test_videos, own_video
 from vad.lists import read_csv
 from vad.metrics import roc_auc, samples
 from vad.scoring import score_videos
@@ -115,6 +115,22 @@ def test_batches_cut_short_give_the_plain_ways_numbers(tiny, switches, window, m
         np.testing.assert_allclose(result.weight_image, weights, rtol=0, atol=1e-6)
     plain = [replace(result, scores=scores) for (scores, _), result in zip(expected, scored, strict=True)]
     assert roc_auc(samples(scored)) == pytest.approx(roc_auc(samples(plain)), abs=1e-7)
+
+
+@pytest.mark.parametrize("padding", ["masked", "attended"])
+def test_an_own_video_ends_with_its_shorter_stream(tmp_path, padding):
+    torch.manual_seed(0)
+    model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1, padding=padding)
+    longer, event = (np.random.default_rng(S).standard_normal((S, 16)).astype(np.float32) for S in (12, 9))
+    for name, x in (("longer", longer), ("cut", longer[:9]), ("event", event)):
+        np.save(tmp_path / f"{name}.npy", x)
+    options = {"window": WINDOW, "nan": "refuse", "padding": padding, "progress": None}
+    scores = [
+        score_videos(model, [own_video("x", {"image": tmp_path / name, "event": tmp_path / "event.npy"})], **options)
+        for name in ("longer.npy", "cut.npy")
+    ]
+    # a step beyond the end, where it stands for all the zeros there, would weigh as much as they
+    np.testing.assert_array_equal(scores[0][0].scores, scores[1][0].scores)
 
 
 def test_weights_by_dimension_are_means_over_the_valid_steps(tiny):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -57,7 +58,8 @@ def write_whole(path: Path, data: bytes) -> bool:
     except OSError as error:
         raise InputError(f"{path}: cannot write here ({error.strerror})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder is none, there is nothing to remove either
+            temporary.unlink()
     return True
 
 

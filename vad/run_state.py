@@ -47,6 +47,8 @@ def _training(run: Run) -> dict[str, object]:
 def save_best(run: Run, row: Mapping[str, object]) -> None:
     """Write <exp_name>_best.pth from the model as it is; `row` is the evaluation that found it best."""
     if run.computing.ranks.leads:
+        if run.saved is None:  # <exp_name>.pth is of a run that this one replaces, and would go with another's best
+            run.files.last.unlink(missing_ok=True)
         about = _about(run, row["epoch"], row["step"], metrics_of(row))
         run.save(run.files.best, run.model, weights="best", **about)
 

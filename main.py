@@ -38,17 +38,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--modality", choices=MODALITIES, default="fusion", help="fusion (default), or one stream")
     parser.add_argument("--exp_name", help="name of the results in checkpoints/ and figure/ (default: the data set's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the run, or of the first of --runs (default 0)")
-    parser.add_argument("--workers", type=int, default=4, help="processes that load embeddings without cache (4)")
-    cache = parser.add_mutually_exclusive_group()
-    cache.add_argument("--cache_dir", type=Path, help="folder of the training windows (default: windows/ beside rgb/)")
-    cache.add_argument("--no_cache", action="store_true", help="reduce embeddings anew in every epoch")
-    parser.add_argument("--checkpoint_dir", default=str(ROOT / "checkpoints"), help="folder of weights and logs")
-    parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures")
-    parser.add_argument("--resume", action="store_true", help="refuse to start anew: there must be a run to continue")
-    parser.add_argument("--overwrite", action="store_true", help="train anew even where results are there")
-    parser.add_argument("--save_steps", type=int, default=0, help="write the run's state every so many steps")
-    parser.add_argument("--save_minutes", type=float, default=2, help="and after so many minutes (default 2; 0: never)")
-    parser.add_argument("--tensorboard", action="store_true", help="also log to <figure_dir>/<exp_name>/tensorboard")
+    add_result_flags(parser)
+    add_window_flags(parser)
     add_computing_flags(parser)
     add_run_flags(parser)
     text = "do not train: hold two <exp_name>_runs.csv against each other, or a.csv:nu=2 for some of their runs"
@@ -57,6 +48,31 @@ def parse() -> argparse.Namespace:
     add_list_flags(parser)
     add_switch_flags(parser, recipe=True)
     return parser.parse_args()
+
+
+def add_result_flags(parser: argparse.ArgumentParser) -> None:
+    """Where results go, and what becomes of those that are there."""
+    text = "the same command continues a stopped run and repeats no finished one"
+    group = parser.add_argument_group("results", text)
+    group.add_argument("--checkpoint_dir", default=str(ROOT / "checkpoints"), help="folder of weights and logs")
+    group.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures")
+    again = group.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="refuse to start anew: there must be a run to continue")
+    again.add_argument("--overwrite", action="store_true", help="train anew even where results are there")
+    text = "write the run's state every so many steps (default 0: not by steps)"
+    group.add_argument("--save_steps", type=int, default=0, help=text)
+    text = "and after so many minutes (default 2; 0: not by time); the end of an epoch writes it anyway"
+    group.add_argument("--save_minutes", type=float, default=2, help=text)
+    group.add_argument("--tensorboard", action="store_true", help="also log to <figure_dir>/<exp_name>/tensorboard")
+
+
+def add_window_flags(parser: argparse.ArgumentParser) -> None:
+    """Where training windows come from."""
+    group = parser.add_argument_group("training windows", "reduced once and kept on disk; the numbers are the same")
+    cache = group.add_mutually_exclusive_group()
+    cache.add_argument("--cache_dir", type=Path, help="their folder (default: windows/ beside rgb/)")
+    cache.add_argument("--no_cache", action="store_true", help="keep none: reduce the embeddings anew in every epoch")
+    group.add_argument("--workers", type=int, default=4, help="processes that load embeddings without cache (4)")
 
 
 @dataclass(frozen=True)
@@ -114,7 +130,14 @@ def run_once(job: Job, exp_name: str, seed: int) -> Trained:
         model=model,
         objective=Objective(config=model.config, **loss_fields(settings)),
         batches=TrainingBatches(
-            job.windows, recipe.batch_size, recipe.paired, seed, args.workers, ranks.rank, ranks.world
+            job.windows,
+            recipe.batch_size,
+            recipe.paired,
+            seed,
+            args.workers,
+            ranks.rank,
+            ranks.world,
+            pin=computing.device.type == "cuda",
         ),
         evaluate=lambda: job.test.judge(model, computing),
         save=save_checkpoint,
@@ -126,6 +149,7 @@ def run_once(job: Job, exp_name: str, seed: int) -> Trained:
         trim=trims(settings),
         saving=Saving(args.save_steps, args.save_minutes),
         show=curves,
+        overwrites=args.overwrite,
         about={"command": command(), "arguments": {k: str(v) for k, v in vars(args).items()}, "versions": versions()},
     )
     ranks.together(lambda: take_up(run, args))
@@ -174,8 +198,9 @@ def main() -> int:
     check_run_flags(args)
     with start_computing(args) as computing:
         tables = sys.stdout
-        # a table for machines or papers has standard output to itself
-        with contextlib.redirect_stdout(tables if args.format == "text" else sys.stderr):
+        # a table for machines or papers has standard output to itself; processes that do not lead print nothing
+        apart = args.format != "text" and computing.ranks.leads
+        with contextlib.redirect_stdout(sys.stderr if apart else tables):
             return train_all(computing.ranks.together(lambda: prepare(args, computing)), tables)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,7 @@ class TrainingBatches:
 
     paired: `batch_size` normal and as many anomalous samples a batch, normal ones first; an epoch ends with the
     shorter of the two sides. Otherwise `batch_size` samples as they come. Of `world` processes that share every batch
-    this one, number `rank`, loads its part of each side.
+    this one, number `rank`, loads its part of each side. pin: see `TrainingWindows.gather`.
     """
 
     data: TrainingWindows
@@ -140,9 +141,12 @@ class TrainingBatches:
     workers: int = 0
     rank: int = 0
     world: int = 1
+    pin: bool = False
     sides: list[np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise InputError(f"--workers must be 0 or more; got {self.workers}")
         anomalous = np.array([sample.anomalous for sample in self.data.samples])
         if anomalous.all() or not anomalous.any():
             only = "anomalous" if len(anomalous) and anomalous[0] else "normal"
@@ -167,7 +171,7 @@ class TrainingBatches:
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """Indices of this process's part of every batch of an epoch; alone, of the whole batch."""
-        rng = np.random.default_rng((self.seed, epoch))
+        rng = np.random.default_rng((self.seed % 2**64, epoch))  # a negative seed counts too
         sides = [rng.permutation(side) for side in self.sides]
         size = self.batch_size
         batches = [[side[i * size : (i + 1) * size] for side in sides] for i in range(len(self))]
@@ -177,14 +181,14 @@ class TrainingBatches:
         """Batches of an epoch from number `start` on; raises InputError for an embedding that cannot be used."""
         order = self.order(epoch)[start:]
         if self.data.caches is not None:
-            yield from one_ahead(self.data.gather, order)
+            yield from one_ahead(partial(self.data.gather, pin=self.pin), order)
             return
         loader = DataLoader(
             self.data,
             batch_sampler=order,
             num_workers=self.workers,
             collate_fn=self.data.collate,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.pin,
             generator=torch.Generator(),  # else it draws from the numbers that dropout uses
         )
         for batch in loader:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vad.computing import Computing
 from vad.data import TrainingBatches
+from vad.errors import InputError
 from vad.settings import Settings
 
 # output, lengths, anomalous, divisors → terms with .total and ._asdict(); see `Ranks.divisors` for the last
@@ -40,6 +41,11 @@ class Saving:
 
     steps: int = 0  # every so many steps; 0: not by steps
     minutes: float = 2.0  # after so many minutes; 0: not by time
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "minutes"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"--save_{name} must be 0 (never) or more; got {getattr(self, name)}")
 
 
 @dataclass
@@ -68,6 +74,7 @@ class Run:
     saving: Saving = Saving()
     show: Callable[[Run], None] = lambda run: None  # called after every evaluation, e.g. to draw curves
     about: Mapping[str, object] = field(default_factory=dict)  # what else a checkpoint says: command, versions
+    overwrites: bool = False  # by --overwrite: the same command would start once more
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps
     saved: int | None = None  # step of the state on disk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -63,7 +64,7 @@ SWITCHES: Mapping[str, tuple[object, tuple[str, ...] | None, str]] = {
     "epsilon": (float, None, "ε of the weights"),
     "epsilon_placement": (str, ("weights", "sum"), "ε inside each weight (Eq. 4) or once, added to their sum"),
     "temporal_update": (str, ("kalman", "paper", "none"), "process noise of Section 3.4: learned, 0, or infinite"),
-    "padding": (str, ("masked", "attended"), "zero steps beyond a video's end"),
+    "padding": (str, ("masked", "attended"), "whether zero steps beyond a video's end take part"),
     "num_refinement_steps": (int, None, "refinement steps N"),
     "lambda_ref": (float, None, "refinement weight λ_ref"),
     "mil": (str, ("topk", "segment"), "how steps become one probability per video"),
@@ -73,12 +74,12 @@ SWITCHES: Mapping[str, tuple[object, tuple[str, ...] | None, str]] = {
     "lambda_kl": (float, None, "weight of the KL terms"),
     "kl_noise_model": (str, ("model", "StudentT", "Gaussian"), "σ²_eff of the KL term"),
     "keep": (str, ("last", "best"), "weights left in <exp_name>.pth: last epoch, or best on the test set"),
-    "rollback": (_on_off, None, "weights return to the best on the test set at each epoch's end"),
+    "rollback": (_on_off, None, "on or off: weights return to the best on the test set at each epoch's end"),
     "split": (str, ("official", "released"), "which lists the files are expected to be"),
     "test_crops": (crops, None, "crops whose scores are averaged, e.g. 5 or 0..9"),
     "ano_auc": (str, ("abnormal", "released"), "videos that Ano-AUC is computed on"),
     "mask_axis": (str, ("feature", "time"), "what the masking probe masks"),
-    "nan": (str, ("refuse", "zero"), "NaN in embeddings"),
+    "nan": (str, ("refuse", "zero"), "NaN in embeddings: ends the run, or counts as 0"),
 }
 # those of them that change what the network computes
 NETWORK_SWITCHES = (
@@ -172,7 +173,7 @@ def _tuples(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _check(recipe: Recipe) -> Recipe:
-    for name in ("batch_size", "lr", "max_epoch", "print_steps"):
-        if not getattr(recipe, name) > 0:
-            raise InputError(f"--{name} must be positive; got {getattr(recipe, name)}")
+    for name in ("batch_size", "lr", "max_epoch", "scheduler_rate", "print_steps"):
+        if not 0 < getattr(recipe, name) < math.inf:
+            raise InputError(f"--{name} must be positive and finite; got {getattr(recipe, name)}")
     return recipe

@@ -65,10 +65,8 @@ def train(run: Run) -> Trained:
 def _how_to_continue(run: Run) -> str:
     if run.saved is None:
         return f"stopped in step {run.step + 1}, before anything was saved; the same command starts again"
-    return (
-        f"stopped: {run.files.last} holds step {run.saved} (epoch {run.epoch + 1}); the same command continues there, "
-        f"--overwrite starts again"
-    )
+    again = "without --overwrite continues there" if run.overwrites else "continues there, --overwrite starts again"
+    return f"stopped: {run.files.last} holds step {run.saved} (epoch {run.epoch + 1}); the same command {again}"
 
 
 @dataclass

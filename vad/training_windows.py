@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,11 @@ class Batch:
     lengths: Tensor  # (B,) int64, valid steps
     anomalous: Tensor  # (B,) float32, 0 or 1
     videos: tuple[str, ...]
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory; the name by which a DataLoader asks for it."""
+        tensors = {name: x.pin_memory() for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **tensors)
 
 
 class TrainingWindows(Dataset):
@@ -72,8 +77,8 @@ class TrainingWindows(Dataset):
             return error  # raised in a worker process it would arrive as a traceback
         return self.samples[index], windows
 
-    def gather(self, indices: Sequence[int]) -> Batch:
-        """Windows of many samples from the cache; page-locked where there is a GPU, which then copies beside its work.
+    def gather(self, indices: Sequence[int], pin: bool = False) -> Batch:
+        """Windows of many samples from the cache; pin: in page-locked memory, which a GPU copies beside its work.
 
         Raises InputError for a damaged cache.
         """
@@ -85,7 +90,7 @@ class TrainingWindows(Dataset):
             stream = cache.stream
             # memory from numpy comes in large pages, a third of the time of torch's own
             windows = torch.from_numpy(np.empty((len(indices), stream.window, stream.width), stream.dtype))
-            if torch.cuda.is_available():
+            if pin:
                 windows = torch.empty_like(windows, pin_memory=True)
             cache.read(indices, windows.numpy())
             streams.append(windows)

@@ -12,13 +12,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from model import read_checkpoint
 from tests.vad.training_runs import CPU, SMALL, make_run
 from vad.computing import Computing, add_computing_flags, start_computing
+from vad.data import TrainingBatches, TrainingWindows
 from vad.device import pick_device
 from vad.errors import InputError
 from vad.repeatable import code_version, command, make_deterministic, seed_everything, seed_step, versions
+from vad.run import Saving
 from vad.training import step, train
 from vad.training_log import Curves
 
@@ -105,6 +108,45 @@ def test_without_torchrun_a_run_is_alone():
         assert computing.ranks.world == 1 and computing.describe() == "cpu, bf16"
         model = torch.nn.Linear(2, 2)
         assert computing.prepare(model) is model
+
+
+def test_memory_is_page_locked_for_a_run_on_a_gpu_only(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # there is one, and it is full: the run is on the CPU
+    run = make_run(tiny, tmp_path, *SMALL)
+    whole = [batch.videos for batch in run.batches.epoch(0)]
+    run.batches.data = cached(run, tmp_path)
+    assert [batch.videos for batch in run.batches.epoch(0)] == whole
+    locked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: locked.append(x.dtype) or x)
+    batch = next(iter(run.batches.epoch(0)))
+    same = pin_memory(batch)  # what a DataLoader calls
+    assert locked == [torch.float32, torch.float32, torch.int64, torch.float32] and same.videos == batch.videos
+
+
+def cached(run, folder) -> TrainingWindows:
+    """The windows of a run with a cache."""
+    return TrainingWindows(run.batches.data.samples, window=32, nan="refuse", width=16, cache=folder / "windows")
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (lambda: Saving(steps=-1), "--save_steps must be 0 .* got -1"),
+        (lambda: Saving(minutes=float("nan")), "--save_minutes must be 0 .* got nan"),
+    ],
+)
+def test_a_saving_interval_that_makes_no_sense_is_refused(typed, sentence):
+    with pytest.raises(InputError, match=sentence):
+        typed()
+
+
+def test_workers_below_zero_are_refused_and_a_negative_seed_is_a_seed(tiny, tmp_path):
+    data = make_run(tiny, tmp_path, *SMALL).batches.data
+    with pytest.raises(InputError, match="--workers must be 0 or more; got -1"):
+        TrainingBatches(data, 2, True, 0, workers=-1)
+    orders = [str(TrainingBatches(data, 2, True, seed).order(0)) for seed in (-2, -1, 0, 1, 2)]
+    assert len(set(orders)) == 5
+    train(make_run(tiny, tmp_path / "negative", *SMALL, seed=-1))
 
 
 def test_a_checkpoint_says_how_to_make_it_again(monkeypatch):

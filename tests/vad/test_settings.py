@@ -131,5 +131,8 @@ def test_crops_that_do_not_exist(text):
 
 
 def test_a_training_value_must_be_positive():
-    with pytest.raises(InputError, match="--batch_size must be positive; got 0"):
+    for rate in ("-1", "0", "nan", "inf"):
+        with pytest.raises(InputError, match="--scheduler_rate must be positive and finite; got"):
+            settings_of("--scheduler_rate", rate)
+    with pytest.raises(InputError, match="--batch_size must be positive and finite; got 0"):
         settings_of("--batch_size", "0")

@@ -119,6 +119,25 @@ def test_a_best_that_is_newer_than_the_state_is_put_back(tiny, tmp_path):
     assert all(torch.equal(tensor, again.best_state[name]) for name, tensor in best["model"].items())
 
 
+def test_a_replaced_run_leaves_no_weights_beside_anothers_best(tiny, tmp_path):
+    train(make_run(tiny, tmp_path, *SMALL))
+    run = make_run(tiny, tmp_path, *SMALL, seed=1, saving=Saving(steps=0, minutes=0))
+    run.objective = lambda *given, judge=run.objective: judge(*given) if run.step < 2 else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        train(run)
+    # the best on disk is of the second run, evaluated after step 2; the first one's last would pass for its company
+    assert read_checkpoint(run.files.best)["seed"] == 1
+    assert not run.files.last.exists()
+
+
+def test_a_run_that_overwrites_does_not_send_back_to_the_command_that_starts_once_more(tiny, tmp_path):
+    run = make_run(tiny, tmp_path, *SMALL)
+    run.overwrites = True
+    run.objective = lambda *given, judge=run.objective: (signal.raise_signal(signal.SIGINT), judge(*given))[1]
+    with pytest.raises(Stopped, match=r"holds step 1 .*; the same command without --overwrite continues there$"):
+        train(run)
+
+
 def test_a_finished_run_holds_its_weights_and_not_what_continuing_needs(tiny, tmp_path):
     run = make_run(tiny, tmp_path, *SMALL)
     train(run)

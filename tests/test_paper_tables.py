@@ -148,6 +148,9 @@ def test_runs_that_make_no_mean_are_refused(ask, checkpoint, tmp_path):
     assert "both the run of seed 0" in ask("--table", 1, "--ckpt_path", one, checkpoint("c"))[2]
     code, _, err = ask("--ckpt_path", one, tmp_path / "ck" / "c.pth")  # no table of the paper: refused all the same
     assert code == 2 and "both the run of seed 0" in err and "scoring" not in err
+    unknown = tmp_path / "ck" / "unknown.pth"
+    save_checkpoint(unknown, IEFVAD(embed_dim=16, num_refinement_steps=1), settings=SETTINGS)
+    assert "are both one file" in ask("--table", 1, "--ckpt_path", unknown, unknown)[2]  # without a seed to tell
     stream = checkpoint("s", modality="event")
     assert "Table 1 is of fused models" in ask("--table", 1, "--ckpt_path", stream)[2]
 

@@ -95,12 +95,13 @@ def check_runs(number: int | None, checkpoints: Sequence[Checkpoint]) -> None:
 def _check_once(checkpoints: Sequence[Checkpoint]) -> None:
     seen = {}
     for checkpoint in checkpoints:
-        key = checkpoint.modality, checkpoint.seed, checkpoint.settings.profile.name, str(_values(checkpoint))
+        # a released checkpoint does not say its seed: two files are then two runs
+        run = checkpoint.path.resolve() if checkpoint.seed is None else checkpoint.seed
+        key = checkpoint.modality, run, checkpoint.settings.profile.name, str(_values(checkpoint))
         before = seen.setdefault(key, checkpoint)
-        if before is not checkpoint and checkpoint.seed is not None:
-            raise InputError(
-                f"{before.path} and {checkpoint.path} are both the run of seed {checkpoint.seed}; name each run once"
-            )
+        if before is not checkpoint:
+            what = "one file" if checkpoint.seed is None else f"the run of seed {checkpoint.seed}"
+            raise InputError(f"{before.path} and {checkpoint.path} are both {what}; name each run once")
 
 
 def _check_alike(group: Sequence[Checkpoint]) -> None:

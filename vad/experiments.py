@@ -18,6 +18,7 @@ from vad.run import Files
 from vad.run_log import as_read, log_path, run_row, write_rows
 from vad.run_plan import PlannedRun, default_jobs, plan_runs
 from vad.settings import Settings
+from vad.stopping import Stopped
 from vad.sweep_table import SweepResult, sweep_table
 from vad.sweeps import Check, parse_sweeps, shown
 from vad.table import Table
@@ -83,7 +84,12 @@ def train_many(
     more = " …" if plan[1:] else ""
     print(f"{len(runs)} runs{kept}; {jobs} at a time; what each prints: {plan[0].command.log}{more}")
     with _Progress(plan, folder, tuple(outcomes)) as bar:
-        outcomes |= run_commands(todo, jobs=jobs, threads=args.threads or 1, tick=bar.tick, finished=collect)
+        try:
+            outcomes |= run_commands(todo, jobs=jobs, threads=args.threads or 1, tick=bar.tick, finished=collect)
+        except KeyboardInterrupt:
+            if args.overwrite:
+                raise Stopped("stopped: the same command without --overwrite continues from there") from None
+            raise
     failures = [_failure(runs[name], outcome) for name, outcome in outcomes.items() if outcome.code != 0]
     done = [run for run in plan if outcomes[run.name].code == 0]
     if not done:

@@ -82,3 +82,19 @@ def test_two_tables_of_runs_are_compared_from_the_command_line(train, door, tmp_
     code, out, err = door("main", "--compare", f"{table}:mil=topk", f"{table}:mil=segment")
     assert code == 0, err
     assert "differs: mil topk → segment" in out and "2 pairs cannot reach" in out.replace("\n  ", " ")
+
+
+def test_ctrl_c_names_the_command_that_continues_and_not_the_one_that_starts_all_again(train, tmp_path, monkeypatch):
+    def stopped(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vad.experiments.run_commands", stopped)
+    code, _, err = train(tmp_path, "--runs", "2")
+    assert code == 130 and "the same command continues from there" in err
+    code, _, err = train(tmp_path, "--runs", "2", "--overwrite")
+    assert code == 130 and "stopped: the same command without --overwrite continues from there" in err
+
+
+def test_to_resume_and_to_overwrite_exclude_each_other(train, tmp_path):
+    code, _, err = train(tmp_path, "--resume", "--overwrite")
+    assert code == 2 and "argument --overwrite: not allowed with argument --resume" in err

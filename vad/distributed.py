@@ -17,7 +17,9 @@ from torch import Tensor
 from vad.errors import InputError
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=30)  # a process that is silent for longer ends the others with an error
+# a process that is silent for longer ends the others with an error; while the leader makes the training windows of a
+# large data set from a slow disk, they wait for it
+PATIENCE = timedelta(hours=4)
 
 
 @dataclass(frozen=True)

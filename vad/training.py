@@ -173,7 +173,7 @@ def step(run: Run, batch: Batch, asked: bool = False) -> tuple[dict[str, float],
     run.optimizer.zero_grad(set_to_none=True)
     terms.total.backward()
     norm = get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
-    own = torch.stack([*terms, norm, output.logits.isfinite().all(), terms.total.new_tensor(asked)]).detach().double()
+    own = torch.stack([*terms, norm, output.logits.isfinite().all(), terms.total.new_tensor(asked)]).detach()
     # one transfer from the device a step
     mean = (ranks.sum(own.clone()) / ranks.world).tolist()
     *values, norm_value, finite, anyone = mean

@@ -115,7 +115,8 @@ class Encoder:
 
         def fill(part: slice, pixels: Tensor) -> None:
             maps = counts[part].to(self.device).float()
-            maps /= divisors[part].to(self.device).view(-1, 1, 1)
+            # page-locked ones go up behind the batch before, and the host does not wait for that
+            maps /= divisors[part].to(self.device, non_blocking=True).view(-1, 1, 1)
             pixels.copy_(maps.unsqueeze(1))
 
         return self._passes(len(counts), fill)

@@ -23,9 +23,10 @@ Sink = Callable[[int, np.ndarray], None]  # takes a crop number and the embeddin
 class Batches:
     """Collects crops of snippets, of whatever video, into full batches and hands each embedding to its owner.
 
-    A batch's results are fetched after the next batch has been started: on a GPU the host fills one buffer while
-    the device works on the other. A GPU is always given a full batch, the last one filled up with whatever the buffer
-    held before: another size would change the last bits of every row (a CPU's passes are alike, see `Encoder`).
+    A batch's results are handed over after the next batch has been started: on a GPU the host fills one buffer while
+    the device works on the other. So the way back to the host begins right behind the batch: asked for later, it
+    would wait for the next batch too. A GPU is always given a full batch, the last one filled up with whatever the
+    buffer held before: another size would change the last bits of every row (a CPU's passes are alike, see `Encoder`).
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class Batches:
             )
             for _ in range(2)
         ]
-        self._uploads = Uploads(encoder.device) if (on_gpu if upload is None else upload) else None
+        # room for all snippets of a batch: their way up waits behind the batch before, the host does not
+        rooms = 2 + self._items // len(crops)
+        self._uploads = Uploads(encoder.device, rooms) if (on_gpu if upload is None else upload) else None
         self._owners: list[tuple[Sink, int]] = []
-        self._running: tuple[list[tuple[Sink, int]], Tensor] | None = None
+        self._running: tuple[list[tuple[Sink, int]], Tensor, torch.cuda.Event | None] | None = None
 
     def add(self, snippet: Snippet, sink: Sink) -> None:
         """Queue all crops of a snippet; `sink` gets their embeddings, in this order, some time later."""
@@ -84,7 +87,12 @@ class Batches:
             rows = self._encoder.images(pixels)
         else:
             rows = self._encoder.events(pixels[:, 0], divisors)
-        started = (self._owners, rows)
+        arrived = None
+        if self._on_gpu:
+            rows = torch.empty(rows.shape, pin_memory=True).copy_(rows, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        started = (self._owners, rows, arrived)
         self._deliver()
         self._running, self._owners = started, []
         self._buffers.reverse()
@@ -92,8 +100,10 @@ class Batches:
     def _deliver(self) -> None:
         if self._running is None:
             return
-        owners, rows = self._running
+        owners, rows, arrived = self._running
         self._running = None
+        if arrived is not None:
+            arrived.synchronize()
         values = rows.cpu().numpy()[: len(owners)]  # what filled the batch up has no owner
         if not np.isfinite(values).all():
             raise InputError(f"the encoder ({self._encoder.note}) gives NaN or infinite embeddings: damaged weights?")

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from extracting.crops import CROP_SIZE, place_of
 
-_ROOMS = 3  # snippets on their way at once
-
 
 class Uploads:
     """Page-locked room through which arrays of one shape go to a device while the host prepares the next."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, rooms: int) -> None:
+        """rooms: snippets that may be on their way at once."""
         self._device = device
         self._on_gpu = device.type == "cuda"
+        self._number = rooms
         self._rooms: list[tuple[Tensor, torch.cuda.Event | None]] = []
         self._next = 0
 
@@ -28,10 +28,10 @@ class Uploads:
             make_event = torch.cuda.Event if self._on_gpu else lambda: None
             self._rooms = [
                 (torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=self._on_gpu), make_event())
-                for _ in range(_ROOMS)
+                for _ in range(self._number)
             ]
         room, gone = self._rooms[self._next]
-        self._next = (self._next + 1) % _ROOMS
+        self._next = (self._next + 1) % self._number
         if gone is not None:
             gone.synchronize()  # the copy that used this room last
         room.numpy()[...] = pixels

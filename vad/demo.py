@@ -27,8 +27,7 @@ from vad.files import read_json, write_json, write_whole
 
 LISTS = DEMO.annotations["official"]  # the names under which list/ looks for them
 COMMANDS = (
-    ("extracting/gen_img.py", "--dataset", DEMO.name, "--crops", "5"),
-    ("extracting/gen_event.py", "--dataset", DEMO.name, "--crops", "5"),
+    ("extracting/gen.py", "--dataset", DEMO.name, "--modality", "both", "--crops", "5"),
     ("list/generate_file.py", "--dataset", DEMO.name),
     ("list/generate_gt.py", "--dataset", DEMO.name),
 )

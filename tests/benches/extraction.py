@@ -6,27 +6,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from extracting.decoders import Decoders
 from extracting.encoder import Encoder, load_encoder
-from extracting.pipeline import Batches
-from extracting.stream import Job, Settings, Snippet
-from tests.benches import plain_extraction
-from tests.benches.gpu import gpu_seconds, peak_flops
+from tests.benches import extraction_gpu, plain_extraction
 from tests.benches.timing import seconds
+from tests.benches.video_pass import MODALITIES, draw, pass_through
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CROPS = tuple(range(10))
-MODALITIES = ("image", "event")
-VITL_FLOP = 162e9  # of one forward pass of ViT-L/14
 
 
 class NoEncoder:
@@ -41,44 +32,6 @@ class NoEncoder:
     def events(self, counts: Tensor, _: Tensor) -> Tensor:
         """Zeros (n, 8)."""
         return torch.zeros(len(counts), 8)
-
-
-def draw(path: Path, frames: int) -> Path:
-    """A 320×240 video at 25 frames a second: noise that drifts, a rectangle that runs."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (320, 240))
-    random = np.random.RandomState(0)
-    coarse = random.randint(0, 256, (24, 32, 3)).astype(np.uint8)
-    scene = cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
-    for t in range(frames):
-        frame = np.roll(scene, t // 4, axis=1)
-        left = (5 * t) % 260
-        frame[90:150, left : left + 50] = (20, 200, 240)
-        writer.write(frame)
-    writer.release()
-    return path
-
-
-def pass_through(
-    videos: list[Path], workers: int, encoders: dict[str, object], at_end: Callable[[list[int]], None] | None = None
-) -> tuple[int, float]:
-    """Frames and seconds of one pass, both modalities and ten crops, from the first snippet on.
-
-    at_end is told the decoder processes while they still run.
-    """
-    jobs = [Job(path, path.name, path.stem, path.stat().st_size, tuple(encoders)) for path in videos]
-    batches = {name: Batches(encoder, name, CROPS, 256) for name, encoder in encoders.items()}
-    frames, start = 0, None
-    with Decoders(jobs, Settings(), CROPS, workers) as decoders:
-        for job, item in decoders:
-            if isinstance(item, Snippet):
-                start = start or time.perf_counter()
-                batches[item.modality].add(item, lambda crop, row: None)
-                frames += 16 * (item.modality == job.modalities[0])
-        if at_end is not None:
-            at_end(decoders.pids)
-    for batch in batches.values():
-        batch.flush()
-    return frames, time.perf_counter() - start
 
 
 def bench_frames(folder: Path) -> None:
@@ -146,31 +99,6 @@ def bench_encoder() -> None:
             print(f"  {tower:5s} {precision}: {rate:8.2f} images/s, cosine to fp32 {cosine:.6f}")
 
 
-def bench_gpu() -> None:
-    """ViT-L/14 with random weights on a GPU: images and event maps a second, share of the peak, cosine to fp32."""
-    if not torch.cuda.is_available():
-        print("no GPU here; where there is one, `python tests/bench.py extraction` prints ViT-L/14's images a second")
-        return
-    frames = torch.randint(0, 256, (16, 16, 224, 224, 3), dtype=torch.uint8, device="cuda")
-    counts = torch.randint(0, 11, (256, 224, 224), dtype=torch.uint8, device="cuda")
-    tens = torch.full((256,), 10.0, device="cuda")
-    exact = load_encoder("untrained", "image", tower="vitl", device="cuda").images(frames)
-    peak = peak_flops(torch.bfloat16)
-    print(
-        f"{torch.cuda.get_device_name()}, ViT-L/14, batches of 256, {peak / 1e12:.0f} TFLOP/s in a large bf16 product"
-    )
-    for precision, compiled in (("fp32", False), ("bf16", False), ("bf16", True), ("fp16", False), ("fp16", True)):
-        words = {"tower": "vitl", "device": "cuda", "precision": precision, "compiled": compiled}
-        encoder = load_encoder("untrained", "image", **words)
-        rows = encoder.images(frames)
-        cosine = torch.cosine_similarity(exact, rows).min()
-        image = 256 / gpu_seconds(lambda e=encoder: e.images(frames), 10)
-        event = 256 / gpu_seconds(lambda e=encoder: e.events(counts, tens), 10)
-        share = 100 * image * VITL_FLOP / peak
-        told = f"{encoder.precision:14s} {image:6.0f} images/s, {event:6.0f} event maps/s, {share:3.0f} % of peak"
-        print(f"  {told}, cosine to fp32 {cosine:.6f} (target: ≥ 55 %)")
-
-
 def run() -> None:
     """Print the section."""
     with tempfile.TemporaryDirectory() as folder:
@@ -180,4 +108,4 @@ def run() -> None:
             bench_memory(Path(folder))
         print(f"encoder on the CPU, random weights, {torch.get_num_threads()} threads")
         bench_encoder()
-        bench_gpu()
+        extraction_gpu.run(Path(folder))

@@ -23,7 +23,7 @@ from extracting.run import FolderRun
 from extracting.share import Feed, Order
 from extracting.stream import Ended, Job, Settings
 from extracting.videos import find_videos
-from tests.benches.extraction import CROPS
+from tests.benches.video_pass import CROPS
 
 PER_FOLDER = 1000
 

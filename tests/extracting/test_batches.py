@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from extracting.lanes import Lanes
 from extracting.pipeline import Batches, Snippet
 from extracting.towers import TOWERS, TowerShape
 from extracting.uploads import crop_tensors
+from tests.benches import extraction_gpu
 from vad.errors import InputError
 
 CPU = torch.device("cpu")
@@ -70,7 +72,7 @@ def test_an_image_embedding_is_the_same_bits_whatever_the_batch(precision: str) 
 
 @pytest.mark.parametrize("modality", ["image", "event"])
 def test_cropping_on_the_encoders_device_gives_the_same_bits(modality: str) -> None:
-    """Five snippets pass through three rooms of the upload; the array they came in is overwritten each time."""
+    """Five snippets pass through the two rooms of the upload; the array they came in is overwritten each time."""
     random = np.random.RandomState(3)
     shape = (16, 256, 340, 3) if modality == "image" else (1, 256, 340)
     stacks = random.randint(0, 11, (5, *shape)).astype(np.uint8)
@@ -90,6 +92,17 @@ def test_cropping_on_the_encoders_device_gives_the_same_bits(modality: str) -> N
     assert len({row for _, row in found[True]}) == 50
     views = zip(crop_tensors(torch.from_numpy(stacks[0]), range(10)), crop_views(stacks[0], range(10)), strict=True)
     assert all((tensor.numpy() == view).all() for tensor, view in views)
+
+
+def test_the_gpu_bench_runs_where_a_cpu_stands_for_the_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its numbers mean nothing here; that it measures all streams, and that bits keep in any company, does."""
+    setup = extraction_gpu.Setup("cpu", "tiny", 16, 64, 64, (("fp32", False), ("bf16", False)), (1,), 1)
+    extraction_gpu.bench(setup, tmp_path)
+    said = capsys.readouterr().out
+    for part in ("  fp32 ", "  bf16 ", "image, 10 crops, 1 d", "event, 10 crops, 1 d", "image + event, 1 crops, 1 d"):
+        assert part in said
+    assert said.count("bits alike in any company") == 2
+    assert all(0 <= int(part.split()[0]) < 100 for part in said.split("idle ")[1:])
 
 
 def test_an_encoder_is_the_same_after_a_journey() -> None:

@@ -200,5 +200,5 @@ def test_prepare_runs_the_documented_commands(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InputError, match=r"generate_gt\.py --dataset demo` ended with exit code 2"):
         demo.prepare(said.append)
     assert ran == [list(line) for line in demo.COMMANDS]
-    assert said[0] == "$ python extracting/gen_img.py --dataset demo --crops 5"
+    assert said[0] == "$ python extracting/gen.py --dataset demo --modality both --crops 5"
     assert all((demo.ROOT / line[0]).is_file() for line in demo.COMMANDS)

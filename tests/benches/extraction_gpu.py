@@ -1,0 +1,175 @@
+"""Extraction on a GPU, ViT-L/14 with random weights: rate, share of the peak, cosines, equal bits, idle share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from extracting.encoder import Encoder, load_encoder
+from tests.benches.video_pass import CROPS, MODALITIES, draw, pass_through
+
+VITL_FLOP = 162e9  # of one forward pass of ViT-L/14
+HOW = (("fp32", False), ("bf16", False), ("bf16", True), ("fp16", False), ("fp16", True))
+
+
+@dataclass
+class Setup:
+    """What is measured; a CPU and a small tower show that the measurement itself runs."""
+
+    device: str = "cuda"
+    tower: str = "vitl"
+    batch: int = 256  # forward passes
+    product: int = 8192  # rows of the large product
+    frames: int = 6400  # of the drawn videos that are embedded from end to end
+    how: tuple[tuple[str, bool], ...] = HOW
+    workers: tuple[int, ...] = (2, 4)
+    repeats: int = 10
+
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+    def seconds(self, action: Callable[[], object]) -> float:
+        """Of an action, finished, after one to warm up."""
+        action()
+        self.wait()
+        start = time.perf_counter()
+        for _ in range(self.repeats):
+            action()
+        self.wait()
+        return (time.perf_counter() - start) / self.repeats
+
+    def peak(self, dtype: torch.dtype) -> float:
+        """Operations a second of a large matrix product: what this machine can do at most."""
+        a, b = (torch.randn(self.product, self.product, device=self.device, dtype=dtype) for _ in range(2))
+        return 2 * self.product**3 / self.seconds(lambda: a @ b)
+
+    def encoder(self, precision: str, compiled: bool = False) -> Encoder:
+        """Untrained, of these sizes."""
+        words = {"tower": self.tower, "device": self.device, "precision": precision, "compiled": compiled}
+        return load_encoder("untrained", "image", **words)
+
+
+@dataclass
+class Timed:
+    """An encoder whose batches are timed on its device, from the first kernel of each to its last, gaps included."""
+
+    encoder: Encoder
+    marks: list[tuple[object, object]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.encoder, name)
+
+    def images(self, frames: Tensor) -> Tensor:
+        """As the encoder's."""
+        return self._timed(lambda: self.encoder.images(frames))
+
+    def events(self, counts: Tensor, divisors: Tensor) -> Tensor:
+        """As the encoder's."""
+        return self._timed(lambda: self.encoder.events(counts, divisors))
+
+    def _timed(self, action: Callable[[], Tensor]) -> Tensor:
+        start = self._mark()
+        rows = action()
+        self.marks.append((start, self._mark()))
+        return rows
+
+    def _mark(self) -> object:
+        if self.encoder.device.type == "cpu":
+            return time.perf_counter()
+        mark = torch.cuda.Event(enable_timing=True)
+        mark.record()
+        return mark
+
+    def busy(self) -> float:
+        """Seconds inside passes, of those that are finished."""
+        if self.encoder.device.type == "cpu":
+            return sum(end - start for start, end in self.marks)
+        return sum(start.elapsed_time(end) for start, end in self.marks) / 1000
+
+
+def inputs(setup: Setup) -> tuple[Tensor, Tensor, Tensor]:
+    """Random crops (n, 16, 224, 224, 3) and event counts (16 n, 224, 224) with their divisors, one batch of each."""
+    generator = torch.Generator().manual_seed(0)
+    words = {"dtype": torch.uint8, "generator": generator}
+    frames = torch.randint(0, 256, (setup.batch // 16, 16, 224, 224, 3), **words)
+    counts = torch.randint(0, 11, (setup.batch, 224, 224), **words)
+    return frames.to(setup.device), counts.to(setup.device), torch.full((setup.batch,), 10.0, device=setup.device)
+
+
+def bench_passes(setup: Setup) -> None:
+    """Images and event maps a second, share of the bf16 peak, cosine to fp32, whether bits depend on the company."""
+    frames, counts, tens = inputs(setup)
+    peak = setup.peak(torch.bfloat16)
+    print(f"passes of {setup.batch}; a large bf16 product: {peak / 1e12:.1f} TFLOP/s")
+    exact = setup.encoder("fp32")
+    of_images, of_events = exact.images(frames), exact.events(counts, tens)
+    for precision, compiled in setup.how:
+        encoder = setup.encoder(precision, compiled)
+        cosines = [
+            torch.cosine_similarity(*pair).min()
+            for pair in ((of_images, encoder.images(frames)), (of_events, encoder.events(counts, tens)))
+        ]
+        image = setup.batch / setup.seconds(lambda e=encoder: e.images(frames))
+        event = setup.batch / setup.seconds(lambda e=encoder: e.events(counts, tens))
+        shares = [f"{100 * rate * VITL_FLOP / peak:.0f}" for rate in (image, event)]
+        print(f"  {encoder.precision:14s} images {image:6.0f}/s, event maps {event:6.0f}/s")
+        if setup.tower == "vitl":
+            print(f"    {shares[0]} and {shares[1]} % of the peak (target: ≥ 55 %)")
+        print(f"    cosine to fp32 {cosines[0]:.6f} and {cosines[1]:.6f}; {company(encoder, frames, counts, tens)}")
+
+
+def company(encoder: Encoder, frames: Tensor, counts: Tensor, tens: Tensor) -> str:
+    """Whether a row's bits stay the same at every place of a batch and beside other neighbours, in words."""
+    differ = 0
+    for items, embed in ((frames, encoder.images), (counts, lambda maps: encoder.events(maps, tens))):
+        first = embed(items)
+        differ += int((embed(items.flip(0)).flip(0) != first).any(1).sum())
+        others = items.roll(1, 0)
+        others[0] = items[0]  # the same row at the same place, others around it
+        differ += int((embed(others)[0] != first[0]).any())
+    return "bits alike in any company" if not differ else f"{differ} ROWS WITH OTHER BITS IN OTHER COMPANY"
+
+
+def bench_idle(setup: Setup, folder: Path) -> None:
+    """Share of the time, from the first snippet of drawn videos to their last embedding, without a batch at work."""
+    videos = [draw(folder / f"g{number}.mp4", setup.frames // 4) for number in range(4)]
+    precision = "fp32" if setup.device == "cpu" else "bf16"
+    for modalities, crops in ((("image",), CROPS), (("event",), CROPS), (MODALITIES, CROPS), (MODALITIES, (5,))):
+        for workers in setup.workers:
+            timed = Timed(setup.encoder(precision))
+            one_pass = partial(
+                pass_through,
+                workers=workers,
+                encoders=dict.fromkeys(modalities, timed),
+                crops=crops,
+                batch_size=setup.batch,
+            )
+            one_pass(videos[:1])  # warms up
+            timed.marks.clear()
+            frames, taken = one_pass(videos)
+            told = f"{' + '.join(modalities)}, {len(crops)} crops, {workers} decoder processes"
+            print(f"  {told}: {frames / taken:.0f} frames/s, idle {100 * (1 - timed.busy() / taken):.0f} %")
+
+
+def bench(setup: Setup, folder: Path) -> None:
+    """Print all of it."""
+    bench_passes(setup)
+    print("from video files to embeddings")
+    bench_idle(setup, folder)
+
+
+def run(folder: Path) -> None:
+    """Print the section, or the one line of a machine without a GPU."""
+    if not torch.cuda.is_available():
+        print("no GPU here; where there is one, `python tests/bench.py extraction` prints its rate and idle share")
+        return
+    print(f"{torch.cuda.get_device_name()}, ViT-L/14, random weights")
+    bench(Setup(), folder)

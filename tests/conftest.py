@@ -65,9 +65,9 @@ class Tiny:
             snippets = np.zeros(S, np.uint8)
             if label != "Normal":
                 snippets[S // 3 : S // 3 + max(2, S // 4)] = 1
-            for modality, signal in (("rgb", 0.3), ("event_thr_10", 3.0)):
+            for modality, strength in (("rgb", 0.3), ("event_thr_10", 3.0)):
                 x = rng.standard_normal((S, width)).astype(np.float32)
-                x[snippets == 1, :4] += signal
+                x[snippets == 1, :4] += strength
                 path = made.path(modality, video, label)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,6 +49,11 @@ def crop_views(stack: np.ndarray, crops: Sequence[int]) -> list[np.ndarray]:
         # each other, and slices of the result are plain views, where a negative stride copies 14 times slower.
         rows = stack.reshape(-1, *stack.shape[2:])
         mirrored = cv2.flip(rows, 1).reshape(stack.shape)
+    return cut(stack, mirrored, crops)
+
+
+def cut(stack: Any, mirrored: Any, crops: Sequence[int]) -> list[Any]:
+    """Crops of a stack, an array or a tensor, whose mirror image is at hand: views, one a number."""
     views = []
     for crop in crops:
         top, left = place_of(crop)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extracting.crops import CROP_SIZE, place_of
+from extracting.crops import cut
 
 
 class Uploads:
@@ -43,10 +43,4 @@ class Uploads:
 
 def crop_tensors(stack: Tensor, crops: Sequence[int]) -> list[Tensor]:
     """As `crop_views`, of a stack that is a tensor on whatever device."""
-    mirrored = stack.flip(2) if any(crop >= 5 for crop in crops) else stack
-    views = []
-    for crop in crops:
-        top, left = place_of(crop)
-        source = mirrored if crop >= 5 else stack
-        views.append(source[:, top : top + CROP_SIZE, left : left + CROP_SIZE])
-    return views
+    return cut(stack, stack.flip(2) if any(crop >= 5 for crop in crops) else stack, crops)

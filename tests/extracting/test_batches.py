@@ -96,7 +96,8 @@ def test_cropping_on_the_encoders_device_gives_the_same_bits(modality: str) -> N
 
 def test_the_gpu_bench_runs_where_a_cpu_stands_for_the_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its numbers mean nothing here; that it measures all streams, and that bits keep in any company, does."""
-    setup = extraction_gpu.Setup("cpu", "tiny", 16, 64, 64, (("fp32", False), ("bf16", False)), (1,), 1)
+    how = (("fp32", False), ("bf16", False))
+    setup = extraction_gpu.Setup("cpu", 64, 1, tower="tiny", batch=16, frames=64, how=how, workers=(1,))
     extraction_gpu.bench(setup, tmp_path)
     said = capsys.readouterr().out
     for part in ("  fp32 ", "  bf16 ", "image, 10 crops, 1 d", "event, 10 crops, 1 d", "image + event, 1 crops, 1 d"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -85,13 +85,3 @@ class EventScaling:
     def clamped(self, counts: np.ndarray) -> np.ndarray:
         """Counts cut at the clamp, as the encoder gets them."""
         return np.minimum(counts, self._clamp)
-
-
-def event_maps(
-    snippets: Iterator[np.ndarray], crops: Sequence[int], threshold: int, clamp: int, scaling: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Clamped counts (256, 340) uint8 of every snippet, with their divisors (number of crops,) float32."""
-    scale = EventScaling(crops, clamp, scaling)
-    for snippet in snippets:
-        yield from ((scale.clamped(counts), by) for counts, by in scale.add(count_events(snippet, threshold)))
-    yield from ((scale.clamped(counts), by) for counts, by in scale.end())

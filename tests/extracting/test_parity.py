@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from extracting.crops import crop_views, parse_crops
-from extracting.events import count_events, event_maps, grey
+from extracting.events import count_events, grey
 from extracting.frames import Video, group_snippets
+from extracting.stream import Settings, snippets_of
 from tests.extracting.helpers import golden_frames
 from vad.errors import InputError
 
@@ -72,11 +74,20 @@ def test_real_videos_equal_the_release(golden: Callable, realdata: Path, name: s
         assert sums[c] == arrays[f"{name}/{crop}/event_sum"].tolist()
 
 
+def event_maps(
+    snippets: Iterator[np.ndarray], crops: Sequence[int], clamp: int, scaling: str
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What the encoder gets of these snippets at threshold 10: clamped counts (256, 340), and divisors by crop."""
+    settings = Settings(event_threshold=10, event_clamp=clamp, event_scaling=scaling)
+    video = SimpleNamespace(snippets=lambda: snippets)
+    return [(item.pixels[0], item.divisors) for item in snippets_of(video, ("event",), settings, crops)]
+
+
 @pytest.mark.parametrize("name", REAL[:4])
 def test_block_scaling_divides_by_the_releases_block_maximum(golden: Callable, realdata: Path, name: str) -> None:
     arrays, crops = golden("real_extraction"), (0, 3, 5, 9)
     snippets = Video(realdata / "videos" / name, "released").snippets()
-    divisors = np.stack([divisor for _, divisor in event_maps(snippets, crops, 10, 16, "block")])
+    divisors = np.stack([divisor for _, divisor in event_maps(snippets, crops, 16, "block")])
     for c, crop in enumerate(crops):
         largest = np.repeat(arrays[f"{name}/{crop}/block_max"], 32)[: len(divisors)]
         assert (divisors[:, c] == largest).all()
@@ -88,12 +99,12 @@ def test_block_scaling_by_hand() -> None:
     flashing = still.copy()
     flashing[::2, 0, 0] = 200  # on, off, on, …: each of the 15 differences is an event
     stream = iter([still] * 31 + [flashing] + [still] * 2)
-    maps = list(event_maps(stream, (1, 4), 10, 16, "block"))
+    maps = event_maps(stream, (1, 4), 16, "block")
     # crop 1 holds the pixel, crop 4 (bottom right) does not; without events the divisor is 1, so the map stays zero
     assert [tuple(divisor) for _, divisor in maps] == [(15.0, 1.0)] * 32 + [(1.0, 1.0)] * 2
     assert maps[31][0][0, 0] == 15
     assert sum(int(count.sum()) for count, _ in maps) == 15
-    clamped, divisor = next(event_maps(iter([flashing]), (1, 4), 10, 10, "clamp"))
+    clamped, divisor = event_maps(iter([flashing]), (1, 4), 10, "clamp")[0]
     assert (clamped[0, 0], tuple(divisor)) == (10, (10.0, 10.0))
 
 

@@ -163,6 +163,8 @@ MSAD = Dataset(
         "released": Annotations(None, "msad_test_list.txt", "msad_annotations.txt"),
     }),
     videos=MappingProxyType({"official": (480, 240), "released": (479, 241)}),
+    name_prefix="MSAD_normal_",  # its authors' name of frontdoor1 is MSAD_normal_frontdoor1
+    misspelt=MappingProxyType({"perdestrian_street": "pedestrian_street"}),  # by the release
     class_videos=CLASS_VIDEOS["msad"],
 )
 

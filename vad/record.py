@@ -14,7 +14,10 @@ from vad.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 SNIPPET_FRAMES = 16  # one time step of every embedding and every score
 FORMS = ("class", "pairs", "table", "masks")  # of annotations, see vad/annotations.py
-VIDEO_SUFFIXES = frozenset([".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"])
+VIDEO_SUFFIXES = frozenset([
+    ".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg",
+    ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".vob",
+])  # fmt: skip
 MANIFEST = "manifest.jsonl"  # extraction's record, in the folder of the embeddings
 IMAGE_FOLDER = "rgb"  # of image embeddings below their root, and of lists below list/<folder>/
 
@@ -80,6 +83,8 @@ class Dataset:
     window: int = 256  # time steps of one window
     drawn: bool = False  # made by vad/demo.py rather than downloaded
     name_suffix: str = ""  # end of every video's name that some lists leave out
+    name_prefix: str = ""  # start of some videos' names that some lists leave out
+    misspelt: Mapping[str, str] = field(default_factory=dict)  # parts of names in some lists → as in the others
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # video → names of its parts in annotations
     # split → class, see `class_key` → (training, test) videos
     class_videos: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
@@ -127,7 +132,10 @@ class Dataset:
     def key(self, video: str) -> str:
         """What two spellings of one video's name have in common (`Abuse028`, `Abuse028_x264`): join by it."""
         # NFC: some file systems hand accented letters back in two pieces
-        return unicodedata.normalize("NFC", video).removesuffix(self.name_suffix)
+        key = unicodedata.normalize("NFC", video).removesuffix(self.name_suffix).removeprefix(self.name_prefix)
+        for wrong, right in self.misspelt.items():
+            key = key.replace(wrong, right)
+        return key
 
     def is_anomalous(self, label: str) -> bool:
         """Whether a video-level label (checked by `class_names`) is anything but the normal one."""

@@ -1,10 +1,10 @@
-"""Videos of any --dataset → image and event embeddings, every video decoded once."""
+"""Videos of any --dataset → image embeddings, event embeddings, or both from one pass."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from extracting.doors import open_door
+from extracting.job.cli import main
 
 if __name__ == "__main__":
-    open_door(None)
+    main()

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from extracting.doors import open_door
+from extracting.job.cli import main
 
 if __name__ == "__main__":
-    open_door("event", "msad")
+    main("event", "msad")

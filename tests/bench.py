@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 # each a module of tests/benches/ with a run()
-SECTIONS = ("model", "extraction", "scale", "training", "evaluation", "ucf_sized", "gpu")
+SECTIONS = ("model", "extraction", "training", "evaluation", "ucf_sized", "gpu")
 
 
 def main() -> None:

@@ -159,8 +159,8 @@ def test_a_data_set_without_embeddings_names_the_commands_that_make_them(door, t
     flags = ["--ckpt_path", checkpoint("a"), "--table", 1, "--figure_dir", tmp_path]
     code, _, err = door("test", "--dataset", "xd", "--list_root", tmp_path / "none", *flags)
     assert code == 2 and len(err.strip().splitlines()) == 1
-    for command in ("extracting/gen_img.py", "extracting/gen_event.py", "list/generate_file.py", "list/generate_gt.py"):
+    for command in ("extracting/gen.py", "list/generate_file.py", "list/generate_gt.py"):
         assert f"python {command} --dataset xd" in err
     (tmp_path / "empty").mkdir()
     code, _, err = door("test", *tiny.flags, "--feature_root", tmp_path / "empty", *flags)
-    assert code == 2 and "no embeddings of UCF-Crime here" in err and "extracting/gen_event.py" in err
+    assert code == 2 and "no embeddings of UCF-Crime here" in err and "extracting/gen.py" in err

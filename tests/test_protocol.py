@@ -95,8 +95,9 @@ def own(tmp_path: Path) -> Path:
 
 def test_every_door_takes_ones_own_data_set(own: Path, door, monkeypatch) -> None:
     data = ("--dataset", "street.toml")
-    for name in ("extracting/gen_img.py", "extracting/gen_event.py"):
-        assert "7 videos written" in _good(own, name, *data, "--clip_ckpt", "untrained", "--crops", "5")
+    weights = ("--clip_ckpt", "untrained", "--event_ckpt", "untrained")
+    extracted = _good(own, "extracting/gen.py", *data, "--modality", "both", *weights, "--crops", "5")
+    assert extracted.count("7 videos written") == 2
     assert "4 training and 3 test videos" in _good(own, "list/generate_file.py", *data)
     assert "3 videos, 144 frames, 19 anomalous" in _good(own, "list/generate_gt.py", *data)
     # the order of the list: g (35 frames, two snippets), e f, d; an interval is cut at the last whole snippet
@@ -123,13 +124,15 @@ def test_every_door_takes_ones_own_data_set(own: Path, door, monkeypatch) -> Non
 
 @pytest.mark.parametrize(
     "name", ["main.py", "test.py", "test2.py", "list/generate_file.py", "list/generate_gt.py", "list/audit.py",
-             "extracting/gen_img.py", "extracting/gen_event.py"],
+             "extracting/gen.py"],
 )  # fmt: skip
 def test_a_mistake_in_the_file_is_one_sentence_at_every_door(tmp_path: Path, door, monkeypatch, name: str) -> None:
     (tmp_path / "street.toml").write_text(OWN.replace("window = 8", "window = 0"))
     torch.save({to_released_name(k): v for k, v in IEFVAD(embed_dim=16, temporal_update="none").state_dict().items()},
                tmp_path / "any.pth")  # fmt: skip
-    flags = ["--dataset", "street.toml", *(("--ckpt_path", "any.pth") if name.startswith("test") else ())]
+    needed = {"test.py": ("--ckpt_path", "any.pth"), "extracting/gen.py": ("--modality", "both")}
+    needed["test2.py"] = needed["test.py"]
+    flags = ["--dataset", "street.toml", *needed.get(name, ())]
     if "/" in name:
         done = _run(tmp_path, name, *flags)
         code, said = done.returncode, done.stderr

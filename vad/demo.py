@@ -26,11 +26,16 @@ from vad.errors import InputError, run_door
 from vad.files import read_json, write_json, write_whole
 
 LISTS = DEMO.annotations["official"]  # the names under which list/ looks for them
+WEIGHTS = (DEMO.data_root / "weights").relative_to(ROOT)  # made by demo.encoder
 COMMANDS = (
-    ("extracting/gen.py", "--dataset", DEMO.name, "--modality", "both", "--crops", "5"),
+    ("-m", "demo.encoder"),
+    (
+        "extracting/gen.py", "--dataset", DEMO.name, "--modality", "both", "--crops", "5",
+        "--clip_ckpt", f"{WEIGHTS}/untrained_image.pt", "--event_ckpt", f"{WEIGHTS}/untrained_event.pt",
+    ),
     ("list/generate_file.py", "--dataset", DEMO.name),
     ("list/generate_gt.py", "--dataset", DEMO.name),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,7 @@ def prepare(
         say=say,
     )
     for command in COMMANDS:
-        again = ("--overwrite",) if overwrite and command[0].startswith("extracting/") else ()
+        again = ("--overwrite",) if overwrite and not command[0].startswith("list/") else ()
         typed = " ".join(["python", *command, *again])
         say(f"$ {typed}")
         code = subprocess.run([sys.executable, *command, *again], cwd=ROOT, check=False).returncode

@@ -16,9 +16,8 @@ def commands(dataset: Dataset) -> str:
         return "python -m vad.demo"
     flag = f"--dataset {dataset.given}"
     steps = (
-        f"python extracting/gen_img.py {flag} --video_dir VIDEOS --save_dir EMBEDDINGS/{IMAGE_FOLDER}",
-        f"python extracting/gen_event.py {flag} --video_dir VIDEOS --save_dir EMBEDDINGS/{dataset.event_folders[0]} "
-        "--clip_ckpt EVENT_WEIGHTS",
+        f"python extracting/gen.py {flag} --modality both --video_dir VIDEOS --image_dir EMBEDDINGS/{IMAGE_FOLDER} "
+        f"--event_dir EMBEDDINGS/{dataset.event_folders[0]} --event_ckpt EVENT_WEIGHTS",
         f"python list/generate_file.py {flag} --base_path EMBEDDINGS/{IMAGE_FOLDER}",
         f"python list/generate_gt.py {flag}",
     )

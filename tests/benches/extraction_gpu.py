@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from extracting.encoder import Encoder, load_encoder
+from extracting.clip.encoder import Encoder, load_encoder
+from extracting.config import ALL_CROPS, MODALITIES
 from tests.benches.timing import Machine
-from tests.benches.video_pass import CROPS, MODALITIES, draw, pass_through
+from tests.benches.video_pass import draw, pass_through
 
 VITL_FLOP = 162e9  # of one forward pass of ViT-L/14
-HOW = (("fp32", False), ("bf16", False), ("bf16", True), ("fp16", False), ("fp16", True))
+CENTRE = (0,)
 
 
 @dataclass
@@ -24,15 +25,15 @@ class Setup(Machine):
     """What is measured, by default ViT-L/14 on a GPU."""
 
     tower: str = "vitl"
-    batch: int = 256  # forward passes
-    frames: int = 6400  # of the drawn videos that are embedded from end to end
-    how: tuple[tuple[str, bool], ...] = HOW
+    batch: int = 256  # images of a forward pass
+    frames: int = 6400  # of the synthetic videos that are embedded from end to end
+    precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
     workers: tuple[int, ...] = (2, 4)
 
-    def encoder(self, precision: str, compiled: bool = False) -> Encoder:
+    def encoder(self, precision: str) -> Encoder:
         """Untrained, of these sizes."""
-        words = {"tower": self.tower, "device": self.device, "precision": precision, "compiled": compiled}
-        return load_encoder("untrained", "image", **words)
+        how = {"tower": self.tower, "device": self.device, "precision": precision, "pass_size": self.batch}
+        return load_encoder("untrained", "image", **how)
 
 
 @dataclass
@@ -45,13 +46,13 @@ class Timed:
     def __getattr__(self, name: str) -> object:
         return getattr(self.encoder, name)
 
-    def images(self, frames: Tensor) -> Tensor:
+    def images(self, frames: Tensor, crops: Sequence[int]) -> Tensor:
         """As the encoder's."""
-        return self._timed(lambda: self.encoder.images(frames))
+        return self._timed(lambda: self.encoder.images(frames, crops))
 
-    def events(self, counts: Tensor, divisors: Tensor) -> Tensor:
+    def events(self, counts: Tensor, divisors: Tensor, crops: Sequence[int]) -> Tensor:
         """As the encoder's."""
-        return self._timed(lambda: self.encoder.events(counts, divisors))
+        return self._timed(lambda: self.encoder.events(counts, divisors, crops))
 
     def _timed(self, action: Callable[[], Tensor]) -> Tensor:
         start = self._mark()
@@ -74,12 +75,12 @@ class Timed:
 
 
 def inputs(setup: Setup) -> tuple[Tensor, Tensor, Tensor]:
-    """Random crops (n, 16, 224, 224, 3) and event counts (16 n, 224, 224) with their divisors, one batch of each."""
+    """Random frames (n, 16, 256, 340, 3) and event counts (16 n, 256, 340) with divisors, one pass of each."""
     generator = torch.Generator().manual_seed(0)
-    words = {"dtype": torch.uint8, "generator": generator}
-    frames = torch.randint(0, 256, (setup.batch // 16, 16, 224, 224, 3), **words)
-    counts = torch.randint(0, 11, (setup.batch, 224, 224), **words)
-    return frames.to(setup.device), counts.to(setup.device), torch.full((setup.batch,), 10.0, device=setup.device)
+    how = {"dtype": torch.uint8, "generator": generator}
+    frames = torch.randint(0, 256, (setup.batch // 16, 16, 256, 340, 3), **how)
+    counts = torch.randint(0, 11, (setup.batch, 256, 340), **how)
+    return frames.to(setup.device), counts.to(setup.device), torch.full((setup.batch, 1), 10.0, device=setup.device)
 
 
 def bench_passes(setup: Setup) -> None:
@@ -88,15 +89,15 @@ def bench_passes(setup: Setup) -> None:
     peak = setup.peak(torch.bfloat16)
     print(f"passes of {setup.batch}; a large bf16 product: {peak / 1e12:.1f} TFLOP/s")
     exact = setup.encoder("fp32")
-    of_images, of_events = exact.images(frames), exact.events(counts, tens)
-    for precision, compiled in setup.how:
-        encoder = setup.encoder(precision, compiled)
+    expected = exact.images(frames, CENTRE), exact.events(counts, tens, CENTRE)
+    for precision in setup.precisions:
+        encoder = setup.encoder(precision)
+        found = encoder.images(frames, CENTRE), encoder.events(counts, tens, CENTRE)
         cosines = [
-            torch.cosine_similarity(*pair).min()
-            for pair in ((of_images, encoder.images(frames)), (of_events, encoder.events(counts, tens)))
+            torch.cosine_similarity(one, other, dim=-1).min() for one, other in zip(expected, found, strict=True)
         ]
-        image = setup.batch / setup.seconds(lambda e=encoder: e.images(frames))
-        event = setup.batch / setup.seconds(lambda e=encoder: e.events(counts, tens))
+        image = setup.batch / setup.seconds(lambda e=encoder: e.images(frames, CENTRE))
+        event = setup.batch / setup.seconds(lambda e=encoder: e.events(counts, tens, CENTRE))
         shares = [f"{100 * rate * VITL_FLOP / peak:.0f}" for rate in (image, event)]
         print(f"  {encoder.precision:14s} images {image:6.0f}/s, event maps {event:6.0f}/s")
         if setup.tower == "vitl":
@@ -105,36 +106,35 @@ def bench_passes(setup: Setup) -> None:
 
 
 def company(encoder: Encoder, frames: Tensor, counts: Tensor, tens: Tensor) -> str:
-    """Whether a row's bits stay the same at every place of a batch and beside other neighbours, in words."""
+    """Whether a row's bits stay the same at every place, beside other neighbours and beside none, in words."""
     differ = 0
-    for items, embed in ((frames, encoder.images), (counts, lambda maps: encoder.events(maps, tens))):
+    for items, embed in (
+        (frames, lambda x: encoder.images(x, CENTRE)),
+        (counts, lambda x: encoder.events(x, tens[: len(x)], CENTRE)),
+    ):
         first = embed(items)
-        differ += int((embed(items.flip(0)).flip(0) != first).any(1).sum())
+        differ += int((embed(items.flip(0)).flip(0) != first).any(-1).sum())
         others = items.roll(1, 0)
         others[0] = items[0]  # the same row at the same place, others around it
         differ += int((embed(others)[0] != first[0]).any())
+        differ += int((embed(items[:1])[0] != first[0]).any())
     return "bits alike in any company" if not differ else f"{differ} ROWS WITH OTHER BITS IN OTHER COMPANY"
 
 
 def bench_idle(setup: Setup, folder: Path) -> None:
-    """Share of the time, from the first snippet of drawn videos to their last embedding, without a batch at work."""
+    """Share of the time, from the first process to the last file, in which no batch is at work."""
     videos = [draw(folder / f"g{number}.mp4", setup.frames // 4) for number in range(4)]
     precision = "fp32" if setup.device == "cpu" else "bf16"
-    for modalities, crops in ((("image",), CROPS), (("event",), CROPS), (MODALITIES, CROPS), (MODALITIES, (5,))):
+    some = (("image",), ALL_CROPS), (("event",), ALL_CROPS), (MODALITIES, ALL_CROPS), (MODALITIES, (5,))
+    for modalities, crops in some:
         for workers in setup.workers:
             timed = Timed(setup.encoder(precision))
-            one_pass = partial(
-                pass_through,
-                workers=workers,
-                encoders=dict.fromkeys(modalities, timed),
-                crops=crops,
-                batch_size=setup.batch,
-            )
+            one_pass = partial(pass_through, workers=workers, encoders=dict.fromkeys(modalities, timed), crops=crops)
             one_pass(videos[:1])  # warms up
             timed.marks.clear()
             frames, taken = one_pass(videos)
-            told = f"{' + '.join(modalities)}, {len(crops)} crops, {workers} decoder processes"
-            print(f"  {told}: {frames / taken:.0f} frames/s, idle {100 * (1 - timed.busy() / taken):.0f} %")
+            what = f"{' + '.join(modalities)}, {len(crops)} crops, {workers} decoder processes"
+            print(f"  {what}: {frames / taken:.0f} frames/s, idle {100 * (1 - timed.busy() / taken):.0f} %")
 
 
 def bench(setup: Setup, folder: Path) -> None:

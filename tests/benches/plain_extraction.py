@@ -7,13 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extracting.encoder import CLIP_MEAN, CLIP_STD
-
+# CLIP's own normalisation, R, G, B
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _PLACES = ((16, 58), (0, 0), (0, 116), (32, 0), (32, 116))  # of a 340×256 frame
 
 
 def crop_of(frame: np.ndarray, crop: int) -> np.ndarray:
-    """One 224×224 crop of a frame, as numbered in extracting/crops.py."""
+    """One 224×224 crop of a frame, as numbered in extracting/video/crops.py."""
     top, left = _PLACES[crop % 5]
     part = frame[top : top + 224, left : left + 224]
     return part[:, ::-1] if crop >= 5 else part

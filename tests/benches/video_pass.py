@@ -1,20 +1,38 @@
-"""What the extraction benches share: drawn videos, and one pass from video files through any encoders."""
+"""What the extraction benches share: synthetic videos, and one pass from video files to embedding files."""
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
-from extracting.decoders import Decoders
-from extracting.pipeline import Batches
-from extracting.stream import Job, Settings, Snippet
+from extracting.config import ALL_CROPS, Config, Job
+from extracting.job.run import Output, run
 
-CROPS = tuple(range(10))
-MODALITIES = ("image", "event")
+
+class NoEncoder:
+    """Takes batches as an encoder does and answers zeros at once: what is timed is all the rest."""
+
+    device, embed_dim, batch_size, hash, note = torch.device("cpu"), 8, 256, "none", "none"
+
+    def recorded(self) -> dict[str, Any]:
+        """Nothing that would change an embedding."""
+        return {}
+
+    def images(self, frames: Tensor, crops: Sequence[int]) -> Tensor:
+        """Zeros (n, C, 8)."""
+        return torch.zeros(len(frames), len(crops), 8)
+
+    def events(self, counts: Tensor, _: Tensor, crops: Sequence[int]) -> Tensor:
+        """Zeros (n, C, 8)."""
+        return torch.zeros(len(counts), len(crops), 8)
 
 
 def draw(path: Path, frames: int) -> Path:
@@ -33,29 +51,13 @@ def draw(path: Path, frames: int) -> Path:
 
 
 def pass_through(
-    videos: list[Path],
-    workers: int,
-    encoders: dict[str, object],
-    at_end: Callable[[list[int]], None] | None = None,
-    *,
-    crops: Sequence[int] = CROPS,
-    batch_size: int = 256,
+    videos: Sequence[Path], workers: int, encoders: Mapping[str, Any], crops: Sequence[int] = ALL_CROPS
 ) -> tuple[int, float]:
-    """Frames and seconds of one pass over videos, from the first snippet to the last embedding. encoders: by modality.
-
-    at_end is told the decoder processes while they still run.
-    """
+    """Frames and seconds of one pass: process starts, decoding, encoders and files. encoders: by modality."""
     jobs = [Job(path, path.name, path.stem, path.stat().st_size, tuple(encoders)) for path in videos]
-    batches = {name: Batches(encoder, name, crops, batch_size) for name, encoder in encoders.items()}
-    frames, start = 0, None
-    with Decoders(jobs, Settings(), crops, workers, modalities=tuple(encoders)) as decoders:
-        for job, item in decoders:
-            if isinstance(item, Snippet):
-                start = start or time.perf_counter()
-                batches[item.modality].add(item, lambda crop, row: None)
-                frames += 16 * (item.modality == job.modalities[0])
-        if at_end is not None:
-            at_end(decoders.pids)
-    for batch in batches.values():
-        batch.flush()
-    return frames, time.perf_counter() - start
+    config = Config(crops=tuple(crops), workers=workers)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = {m: Output.of(m, Path(folder, m), e, config) for m, e in encoders.items()}
+        started = time.perf_counter()
+        frames = 16 * sum(result is None for result in run(jobs, outputs, config))
+        return frames, time.perf_counter() - started

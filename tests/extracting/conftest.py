@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from extracting.encoder import Encoder, load_encoder
+from extracting.clip.encoder import Encoder, load_encoder
 from tests.extracting.helpers import BOTH, write_video
 
 
-@pytest.fixture(scope="module")
-def encoders() -> dict[str, Encoder]:
+@pytest.fixture(scope="session")
+def tiny_encoders() -> dict[str, Encoder]:
+    """Untrained towers of three layers, 64 wide."""
     return {name: load_encoder("untrained", name, tower="tiny", device="cpu") for name in BOTH}
 
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
-    """Three videos of 3, 2 and 1 snippets."""
+    """Three videos of 3, 2 and 1 snippets, two in a class folder and one at the top."""
     root = tmp_path / "videos"
-    write_video(root / "Abuse" / "a.avi", 50, seed=1)
+    write_video(root / "Abuse" / "a.b_x264.avi", 50, seed=1)
     write_video(root / "Arson" / "c.avi", 32, seed=2)
     write_video(root / "d.avi", 17, seed=3)
     return root

@@ -1,67 +1,26 @@
-"""What the extraction tests share: frames and weights rebuilt from their seeds, small videos, a command run."""
+"""What the extraction tests share: small videos, a stand-in for an encoder, runs and commands."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from extracting.embedder import Target
-from extracting.encoder import Encoder
-from extracting.run import FolderRun
-from extracting.stream import Settings
-from extracting.videos import find_videos
+from extracting.config import Config
+from extracting.job.run import ExtractionRun, Output
+from extracting.job.videos import find_videos
+from extracting.video.crops import CROP_SIZE, is_mirrored, place_of
 
 BOTH = ("image", "event")
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def golden_frames(seed: int = 5) -> np.ndarray:
-    """The 48 BGR frames (48, 120, 160, 3) of extraction.npz, by the recipe of golden/README.md."""
-    h, w = 120, 160
-    y, x = np.mgrid[0:h, 0:w]
-    base = np.stack([x * 255 // w, y * 255 // h, (x + y) % 256], -1)
-    random = np.random.RandomState(seed)
-    frames = []
-    for t in range(48):
-        frame = np.roll(base, 3 * t, axis=1) + random.randint(-12, 13, (h, w, 3))
-        c = (5 * t) % (w - w // 5)
-        frame[h // 4 : h // 2, c : c + w // 5] = (20, 200, 240)
-        frames.append(np.clip(frame, 0, 255).astype(np.uint8))
-    return np.stack(frames)
-
-
-def golden_weights(arrays: np.lib.npyio.NpzFile) -> dict[str, Tensor]:
-    """Weights of a clip_*.npz tower, by the recipe of golden/README.md."""
-    config, shapes = json.loads(str(arrays["config"])), json.loads(str(arrays["shapes"]))
-    random = np.random.RandomState(config["weight_seed"])
-    weights = {}
-    for name in sorted(shapes):
-        x = random.standard_normal(shapes[name]).astype(np.float32)
-        if x.ndim >= 2:
-            x *= np.float32(0.7 / np.sqrt(np.prod(x.shape[1:])))
-        else:
-            x = 1 + np.float32(0.1) * x if name.endswith("weight") else np.float32(0.1) * x
-        weights[name] = torch.from_numpy(x)
-    return weights
-
-
-def golden_inputs(arrays: np.lib.npyio.NpzFile) -> tuple[np.ndarray, np.ndarray]:
-    """RGB images (n, 224, 224, 3) and clamped event counts (2, 224, 224) of a clip_*.npz."""
-    config = json.loads(str(arrays["config"]))
-    random = np.random.RandomState(config["input_seed"])
-    images = random.randint(0, 256, (config["images"], 224, 224, 3)).astype(np.uint8)
-    y, x = np.mgrid[:224, :224]
-    images[1] = ((y + x) % 256)[..., None]
-    counts = np.minimum(random.randint(0, 16, (2, 224, 224)), 10).astype(np.uint8)
-    return images, counts
 
 
 def write_video(path: Path, frames: int, seed: int = 0) -> Path:
@@ -77,6 +36,62 @@ def write_video(path: Path, frames: int, seed: int = 0) -> Path:
     return path
 
 
+class Sums:
+    """Stands in for an encoder: exact sums of the pixels in eight stripes, which tell frames apart."""
+
+    embed_dim = 8
+    hash = "sums"
+    note = "sums of pixels in eight stripes"
+    device = torch.device("cpu")
+
+    def __init__(self, batch_size: int = 16) -> None:
+        self.batch_size = batch_size
+
+    def recorded(self) -> dict[str, Any]:
+        return {"precision": "fp32"}
+
+    def images(self, frames: Tensor, crops: Sequence[int]) -> Tensor:
+        """(n, 16, 256, 340, 3) uint8 → (n, C, 8): sums over stripes of 28 rows."""
+        return self._stripes(frames.sum((1, 4), dtype=torch.int64), crops)
+
+    def events(self, counts: Tensor, divisors: Tensor, crops: Sequence[int]) -> Tensor:
+        """(n, 256, 340) uint8 → (n, C, 8), the same of event counts; the divisors play no part."""
+        return self._stripes(counts, crops)
+
+    def _stripes(self, planes: Tensor, crops: Sequence[int]) -> Tensor:
+        rows = []
+        for crop in crops:
+            top, left = place_of(crop)
+            view = planes[:, top : top + CROP_SIZE, left : left + CROP_SIZE]
+            view = view.flip(2) if is_mirrored(crop) else view
+            weights = torch.arange(1, CROP_SIZE + 1)  # tells a crop from its mirror image
+            rows.append((view.long() * weights).reshape(len(view), 8, -1).sum(2))
+        return torch.stack(rows, 1).float()
+
+
+def outputs_of(
+    out: Path, encoders: Mapping[str, Any], config: Config, modalities: Sequence[str] = BOTH
+) -> dict[str, Output]:
+    """Outputs into out/image and out/event."""
+    return {m: Output.of(m, out / m, encoders[m], config) for m in modalities}
+
+
+def make(
+    videos: Path,
+    out: Path,
+    encoders: Mapping[str, Any] | None = None,
+    modalities: Sequence[str] = BOTH,
+    overwrite: bool = False,
+    **settings: Any,
+) -> ExtractionRun:
+    """A run into out/image and out/event: crops 0 and 5, event threshold 3 and `Sums` unless told otherwise."""
+    config = Config(**{"crops": (0, 5), "event_threshold": 3, "workers": 2, **settings})
+    encoders = encoders or dict.fromkeys(BOTH, Sums())
+    run = ExtractionRun(find_videos(videos), outputs_of(out, encoders, config, modalities), config, overwrite)
+    run.run()
+    return run
+
+
 def command(script: str, *arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run a script of extracting/ as a user would, without a network to fall back on."""
     return subprocess.run(
@@ -89,17 +104,11 @@ def command(script: str, *arguments: str | Path, cwd: Path = ROOT) -> subprocess
     )
 
 
-def make(
-    videos: Path, out: Path, encoders: dict[str, Encoder], modalities: tuple[str, ...] = BOTH, **options: object
-) -> FolderRun:
-    """A run into out/image and out/event."""
-    settings, events = options.pop("settings", Settings(event_threshold=3)), options.pop("save_events", False)
-    targets = [Target(m, out / m, encoders[m], settings, save_events=events) for m in modalities]
-    run = FolderRun(find_videos(videos), targets, settings, (0, 5), **options)
-    run.run()
-    return run
-
-
 def contents(out: Path) -> dict[str, bytes]:
     """Every array below a folder, by name."""
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*.np?"))}
+
+
+def hidden(out: Path) -> list[str]:
+    """Names of hidden files, which only a run that is at work may leave."""
+    return sorted(path.name for path in out.rglob(".*"))

@@ -1,0 +1,10 @@
+"""MSAD videos → image embeddings, under the name that the release gives this script."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from extracting.job.cli import main
+
+if __name__ == "__main__":
+    main("image", "msad")

@@ -1,0 +1,86 @@
+"""Which videos a run is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from extracting.job.videos import find_videos, pick_test_videos
+from tests.extracting.helpers import write_video
+from vad.catalog import MSAD, SHANG
+from vad.errors import InputError
+
+
+def write_frames(folder: Path, number: int, suffix: str = ".jpg") -> Path:
+    folder.mkdir(parents=True)
+    for k in range(number):
+        cv2.imwrite(str(folder / f"{k:03d}{suffix}"), np.full((24, 32, 3), k, np.uint8))
+    return folder
+
+
+def test_videos_and_folders_of_frames_are_found(tmp_path: Path) -> None:
+    write_video(tmp_path / "Arson" / "b.avi", 16)
+    write_frames(tmp_path / "Arson" / "01_001", 3)
+    write_frames(tmp_path / "02.b", 2, ".tif")
+    (tmp_path / "Arson" / "notes.txt").write_text("x")
+    write_video(tmp_path / "Arson" / ".hidden.avi", 16)
+    cv2.imwrite(str(tmp_path / "Arson" / "thumbnail.jpg"), np.zeros((8, 8, 3), np.uint8))
+    jobs = find_videos(tmp_path)
+    assert [(job.video, job.name) for job in jobs] == [
+        ("02.b", "02.b"),
+        ("Arson/01_001", "Arson/01_001"),
+        ("Arson/b.avi", "Arson/b"),
+    ]
+    assert jobs[1].size == sum(path.stat().st_size for path in (tmp_path / "Arson" / "01_001").iterdir())
+
+
+def test_a_folder_given_relatively_is_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an encoder on another machine must."""
+    monkeypatch.chdir(write_video(tmp_path / "v" / "a.avi", 16).parent)
+    assert [(job.path, job.video) for job in find_videos(Path())] == [(tmp_path / "v" / "a.avi", "a.avi")]
+
+
+def test_linked_class_folders_are_searched_and_circles_are_not(tmp_path: Path) -> None:
+    write_video(tmp_path / "elsewhere" / "a.avi", 16)
+    videos = tmp_path / "videos"
+    write_video(videos / "Arson" / "b.avi", 16)
+    (videos / "Abuse").symlink_to(tmp_path / "elsewhere")
+    (videos / "Arson" / "circle").symlink_to(videos)
+    assert [job.name for job in find_videos(videos)] == ["Abuse/a", "Arson/b"]
+
+
+def test_folders_that_cannot_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        find_videos(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="holds no video"):
+        find_videos(tmp_path / "empty")
+
+
+def test_split_test_takes_the_test_videos(tmp_path: Path, realdata: Path) -> None:
+    """MSAD's release lists 241 test videos; the official split gives Robbery_10 back to training."""
+    names = ["Robbery_10", "Robbery_11", "MSAD_normal_testing_000", "Nobody_1"]
+    own = realdata / "annotations" / "msad_test_list.txt"
+    present = [name for name in names if name in own.read_text()]
+    assert "Robbery_10" in present
+    for name in names:
+        write_video(tmp_path / "v" / "C" / f"{name}.avi", 16)
+    jobs = find_videos(tmp_path / "v")
+    for split, number in (("released", 241), ("official", 240)):
+        chosen, missing = pick_test_videos(jobs, MSAD, split, own)
+        wanted = [name for name in present if split == "released" or name != "Robbery_10"]
+        assert [job.path.stem for job in chosen] == sorted(wanted)
+        assert len(chosen) + len(missing) == number
+
+
+def test_split_test_without_a_list_is_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.avi", 16)
+    sentence = r"--split test: .* is missing, which names ShanghaiTech's test videos"
+    with pytest.raises(InputError, match=sentence):
+        pick_test_videos(find_videos(tmp_path), SHANG, "official", tmp_path / "none.txt")

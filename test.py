@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from extracting.encoder import load_encoder
+from extracting.clip.encoder import load_encoder
 from extracting.own_video import embed_own_videos
 from model import CheckpointError, ConfigError, build_model, read_checkpoint
 from vad.benchmark import (

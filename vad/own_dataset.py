@@ -177,8 +177,8 @@ def _event_folders(value: list) -> tuple[str, ...]:
 
 
 def _encoder(value: object) -> str:
-    if not re.fullmatch(r"\w+", str(value)):
-        raise InputError(f"encoder is {value!r}; it must be vitl, or tiny to try things out")
+    if not re.fullmatch(r"\w+|(open_clip|timm):[\w.-]+", str(value)):
+        raise InputError(f"encoder is {value!r}; it must be vitl, open_clip:NAME, timm:NAME, or tiny for trying")
     return str(value)
 
 

@@ -148,6 +148,7 @@ def test_every_training_value_of_the_recipe_can_be_given() -> None:
         ("normal =", "window = 0\nnormal =", "window is 0; it must be positive"),
         ("normal =", "event_folders = []\nnormal =", "event_folders is"),
         ("normal =", 'encoder = "../vit"\nnormal =', "encoder is"),
+        ("normal =", 'encoder = "timm:a/b"\nnormal =', "encoder is"),
         ("normal =", "normal =\nnormal =", "not valid TOML"),
         ("[annotation]", "a = " + "[" * 5000 + "\n[annotation]", "not valid TOML"),
     ],
@@ -159,6 +160,12 @@ def test_a_mistake_names_file_and_key(tmp_path: Path, old: str, new: str, says: 
         dataset(str(path))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoder", ["vitl", "open_clip:ViT-B-16", "timm:tf_efficientnet_lite0"])
+def test_any_image_tower_may_be_named(tmp_path: Path, encoder: str) -> None:
+    path = _file(tmp_path, SMALL.replace("normal =", f'encoder = "{encoder}"\nnormal =', 1))
+    assert dataset(str(path)).encoder == encoder
 
 
 def test_a_missing_file_and_an_unknown_name(tmp_path: Path) -> None:

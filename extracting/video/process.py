@@ -84,8 +84,9 @@ class Decoder:
 
     def close(self) -> None:
         """End the process if it still runs."""
-        self.process.kill()
-        self.process.join()
+        if self.process.pid:  # it has started
+            self.process.kill()
+            self.process.join()
         self._socket.close()
 
 
@@ -100,19 +101,19 @@ def _forking() -> Iterator[None]:
     changed = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     before = {name: os.environ.get(name) for name in changed}
     script = sys.modules["__main__"]
-    os.environ.update(changed)
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    resource_tracker.ensure_running()
+    resource_tracker.ensure_running()  # before: its start would let Ctrl-C through again
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is not for them
     try:
+        os.environ.update(changed)
+        sys.modules["__main__"] = types.ModuleType("__main__")
         FORK.set_forkserver_preload([decode.__module__])
         forkserver.ensure_running()
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         sys.modules["__main__"] = script
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # last: Ctrl-C that has come is raised here

@@ -97,7 +97,7 @@ class Campaign:
         process = subprocess.Popen(
             [sys.executable, __file__, "--child", str(self.videos), str(out), "--tower", self.tower],
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=(self.folder / "stderr").open("w"),
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
             text=True,
         )
@@ -106,7 +106,7 @@ class Campaign:
 
     def disturb(self, out: Path) -> bool:
         """One run, disturbed once; returns whether it was over."""
-        before = finished(out)
+        before, left = finished(out), hidden(out)  # a killed run's, until its videos' turn comes
         process = self._start(out)
         time.sleep(self.random.uniform(0, self.seconds * 0.6))
         above = parents()
@@ -121,13 +121,15 @@ class Campaign:
             process.send_signal(signal.SIGKILL if what == "kill" else signal.SIGINT)
         code = process.wait(120)
         # Ctrl-C may come too late (0), or when the run is over and Python is on its way out (−2)
-        assert code in {"kill": (-9,), "interrupt": (130, 0, -2)}.get(what, (0,)), (what, code)
+        assert code in {"kill": (-9,), "interrupt": (130, 0, -2)}.get(what, (0,)), (
+            what, code, (self.folder / "stderr").read_text()[-2000:]
+        )
         self.tally[what] += 1
         assert gone(helpers + decoders), "processes outlive their run"
         after = finished(out)
         assert before == {path: after[path] for path in before}, "a finished video was touched"
         if what == "interrupt" and code:
-            assert not hidden(out), "Ctrl-C leaves half a file"
+            assert set(hidden(out)) <= set(left), "Ctrl-C leaves half a file"
         return code == 0
 
     def cycle(self, kills: int) -> None:

@@ -37,17 +37,15 @@ def environment() -> dict[str, Any]:
 class Encoders:
     """Body of an actor: an encoder per modality, and decoder processes of its own on the same node."""
 
-    def __init__(
-        self, wanted: Mapping[str, tuple[Path, Mapping[str, Any]]], config: Config, device: str
-    ) -> None:
+    def __init__(self, wanted: Mapping[str, tuple[Path, Mapping[str, Any]]], config: Config) -> None:
         """wanted: by modality its folder and the arguments of `load_encoder`."""
-        self._wanted, self._config, self._device = wanted, config, device
+        self._wanted, self._config = wanted, config
         self._outputs: dict[str, Output] = {}
 
     def load(self) -> dict[str, Output]:
         """Load the encoders; returns the outputs without them, since they stay where they are."""
         for modality, (folder, how) in self._wanted.items():
-            encoder = load_encoder(**how, device=self._device)
+            encoder = load_encoder(**how)  # on the GPU that Ray gives this actor, if any
             self._outputs[modality] = Output.of(modality, folder, encoder, self._config)
         return {m: replace(out, encoder=None) for m, out in self._outputs.items()}
 
@@ -168,9 +166,7 @@ class Cluster:
         return places
 
     def _actor(self) -> Any:
-        device = "cuda" if self._needs["num_gpus"] else "cpu"
-        actor = self._ray.remote(Encoders).options(**self._needs)
-        return actor.remote(self._wanted, self._config, device)
+        return self._ray.remote(Encoders).options(**self._needs).remote(self._wanted, self._config)
 
     def _ask(self, reference: Any) -> Any:
         """What an actor answers; a user's mistake that shows there is one here too."""

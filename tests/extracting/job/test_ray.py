@@ -30,7 +30,7 @@ def wanted(out: Path, checkpoint: str = "untrained") -> dict[str, tuple[Path, di
 
 
 def run_locally(videos: Path, out: Path) -> Summary:
-    here = Encoders(wanted(out), CONFIG, "cpu")
+    here = Encoders(wanted(out), CONFIG)
     here.load()
     return ExtractionRun(find_videos(videos), here._outputs, CONFIG).run()
 

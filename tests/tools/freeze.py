@@ -1,0 +1,57 @@
+"""Final weights and logs of six tiny runs in a checkout: `python tests/tools/freeze.py CHECKOUT OUT.json [OTHER.json]`.
+
+Three profiles × fusion and image, three epochs of the synthetic data set each. With OTHER.json, made in another
+checkout on the same machine, prints which runs are equal bit for bit, and how far the others are apart.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+PROFILES = ("default", "paper", "released")
+MODALITIES = ("image", "fusion")
+EVALUATED = ("step", "epoch", "AUC", "AP", "Ano-AUC", "Brier")
+
+
+def run(checkout: Path, profile: str, modality: str, folder: Path) -> dict[str, object]:
+    """Train one tiny run and describe its weights and its evaluations."""
+    flags = ["--dataset", "demo", "--profile", profile, "--modality", modality, "--max_epoch", "3"]
+    where = ["--exp_name", "run", "--checkpoint_dir", str(folder), "--figure_dir", str(folder)]
+    command = [sys.executable, "main.py", *flags, "--lr", "1e-3", "--batch_size", "16", *where]
+    subprocess.run(command, cwd=checkout, check=True, stdout=subprocess.DEVNULL)
+    content = torch.load(folder / "run.pth", map_location="cpu", weights_only=True)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(content["model"].items()):
+        if "encoder" in name:
+            digest.update(tensor.numpy().tobytes())
+    with (folder / "run.csv").open() as stream:
+        rows = [{k: row[k] for k in EVALUATED if k in row} for row in csv.DictReader(stream)]
+    norm = sum(float(tensor.double().square().sum()) for tensor in content["model"].values())
+    return {"weights": digest.hexdigest(), "norm": norm, "metrics": content["metrics"], "log": rows}
+
+
+def main() -> None:
+    checkout, out = Path(sys.argv[1]), Path(sys.argv[2])
+    runs = {}
+    for profile in PROFILES:
+        for modality in MODALITIES:
+            with tempfile.TemporaryDirectory() as folder:
+                runs[f"{profile} {modality}"] = run(checkout, profile, modality, Path(folder))
+    out.write_text(json.dumps(runs, indent=1) + "\n")
+    if len(sys.argv) > 3:
+        for name, other in json.loads(Path(sys.argv[3]).read_text()).items():
+            here = runs[name]
+            equal = [key for key in ("weights", "metrics", "log") if here[key] == other[key]]
+            print(f"{name}: equal {', '.join(equal) or 'nothing'}; norm² {here['norm']:.9g} / {other['norm']:.9g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Every option of training and evaluation: one field each, with its default, meaning and group.
+
+Flags, profiles, sweeps, the network's configuration and the columns of runs.csv are read from these fields.
+Precedence: an explicitly set flag, the checkpoint, the profile's overrides of the data set, the profile,
+the data set, the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+from vad.datasets import load_dataset
+from vad.files import ROOT, InputError
+
+MODALITIES = ("image", "event", "fusion")
+
+
+def parse_crops(text: str) -> tuple[int, ...]:
+    """Crop numbers of "5", "0,5", "0..9" or "0,2..4", ascending and each once; InputError for others."""
+    crops: set[int] = set()
+    for part in text.split(","):
+        first, dots, last = part.strip().partition("..")
+        last = last if dots else first
+        if not (first.isdecimal() and last.isdecimal()) or int(last) > 9:
+            raise InputError(f"crops {text!r}: crops are numbered 0 to 9; write 5, or 0,5, or 0..9")
+        crops.update(range(int(first), int(last) + 1))
+    if not crops:
+        raise InputError(f"crops {text!r}: no crop in this range; write 5, or 0,5, or 0..9")
+    return tuple(sorted(crops))
+
+
+def parse_epochs(text: str) -> tuple[int, ...]:
+    """Epochs of "4,8" or "4+8" (in a sweep, whose values commas separate)."""
+    return tuple(int(epoch) for epoch in text.replace("+", ",").split(","))
+
+
+def parse_on_off(text: str) -> bool:
+    """True for "on", False for "off"."""
+    if text not in ("on", "off"):
+        raise ValueError(f"on or off, not {text}")
+    return text == "on"
+
+
+def option(
+    default: object,
+    help: str,  # noqa: A002 - argparse's word
+    group: str,
+    *,
+    choices: Sequence[str] | None = None,
+    parse: object = None,
+    flag: bool = True,
+    argument: str | None = None,
+) -> Any:
+    """A field of `Options`.
+
+    parse: text → value, by default the type of `default`. flag: whether commands offer --name.
+    argument: the field's name in the network's or the objective's configuration, where it differs.
+    """
+    about = {"help": help, "group": group, "choices": choices, "flag": flag, "argument": argument}
+    return field(default=default, metadata={**about, "parse": parse or type(default)})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of one run; the values here are those of the profile `default`."""
+
+    # data
+    dataset: str = option("ucfcrime", "ucfcrime, xd, shang, msad, demo, or the path of a .toml file", "data")
+    profile: str = option("default", "preset of options: default, paper (its text), released (its code)", "data",
+                          choices=("default", "paper", "released"))  # fmt: skip
+    modality: str = option("fusion", "image, event or fusion (default)", "data", choices=MODALITIES)
+    feature_root: str = option("", "folder that holds rgb/ and the event embeddings; for released lists", "data")
+    list_root: str = option("", "folder of train.csv, test.csv and gt.npy (list/<data set>/rgb/vitl)", "data")
+    nan: str = option("refuse", "NaN in an embedding: refuse it, or count it as 0 (zero)", "data",
+                      choices=("refuse", "zero"))  # fmt: skip
+    insist_gt: bool = option(False, "accept a gt.npy that contradicts the labels of the videos", "data")
+    window: int = option(256, "time steps T of a window", "data", flag=False)
+    # results
+    exp_name: str = option("", "name of the results in checkpoints/ and figure/ (default: the data set's)", "results")
+    seed: int = option(0, "seed of the run, or the first of --runs (0)", "results")
+    checkpoint_dir: str = option(str(ROOT / "checkpoints"), "folder of weights and logs", "results")
+    figure_dir: str = option(str(ROOT / "figure"), "folder of pictures and tables", "results")
+    # model (Sections 3.1 – 3.5)
+    visual_layers: int = option(2, "attention layers of each encoder", "model", argument="num_layers")
+    visual_head: int = option(8, "attention heads", "model", argument="num_heads")
+    dropout: float = option(0.1, "attention dropout", "model")
+    noise_model: str = option("StudentT", "StudentT or Gaussian (Section 3.2)", "model")
+    nu: float = option(8.0, "degrees of freedom ν of Student's t", "model")
+    epsilon: float = option(1e-8, "ε of the weights (Eq. 4)", "model")
+    epsilon_placement: str = option("weights", "weights: ε in each weight (Eq. 4); sum: added to w_i + w_e", "model")
+    temporal_update: str = option("kalman", "process noise q: kalman (learned), paper (0), none (infinite)", "model")
+    padding: str = option("masked", "zero steps beyond a video's end: masked, or attended", "model")
+    num_refinement_steps: int = option(10, "refinement steps N (Section 3.5)", "model")
+    lambda_ref: float = option(0.5, "refinement weight λ_ref", "model")
+    # loss (Section 3.6)
+    mil: str = option("topk", "steps → one probability a video: topk, or segment", "loss")
+    lambda_cos: float = option(0.5, "λ_1 of the regulariser", "loss")
+    lambda_norm: float = option(0.5, "λ_2 of the regulariser", "loss")
+    lambda_reg: float = option(1.0, "weight of the regulariser", "loss")
+    lambda_kl: float = option(1.0, "weight of the KL terms", "loss")
+    kl_noise_model: str = option("model", "σ²_eff of the KL terms: the model's, or StudentT, Gaussian", "loss")
+    # training (Appendix F.2)
+    batch_size: int = option(64, "videos a batch; of each side where they are paired", "training")
+    paired: bool = option(True, "normal and anomalous videos half and half", "training", flag=False)
+    lr: float = option(2e-5, "learning rate of AdamW", "training")
+    max_epoch: int = option(10, "epochs", "training")
+    scheduler_milestones: tuple[int, ...] = option((4, 8), "epochs after which the learning rate falls: 4,8",
+                                                   "training", parse=parse_epochs)  # fmt: skip
+    scheduler_rate: float = option(0.1, "factor by which it falls", "training")
+    print_steps: int = option(1280, "training videos between two evaluations", "training")
+    evaluate_at: str = option("epoch", "epoch: also at each epoch's end; released: the authors' steps", "training",
+                              choices=("epoch", "released"))  # fmt: skip
+    keep: str = option("last", "weights left in <exp_name>.pth: last, or best on the test set", "training",
+                       choices=("last", "best"))  # fmt: skip
+    rollback: bool = option(False, "on: weights return to the best on the test set after each epoch", "training",
+                            parse=parse_on_off)  # fmt: skip
+    # evaluation
+    test_crops: tuple[int, ...] = option((5,), "crops whose scores are averaged: 5, 0,5 or 0..9", "evaluation",
+                                         parse=parse_crops)  # fmt: skip
+    ano_auc: str = option("abnormal", "videos of Ano-AUC: abnormal, or released (not labelled Normal)", "metrics",
+                          choices=("abnormal", "released"))  # fmt: skip
+    mask_axis: str = option("feature", "what is masked: feature, time, or window (the released probe)", "masking",
+                            choices=("feature", "time", "window"))  # fmt: skip
+    # lists and extraction (Appendix F.1)
+    split: str = option("official", "which videos train and test", "preparation")
+    tail: str = option("whole", "whole: every whole snippet; released: 512-frame blocks", "preparation")
+    event_threshold: int = option(10, "grey levels of 255 that make an event", "preparation")
+    event_clamp: int = option(10, "largest count kept", "preparation")
+    event_scaling: str = option("clamp", "divide by the clamp, or by the block's largest count", "preparation")
+    # runtime
+    device: str = option("auto", "auto (default), cpu, cuda, cuda:1", "runtime")
+    precision: str = option("fp32", "of the forward pass: fp32, or bf16", "runtime", choices=("fp32", "bf16"))
+    compile: bool = option(False, "torch.compile: slow to start, faster steps on a GPU", "runtime")
+    deterministic: bool = option(False, "the same bits in every run on one GPU; slower", "runtime")
+    cache_dir: str = option("", "folder of the training windows (default: beside rgb/); none: no cache", "runtime")
+    overwrite: bool = option(False, "train anew even where results exist", "runtime")
+    explicit: tuple[str, ...] = ()  # options set by a flag
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "lr", "max_epoch", "scheduler_rate", "print_steps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"--{name} must be positive and finite; got {getattr(self, name)}")
+
+    def group(self, name: str) -> dict[str, object]:
+        """The options of one group, under their names in the configuration they are for."""
+        return {f.metadata["argument"] or f.name: getattr(self, f.name) for f in option_fields(name)}
+
+    def recorded(self) -> dict[str, object]:
+        """What a checkpoint keeps: plain values, without folders and the machine's part."""
+        names = [f.name for f in option_fields() if f.metadata["group"] not in ("results", "runtime")]
+        return {name: getattr(self, name) for name in names if name not in ("feature_root", "list_root", "insist_gt")}
+
+    def fingerprint(self) -> dict[str, object]:
+        """What must be equal for a run to be resumed, or taken for finished.
+
+        The weights depend on all of it, and so does the log (the test crops).
+        """
+        groups = ("model", "loss", "training", "evaluation")
+        values = {f.name: getattr(self, f.name) for g in groups for f in option_fields(g)}
+        data = {name: getattr(self, name) for name in ("modality", "seed", "window", "nan", "precision")}
+        return {"dataset": load_dataset(self.dataset).name, **data, **values}
+
+    def describe(self) -> str:
+        """One paragraph for the terminal; an asterisk marks what was explicitly set."""
+        shown = [f.name for f in option_fields() if f.metadata["group"] in SHOWN_GROUPS]
+        parts = [f"{n}{'*' if n in self.explicit else ''} {as_text(getattr(self, n))}" for n in shown]
+        return " · ".join([f"data set {load_dataset(self.dataset).name}", f"profile {self.profile}", *parts])
+
+
+SHOWN_GROUPS = ("model", "loss", "training", "evaluation", "metrics")
+EVERYDAY = ("data", "results")  # groups that -h shows; --help_all shows every group
+TITLES = MappingProxyType({
+    "model": "model (Sections 3.1 – 3.5)",
+    "loss": "loss (Section 3.6)",
+    "training": "training (Appendix F.2; default: the data set's values)",
+    "runtime": "runtime (several GPUs: torchrun --nproc-per-node=N main.py …)",
+})
+
+PROFILES: Mapping[str, Mapping[str, object]] = MappingProxyType({
+    "default": {},
+    "paper": {
+        "temporal_update": "paper",
+        "mil": "segment",
+        "batch_size": 64,
+        "lr": 2e-5,
+        "max_epoch": 10,
+        "scheduler_milestones": (4, 8),
+        "scheduler_rate": 0.1,
+        "test_crops": tuple(range(10)),
+    },
+    "released": {
+        "temporal_update": "none",
+        "padding": "attended",
+        "epsilon_placement": "sum",
+        "lambda_cos": 1.0,
+        "lambda_norm": 1.0,
+        "evaluate_at": "released",
+        "keep": "best",
+        "rollback": True,
+        "split": "released",
+        "ano_auc": "released",
+        "mask_axis": "window",
+        "tail": "released",
+        "event_clamp": 16,
+        "event_scaling": "block",
+        "nan": "zero",  # the released extraction divides a block without any event by 0
+    },
+})  # fmt: skip
+
+
+def option_fields(group: str | None = None) -> list[Any]:
+    """The fields of `Options`, all or those of one group."""
+    return [f for f in fields(Options) if f.metadata and group in (None, f.metadata["group"])]
+
+
+def preset(profile: str) -> Options:
+    """The options of a profile by itself, as extraction and the list scripts need them."""
+    if profile not in PROFILES:
+        raise InputError(f"unknown profile {profile!r}; known are {', '.join(PROFILES)}")
+    return Options(**{**PROFILES[profile], "profile": profile})
+
+
+def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None = None) -> Options:
+    """Options of a run from the flags that were set and, for an evaluation, those a checkpoint keeps.
+
+    A profile set by flag replaces what the checkpoint keeps. Raises InputError for an unknown data set or a
+    value that makes no sense.
+    """
+    saved = saved or {}
+    dataset = load_dataset(str(explicit.get("dataset") or saved.get("dataset") or Options.dataset))
+    profile = str(explicit.get("profile") or saved.get("profile") or Options.profile)
+    names = {f.name for f in option_fields()}
+    kept = {} if "profile" in explicit else {name: as_field(saved[name]) for name in saved if name in names}
+    values = {
+        **dataset.training,
+        **preset_values(profile),
+        **dataset.overrides.get(profile, {}),
+        **kept,
+        **explicit,
+        "dataset": dataset.given,
+        "profile": profile,
+        "window": dataset.window,
+    }
+    return Options(**values, explicit=tuple(sorted(name for name in explicit if name in names)))
+
+
+def preset_values(profile: str) -> Mapping[str, object]:
+    """The values a profile overrides; InputError names the known profiles."""
+    if profile not in PROFILES:
+        raise InputError(f"unknown profile {profile!r}; known are {', '.join(PROFILES)}")
+    return PROFILES[profile]
+
+
+def upgrade(content: Mapping[str, object]) -> dict[str, object]:
+    """The recorded options of a checkpoint, of this version or an earlier one."""
+    if "options" in content:
+        return dict(content["options"])
+    settings = content.get("settings", {})
+    flat = {k: v for k, v in settings.items() if k not in ("switches", "recipe", "typed", "dataset_file")}
+    flat |= {"dataset": settings.get("dataset_file") or settings.get("dataset", Options.dataset)}
+    flat |= {"modality": content["config"].get("modality", "fusion"), "evaluate_at": "epoch"}
+    return {**flat, **settings.get("switches", {}), **settings.get("recipe", {})}
+
+
+def as_field(value: object) -> object:
+    """A value as `Options` holds it: files keep lists where it has tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def as_text(value: object) -> str:
+    """A value as tables and the terminal show it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def parse_value(name: str, text: str) -> object:
+    """The value of an option from its text; InputError names the option and what it takes."""
+    about = next(f for f in option_fields() if f.name == name).metadata
+    try:
+        value = about["parse"](text)
+    except ValueError as error:
+        reason = str(error) if isinstance(error, InputError) or about["parse"] is parse_on_off else "not understood"
+        raise InputError(f"{name} {text!r}: {reason}; it takes: {about['help']}") from None
+    if about["choices"] and value not in about["choices"]:
+        raise InputError(f"{name} {text!r}: unknown; known are {', '.join(about['choices'])}")
+    return value
+
+
+def command_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose -h shows the everyday flags alone; --help_all shows all."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--help_all", action="help", help="show every flag")
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
+    """A flag for every option of the groups, or options, of these names; a flag that is not set stays absent."""
+    everything = "--help_all" in sys.argv
+    for name in names:
+        chosen = [f for f in option_fields() if name in (f.metadata["group"], f.name) and f.metadata["flag"]]
+        group = parser.add_argument_group(TITLES.get(name, name) if len(chosen) > 1 else None)
+        for f in chosen:
+            hidden = f.metadata["group"] not in EVERYDAY and len(chosen) > 1 and not everything
+            text = argparse.SUPPRESS if hidden else f.metadata["help"]
+            flags = [f"--{f.name}", *(["--ds"] if f.name == "dataset" else [])]
+            more: dict[str, object] = {"default": argparse.SUPPRESS, "dest": f.name, "help": text}
+            if f.metadata["parse"] is bool:
+                group.add_argument(*flags, action="store_true", **more)
+            else:
+                metavar = "|".join(f.metadata["choices"]) if f.metadata["choices"] else f.name.upper()
+                group.add_argument(*flags, type=_argument(f.name), metavar=metavar, **more)
+
+
+def _argument(name: str) -> object:
+    """`parse_value` with the error argparse prints."""
+
+    def parse(text: str) -> object:
+        try:
+            return parse_value(name, text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def explicit_options(flags: argparse.Namespace) -> dict[str, object]:
+    """The options among parsed flags that were set."""
+    names = {f.name for f in option_fields()}
+    return {name: value for name, value in vars(flags).items() if name in names}

@@ -1,0 +1,248 @@
+"""Metrics of scored videos: AUC, AP, Ano-AUC, per class and video, false alarms, calibration, KL, weights.
+
+Every frame carries its snippet's score. A snippet therefore enters as two weighted samples: its number of
+anomalous frames and its number of normal frames. That equals the frame-level metric, 16 times smaller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import auc as trapezoid
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from vad.data import STREAMS
+from vad.datasets import SNIPPET_FRAMES, Dataset
+from vad.files import InputError
+from vad.scoring import ScoredVideo
+
+BINS = 15  # of the calibration error, of equal width: (k/15, (k+1)/15]; a score of 0 is in the first
+ALARM = 0.5  # a score of at least this is an alarm
+PER_VIDEO = ("per-video AUC, median", "per-video AUC, lower quartile", "per-video AUC, upper quartile",
+             "videos with AUC below 0.5")  # fmt: skip
+PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO)  # the others are fractions
+# what a metric counts, printed below the tables that show it
+DEFINITIONS: Mapping[str, str] = {
+    "AP (trapezoid)": "AP (trapezoid): trapezoidal area under the precision–recall curve.",
+    "FAR@0.5": "FAR@0.5: share of the frames of normal-labelled videos with a score of at least 0.5.",
+    "ECE": f"ECE: expected calibration error over frames, {BINS} bins of equal width.",
+    "kl": "KL: of the unmasked from the masked prediction, mean over frames, in nats.",
+    **dict.fromkeys(PER_VIDEO, "Per-video AUC: inside each video that holds normal and anomalous frames."),
+}
+# why a metric is NaN, printed below the table that shows it
+UNDEFINED: Mapping[str, str] = {
+    "AUC": "AUC needs normal and anomalous frames; these videos hold one kind only",
+    "AP": "AP needs anomalous frames; these videos hold none",
+    "AP (trapezoid)": "AP needs anomalous frames; these videos hold none",
+    "Ano-AUC": "Ano-AUC needs normal and anomalous frames in abnormal videos",
+    "FAR@0.5": "the false-alarm rate needs normal videos; there are none",
+    **dict.fromkeys(
+        PER_VIDEO, "the per-video AUC needs videos that hold normal and anomalous frames; there are none"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Snippets of one or many videos with their numbers of anomalous and normal frames."""
+
+    scores: np.ndarray  # (N,) anomaly probability
+    positive: np.ndarray  # (N,) anomalous frames of the snippet, 0 … 16
+    negative: np.ndarray  # (N,) normal frames
+
+    @property
+    def weighted(self) -> dict[str, np.ndarray]:
+        """Labels, scores and sample weights, (2N,) each, as scikit-learn's functions take them."""
+        labels = np.repeat(np.array([1, 0], np.uint8), len(self.scores))
+        weights = np.concatenate([self.positive, self.negative])
+        return {"y_true": labels, "y_score": np.tile(self.scores, 2), "sample_weight": weights}
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Frames of each snippet, (N,)."""
+        return self.positive + self.negative
+
+    @property
+    def squared_errors(self) -> np.ndarray:
+        """(score − label)², summed over the frames of each snippet, (N,)."""
+        p = self.scores.astype(np.float64)
+        return self.positive * (1 - p) ** 2 + self.negative * p**2
+
+    @property
+    def bins(self) -> np.ndarray:
+        """Calibration bin of each snippet, (N,)."""
+        return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], self.scores.astype(np.float64))
+
+
+def samples(videos: Iterable[ScoredVideo]) -> Samples:
+    """Scores and frame counts of the videos, concatenated.
+
+    Raises InputError for a score that is not a number and for labels that do not fit the scores.
+    """
+    scores, positive = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
+    for video in videos:
+        if len(video.frame_labels) != SNIPPET_FRAMES * len(video.scores):
+            raise InputError(
+                f"{video.name}: {len(video.frame_labels)} frame labels for {len(video.scores)} snippets "
+                f"of {SNIPPET_FRAMES} frames; make the ground truth again for these embeddings"
+            )
+        if not np.isfinite(video.scores).all():
+            raise InputError(f"{video.name}: a score is not a number; the checkpoint's training has diverged")
+        scores.append(video.scores)
+        positive.append((np.asarray(video.frame_labels) != 0).reshape(-1, SNIPPET_FRAMES).sum(1))
+    counts = np.concatenate(positive)
+    return Samples(np.concatenate(scores), counts, SNIPPET_FRAMES - counts)
+
+
+def roc_auc(data: Samples) -> float:
+    """Area under the ROC curve over frames; NaN where one kind of frame is missing."""
+    both = data.positive.any() and data.negative.any()
+    return float(roc_auc_score(**data.weighted)) if both else math.nan
+
+
+def average_precision(data: Samples) -> float:
+    """Average precision over frames, Σ (R_n − R_{n−1}) P_n; NaN without an anomalous frame."""
+    return float(average_precision_score(**data.weighted)) if data.positive.any() else math.nan
+
+
+def roc(data: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """False-positive and true-positive rate at every threshold."""
+    return roc_curve(**data.weighted)[:2]
+
+
+def precision_recall(data: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Recall (falling from 1 to 0) and precision at every threshold."""
+    precision, recall, _ = precision_recall_curve(**data.weighted)
+    return recall, precision
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Frames by the calibration bin of their score; both means are NaN in a bin without frames."""
+
+    edges: np.ndarray  # (BINS + 1,)
+    frames: np.ndarray  # (BINS,) number of frames
+    score: np.ndarray  # (BINS,) mean score
+    observed: np.ndarray  # (BINS,) share of anomalous frames
+
+
+def reliability(data: Samples) -> Reliability:
+    """Mean score and share of anomalous frames in each of `BINS` parts of [0, 1]."""
+    sums = (data.frames, data.scores.astype(np.float64) * data.frames, data.positive)
+    # np.histogram would put a score on an edge into the bin above it
+    frames, score, positive = (np.bincount(data.bins, values, BINS) for values in sums)
+    with np.errstate(invalid="ignore"):  # 0/0 in an empty bin: NaN is meant
+        return Reliability(np.linspace(0, 1, BINS + 1), frames, score / frames, positive / frames)
+
+
+def calibration_error(data: Samples) -> float:
+    """Expected calibration error Σ_b n_b/n · |observed_b − score_b| over frames; NaN without frames."""
+    if not len(data.scores):
+        return math.nan
+    curve = reliability(data)
+    return float(np.nansum(curve.frames * np.abs(curve.observed - curve.score)) / curve.frames.sum())
+
+
+def binary_kl(clean: Sequence[ScoredVideo], masked: Sequence[ScoredVideo]) -> float:
+    """Mean over frames of KL(p_clean ‖ p_masked) between Bernoulli predictions, in nats (Appendix H).
+
+    Videos are joined by name. Raises InputError for one that only one side has or that differs in length.
+    """
+    sides = [{video.name: video.scores for video in videos} for videos in (clean, masked)]
+    if (len(sides[0]), len(sides[1])) != (len(clean), len(masked)):
+        raise InputError("two videos of one name: clean and masked predictions cannot be joined; name each once")
+    lengths = [{(name, len(scores)) for name, scores in side.items()} for side in sides]
+    if lengths[0] != lengths[1]:
+        name, _ = min(lengths[0] ^ lengths[1])
+        raise InputError(f"clean and masked predictions are not of the same videos: {name} differs")
+    if not clean:
+        return math.nan
+    joined = (np.concatenate([side[video.name] for video in clean]).astype(np.float64) for side in sides)
+    # a float32 sigmoid reaches 0 and 1, where the logarithm has no value; 1e-7 is its resolution there
+    p, q = (np.clip(scores, 1e-7, 1 - 1e-7) for scores in joined)
+    return float(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
+
+
+def modality_weights(videos: Sequence[ScoredVideo]) -> dict[str, float]:
+    """Mean ŵ of each stream over all, abnormal and normal frames (Tables 6–9); NaN without frames."""
+    data, means = samples(videos), {}
+    for stream in STREAMS:
+        values = np.concatenate([np.empty(0), *(video.weights[stream] for video in videos)])
+        for part, frames in (("", data.frames), ("_abnormal", data.positive), ("_normal", data.negative)):
+            mean = values @ frames / frames.sum() if frames.any() else math.nan
+            means[f"w_{stream}{part}"] = float(mean)
+    return means
+
+
+def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = "abnormal") -> dict[str, float]:
+    """Every metric of one evaluation, as fractions.
+
+    Keys: AUC, AP, AP (trapezoid), Ano-AUC, FAR@0.5, Brier, w_image, w_image_abnormal … w_event_normal.
+    A metric that is not defined is NaN; `UNDEFINED` has the reason. ano_auc: see `in_ano_auc`.
+    Raises InputError where there is no video.
+    """
+    if not videos:
+        raise InputError(f"no {dataset.title} video to evaluate: the test list is empty")
+    data = samples(videos)
+    normal = samples(v for v in videos if not dataset.is_anomalous(v.label))
+    alarms, frames = normal.negative[normal.scores >= ALARM].sum(), normal.negative.sum()
+    return {
+        "AUC": roc_auc(data),
+        "AP": average_precision(data),
+        # the trapezoid is what older repositories of the field call AP
+        "AP (trapezoid)": float(trapezoid(*precision_recall(data))) if data.positive.any() else math.nan,
+        "Ano-AUC": roc_auc(samples(v for v in videos if in_ano_auc(v.label, dataset, ano_auc))),
+        "FAR@0.5": float(alarms / frames) if frames else math.nan,
+        "Brier": float(data.squared_errors.sum() / data.frames.sum()),  # Appendix H
+        **modality_weights(videos),
+    }
+
+
+def in_ano_auc(label: str, dataset: Dataset, ano_auc: str) -> bool:
+    """Whether a video of this label counts for Ano-AUC; InputError for an unknown kind.
+
+    "abnormal": the abnormal videos. "released": every video not labelled exactly "Normal", which keeps
+    the normal videos of XD-Violence (`A`) and ShanghaiTech (`normal`).
+    """
+    if ano_auc not in ("abnormal", "released"):
+        raise InputError(f"unknown kind of Ano-AUC {ano_auc!r}; known are abnormal, released")
+    return dataset.is_anomalous(label) if ano_auc == "abnormal" else label != "Normal"
+
+
+def per_class(videos: Sequence[ScoredVideo], dataset: Dataset) -> dict[str, float]:
+    """The data set's metric (AUC or AP) of each class, on the videos of that class alone (Table 2).
+
+    Classes stand in the data set's order, those without a test video left out. A video with several
+    labels counts under each of them. NaN where a class has one kind of frame only.
+    """
+    members: dict[str, list[ScoredVideo]] = {name: [] for name in dataset.classes.values()}
+    for video in videos:
+        for name in dataset.class_names(video.label):
+            members[name].append(video)
+    measure = {"AUC": roc_auc, "AP": average_precision}[dataset.metric]
+    return {name: measure(samples(group)) for name, group in members.items() if group}
+
+
+def several_labels_note(videos: Sequence[ScoredVideo], dataset: Dataset) -> list[str]:
+    """The sentence below Table 2 where test videos have several labels; else nothing."""
+    several = sum(len(dataset.class_names(video.label)) > 1 for video in videos)
+    counted = "have several labels and count under each of them (the release: under the first)"
+    return [f"{several} of {len(videos)} videos {counted}."] if several else []
+
+
+def video_aucs(videos: Iterable[ScoredVideo]) -> dict[str, float]:
+    """Name → AUC inside that video, for videos with both kinds of frame: only the anomaly's place counts."""
+    both = (v for v in videos if v.frame_labels.any() and not v.frame_labels.all())
+    return {v.name: roc_auc(samples([v])) for v in both}
+
+
+def video_spread(videos: Iterable[ScoredVideo]) -> dict[str, float]:
+    """Median and quartiles of `video_aucs`, and the share of these videos below 0.5; NaN without any."""
+    values = np.array(list(video_aucs(videos).values()))
+    if not len(values):
+        return dict.fromkeys(PER_VIDEO, math.nan)
+    lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75))
+    return dict(zip(PER_VIDEO, map(float, (median, lower, upper, (values < 0.5).mean())), strict=True))

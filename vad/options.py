@@ -49,7 +49,7 @@ def parse_on_off(text: str) -> bool:
 
 def option(
     default: object,
-    help: str,  # noqa: A002 - argparse's word
+    help: str,
     group: str,
     *,
     choices: Sequence[str] | None = None,
@@ -115,7 +115,7 @@ class Options:
     scheduler_rate: float = option(0.1, "factor by which it falls", "training")
     print_steps: int = option(1280, "training videos between two evaluations", "training")
     evaluate_at: str = option("epoch", "epoch: also at each epoch's end; released: the authors' steps", "training",
-                              choices=("epoch", "released"))  # fmt: skip
+                              choices=("epoch", "released"), flag=False)  # fmt: skip
     keep: str = option("last", "weights left in <exp_name>.pth: last, or best on the test set", "training",
                        choices=("last", "best"))  # fmt: skip
     rollback: bool = option(False, "on: weights return to the best on the test set after each epoch", "training",

@@ -13,6 +13,7 @@ import random
 import shlex
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -142,9 +143,14 @@ def start(options: Options) -> Iterator[Runtime]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     runtime = Runtime(device, dist.get_rank(), dist.get_world_size(), *more)
     try:
-        with open(os.devnull, "w") as nothing:
-            with contextlib.redirect_stdout(sys.stdout if runtime.is_main_process else nothing):
-                yield runtime
+        with open(os.devnull, "w") as nothing, contextlib.ExitStack() as stack:
+            if not runtime.is_main_process:
+                stack.enter_context(contextlib.redirect_stdout(nothing))
+            yield runtime
+    except ValueError:
+        if not runtime.is_main_process:
+            time.sleep(5)  # where the main process says the same, the launcher ends this one meanwhile
+        raise
     finally:
         dist.destroy_process_group()
 

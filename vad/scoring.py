@@ -88,7 +88,8 @@ def score(
     try:
         for group in _groups(_windows(videos, window)):
             steps = group[0].length if model.config.padding == "masked" else window
-            streams = {name: _stack(group, name, steps, embeddings, transform).to(device) for name in group[0].crop.streams}
+            names = group[0].crop.streams
+            streams = {name: _stack(group, name, steps, embeddings, transform).to(device) for name in names}
             lengths = torch.tensor([at.length for at in group], device=device)
             output = model(streams.get("image"), streams.get("event"), lengths)
             steps_of, dimensions = _reduced(output, lengths)

@@ -24,7 +24,7 @@ EVALUATED = ("step", "epoch", "AUC", "AP", "Ano-AUC", "Brier")
 def run(checkout: Path, profile: str, modality: str, folder: Path) -> dict[str, object]:
     """Train one tiny run and describe its weights and its evaluations."""
     flags = ["--dataset", "demo", "--profile", profile, "--modality", modality, "--max_epoch", "3"]
-    where = ["--exp_name", "run", "--checkpoint_dir", str(folder), "--figure_dir", str(folder)]
+    where = ["--test_crops", "5", "--exp_name", "run", "--checkpoint_dir", str(folder), "--figure_dir", str(folder)]
     command = [sys.executable, "main.py", *flags, "--lr", "1e-3", "--batch_size", "16", *where]
     subprocess.run(command, cwd=checkout, check=True, stdout=subprocess.DEVNULL)
     content = torch.load(folder / "run.pth", map_location="cpu", weights_only=True)

@@ -1,0 +1,409 @@
+"""Test sets and checkpoints opened for evaluation, their numbers, and the protocol behind a number."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from model import IEFVAD, build_model, read_checkpoint
+from vad.data import (
+    TestVideo,
+    Video,
+    embedding_root,
+    feature_root_of,
+    find_videos,
+    group_crops,
+    list_rows,
+    read_list,
+    resolve_path,
+)
+from vad.datasets import IMAGE_FOLDER, SNIPPET_FRAMES, Dataset, load_dataset
+from vad.files import InputError, read_json, sha256, write_bytes, write_json
+from vad.metrics import calibration_error, evaluate, per_class, samples, video_aucs, video_spread
+from vad.options import Options, option_fields, resolve, upgrade
+from vad.prepare.ground_truth import load_ground_truth, provenance_notes
+from vad.scoring import Embeddings, ScoredVideo, Transform, score
+from vad.statistics import intervals, resample
+
+MARK = "†"  # beside a number whose weights were selected on the test set
+WEIGHTS = {
+    "last": "weights of the last epoch",
+    "best": "best weights, selected on the test set",
+    "released": "released checkpoint, selected on the test set by its authors",
+    "unfinished": "weights of a run stopped within an epoch",
+    "given": "weights as found in the file, which does not say how they were selected",
+    "several": "weights of several kinds",
+    "mixed": "weights of several kinds, some selected on the test set",
+}
+SELECTED = ("best", "released", "mixed")  # weights chosen by looking at the test set
+TAILS = {
+    "whole": "every whole snippet",
+    "released": "a last block of 16 frames or fewer dropped",
+    "mixed": "not the same for all videos",
+    "unknown": "not recorded",
+}
+ANO_AUC = {"abnormal": "abnormal videos only", "released": 'every video not labelled exactly "Normal"'}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Under what conditions a number was made; stands above every table."""
+
+    dataset: Dataset
+    profile: str
+    split: str | None  # None: the test list is none of the data set's splits
+    test_crops: tuple[int, ...]
+    weights: str  # a key of WEIGHTS
+    tail: str  # a key of TAILS
+    ano_auc: str = "abnormal"  # a key of ANO_AUC
+    noise_model: str = "StudentT"
+    videos: int | None = None  # test videos that were scored
+    runs: int | None = None  # runs behind a number
+    footnotes: tuple[str, ...] = ()  # what is odd about these runs, said below each of their tables
+
+    @property
+    def mark(self) -> str:
+        """What stands beside a number: † where its weights were selected on the test set."""
+        return MARK if self.weights in SELECTED else ""
+
+    def line(self, omit: Iterable[str] = ()) -> str:
+        """The protocol in one line, without the fields in `omit` (they vary and have columns)."""
+        parts = {
+            "dataset": self.dataset.title,
+            "split": f"{self.split} split" if self.split else "split not recorded",
+            "videos": "" if self.videos is None else f"{self.videos} test videos",
+            "profile": f"profile {self.profile}",
+            "noise_model": f"noise model {self.noise_model}",
+            "test_crops": f"test crop{'s' if len(self.test_crops) > 1 else ''} {', '.join(map(str, self.test_crops))}",
+            "runs": "" if self.runs is None else f"{self.runs} run{'s' if self.runs > 1 else ''}",
+            "weights": WEIGHTS[self.weights],
+            "AP": "AP is average_precision_score",
+            "ano_auc": f"Ano-AUC: {ANO_AUC[self.ano_auc]}",
+            "tail": f"tail: {TAILS[self.tail]}",
+        }
+        return " · ".join(part for name, part in parts.items() if part and name not in set(omit))
+
+    def notes(self, beside_paper: bool = True) -> list[str]:
+        """What a reader must know about these numbers, and before comparing them with the paper's."""
+        which = "some of these" if self.weights == "mixed" else "these"
+        notes = [f"{MARK}: {which} weights were selected by their score on the test videos."] if self.mark else []
+        notes += self.footnotes
+        if self.dataset.synthetic:
+            return [*notes, "Synthetic videos, an untrained encoder: the pipeline works; accuracy is not shown."]
+        counts = self.dataset.split_counts
+        if not beside_paper or counts.get("official") == counts.get("released"):
+            return notes
+        (_, official), (_, released) = counts["official"], counts["released"]
+        return [*notes, f"The official split has {official} test videos, the authors' released lists {released}."]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The test videos of a data set with their ground truth, ready to be scored."""
+
+    dataset: Dataset
+    options: Options
+    videos: list[TestVideo]
+    width: int  # D of the embeddings
+    train_list: Path
+    test_list: Path
+    gt_path: Path
+    feature_root: Path | None
+    split: str | None
+    tail: str  # a key of TAILS
+    footnotes: tuple[str, ...]
+    embeddings: Embeddings = field(repr=False)
+
+    @property
+    def crops(self) -> list[Video]:
+        """Every crop of every video."""
+        return [crop for video in self.videos for crop in video.crops]
+
+    def score(
+        self, model: IEFVAD, device: torch.device, transform: Transform | None = None, progress: bool = True
+    ) -> list[ScoredVideo]:
+        """Scores and modality weights of every test video."""
+        return score(
+            model, self.videos, self.embeddings, window=self.options.window, device=device, transform=transform,
+            progress=progress,
+        )  # fmt: skip
+
+    def protocol(self, weights: str, runs: int | None = None, footnotes: Sequence[str] = ()) -> Protocol:
+        """The protocol of numbers of this test set; weights: a key of WEIGHTS."""
+        options = self.options
+        return Protocol(
+            dataset=self.dataset,
+            profile=options.profile,
+            split=self.split,
+            test_crops=options.test_crops,
+            weights=weights,
+            tail=self.tail,
+            ano_auc=options.ano_auc,
+            noise_model=options.noise_model,
+            videos=len(self.videos),
+            runs=runs,
+            footnotes=(*footnotes, *self.footnotes),
+        )
+
+
+def open_test_set(options: Options, dataset: Dataset) -> TestSet:
+    """Check the test list, its embeddings and its ground truth against each other; InputError for what is wrong."""
+    root = Path(options.list_root) if options.list_root else dataset.list_root
+    train_list, test_list, gt_path = (root / name for name in ("train.csv", "test.csv", "gt.npy"))
+    if not test_list.is_file():
+        raise InputError(f"{test_list}: there is no such list; prepare {dataset.title} first: {commands(dataset)}")
+    rows = read_list(test_list, dataset)
+    feature_root = feature_root_of(test_list)
+    if options.feature_root:
+        feature_root = Path(options.feature_root).expanduser()
+        if not feature_root.is_dir():
+            raise InputError(f"--feature_root {feature_root} is no folder; give the one that holds rgb/")
+    _check_embeddings(rows[0].path, dataset, feature_root)
+    crops, width = find_videos(group_crops(rows, options.test_crops), dataset, feature_root, options.modality)
+    count = len(options.test_crops)
+    groups = [tuple(crops[k : k + count]) for k in range(0, len(crops), count)]
+    for group in groups:
+        if len({crop.snippets for crop in group}) > 1:
+            counts = ", ".join(f"crop {crop.crop}: {crop.snippets}" for crop in group)
+            raise InputError(f"the crops of {group[0].name} differ in snippets ({counts}); extract them again")
+    names = [(group[0].name, group[0].snippets) for group in groups]
+    labels, notes = load_ground_truth(gt_path, names, dataset, options.insist_gt)
+    for note in notes:
+        print(note)
+    videos = [TestVideo(g[0].name, g[0].label, g, truth) for g, truth in zip(groups, labels, strict=True)]
+    split, leaks = dataset.split_of(_names(train_list, dataset), [video.name for video in videos])
+    footnotes = [*provenance_notes(crops, options), *([_leak_note(leaks)] if leaks else [])]
+    record = gt_path.with_suffix(".json")
+    tail = read_json(record, "metadata of the ground truth").get("tail") if record.is_file() else None
+    return TestSet(
+        dataset, options, videos, width, train_list, test_list, gt_path, feature_root, split, str(tail or "unknown"),
+        tuple(footnotes), Embeddings(options.nan),
+    )  # fmt: skip
+
+
+def _names(path: Path, dataset: Dataset) -> list[str]:
+    """Video names of a list, each once; none where there is no list."""
+    if not path.is_file():
+        return []
+    return list(dict.fromkeys(row.video for _, row in list_rows(path, dataset) if not isinstance(row, InputError)))
+
+
+def _leak_note(leaks: Sequence[str]) -> str:
+    names = ", ".join(leaks[:5]) + (f" and {len(leaks) - 5} more" if len(leaks) > 5 else "")
+    return f"The training list holds {len(leaks)} test videos of the official split ({names})."
+
+
+def commands(dataset: Dataset) -> str:
+    """The commands from videos to embeddings, lists and ground truth, in one line."""
+    if dataset.synthetic:
+        return "python -m demo"
+    flag = f"--dataset {dataset.given}"
+    steps = (
+        f"python extracting/gen.py {flag} --modality both --video_dir VIDEOS --image_dir EMBEDDINGS/{IMAGE_FOLDER} "
+        f"--event_dir EMBEDDINGS/{dataset.event_folders[0]} --event_ckpt EVENT_WEIGHTS",
+        f"python list/generate_file.py {flag} --base_path EMBEDDINGS/{IMAGE_FOLDER}",
+        f"python list/generate_gt.py {flag}",
+    )
+    return "; ".join(steps)
+
+
+def _check_embeddings(path: str, dataset: Dataset, feature_root: Path | None) -> None:
+    root = embedding_root(resolve_path(path, feature_root))
+    if not any((root / name).is_dir() for name in (IMAGE_FOLDER, *dataset.event_folders)):
+        raise InputError(
+            f"{root}: no embeddings of {dataset.title} here; give their folder with --feature_root, or make them: "
+            f"{commands(dataset)}"
+        )
+
+
+@dataclass
+class Run:
+    """One checkpoint opened for evaluation, its test set, and what it says about every video."""
+
+    path: Path
+    options: Options
+    model: IEFVAD
+    seed: int | None  # None where the file does not say
+    weights: str  # a key of WEIGHTS
+    notes: tuple[str, ...]
+    test: TestSet
+    device: torch.device
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set it is evaluated on."""
+        return self.test.dataset
+
+    @property
+    def modality(self) -> str:
+        """image, event or fusion."""
+        return self.options.modality
+
+    @cached_property
+    def videos(self) -> list[ScoredVideo]:
+        """Every test video, scored when first asked for."""
+        return self.test.score(self.model.to(self.device), self.device)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Every number of the evaluation, as fractions: the paper's, calibration, spread over videos, weights."""
+        numbers = evaluate(self.videos, self.dataset, ano_auc=self.options.ano_auc)
+        weights = {name: numbers.pop(name) for name in list(numbers) if name.startswith("w_")}
+        return {**numbers, "ECE": calibration_error(samples(self.videos)), **video_spread(self.videos), **weights}
+
+    @cached_property
+    def classes(self) -> dict[str, float]:
+        """The number of each class (Table 2)."""
+        return per_class(self.videos, self.dataset)
+
+    @cached_property
+    def resampled(self) -> dict[str, np.ndarray]:
+        """The main numbers of every bootstrap resample."""
+        return resample(self.videos, self.dataset, ano_auc=self.options.ano_auc)
+
+    def about(self) -> dict[str, object]:
+        """What a file of results says about the checkpoint behind it."""
+        return {
+            "checkpoint": self.path.name,
+            "sha256": sha256(self.path),
+            "modality": self.modality,
+            "seed": self.seed,
+            "weights": self.weights,
+            "options": self.options.recorded(),
+        }
+
+
+SHAPED = ("visual_layers", "num_refinement_steps")  # the tensors' shapes fix these
+
+
+def open_runs(
+    paths: Sequence[str | Path], explicit: Mapping[str, object], device: torch.device, *, streams: bool = False
+) -> list[Run]:
+    """Checkpoints with their test sets; all of one data set, or InputError.
+
+    streams: add both streams cut out of each, where all of them are fused models (Table 2 from one checkpoint).
+    """
+    tests: dict[object, TestSet] = {}
+    runs = [open_run(path, explicit, device, tests) for path in paths]
+    names = list(dict.fromkeys(run.dataset.name for run in runs))
+    if len(names) > 1:
+        raise InputError(f"these checkpoints were trained on {' and '.join(names)}; give --dataset to say which to use")
+    if not streams or "modality" in explicit or any(run.modality != "fusion" for run in runs):
+        return runs
+    note = (
+        "The columns image and event are the two streams of the fused model, each without the other; "
+        "main.py --modality image|event trains a stream alone"
+    )
+    for modality in ("image", "event"):
+        cut = [open_run(path, {**explicit, "modality": modality}, device, tests) for path in paths]
+        runs += [replace(run, notes=(*run.notes, note)) for run in cut]
+    return runs
+
+
+def open_run(
+    path: str | Path, explicit: Mapping[str, object], device: torch.device, tests: dict[object, TestSet]
+) -> Run:
+    """A checkpoint with its own options; flags that were set beat them.
+
+    A released file, which holds weights alone, is taken with the profile `released`. --profile replaces all
+    options but those that the weights' shapes fix. tests: test sets opened before, shared by equal options.
+    """
+    model, options, content, notes = open_checkpoint(path, explicit)
+    dataset = load_dataset(options.dataset)
+    key = (options.dataset, options.list_root, options.feature_root, options.test_crops, options.modality, options.nan,
+           options.ano_auc, options.profile, options.noise_model, *options.group("preparation").values())  # fmt: skip
+    test = tests.get(key) or tests.setdefault(key, open_test_set(options, dataset))
+    check_width(path, model, test.width, f"those of {test.test_list}")
+    weights = "released" if content["form"] == "released" else str(content.get("weights", "given"))
+    return Run(Path(path), options, model, content.get("seed"), weights, tuple(notes), test, device)
+
+
+def open_checkpoint(
+    path: str | Path, explicit: Mapping[str, object]
+) -> tuple[IEFVAD, Options, Mapping[str, object], list[str]]:
+    """Model, options, content and notes of a checkpoint, as `open_run` has them."""
+    content = read_checkpoint(path)
+    released = content["form"] == "released"
+    saved = {"profile": "released"} if released else upgrade(content)
+    options = resolve(explicit, saved)
+    chosen = [f for f in option_fields("model") if f.name in explicit or ("profile" in explicit and f.name not in SHAPED)]
+    changed = {f.metadata["argument"] or f.name: getattr(options, f.name) for f in chosen}
+    changed |= {name: explicit[name] for name in ("modality",) if name in explicit}
+    model = build_model(content, path, **changed)
+    config = model.config
+    options = replace(
+        options, modality=config.modality, visual_layers=config.num_layers,
+        num_refinement_steps=config.num_refinement_steps,
+    )  # fmt: skip
+    trained = Options(**{k: v for k, v in resolve({}, saved).recorded().items()})
+    notes = []
+    if trained.profile != options.profile:
+        notes.append(f"{path} was trained with profile {trained.profile} and is evaluated with profile {options.profile}")
+    for name in (f.name for f in option_fields("model") if f.name in explicit):
+        before, now = getattr(trained, name), getattr(options, name)
+        if before != now:
+            notes.append(f"{path} was trained with {name} {before} and is evaluated with {now}")
+    here, there = load_dataset(options.dataset).name, load_dataset(trained.dataset).name
+    if not released and here != there:
+        notes.append(f"{path} was trained on {there} and is evaluated on {here}")
+    return model, options, content, notes
+
+
+def check_width(path: Path | str, model: IEFVAD, width: int, what: str) -> None:
+    """InputError where a checkpoint's width is not that of `what` it is to be used with."""
+    if model.config.embed_dim != width:
+        raise InputError(
+            f"{path} is a model for embeddings {model.config.embed_dim} wide, but {what} are {width} wide; use the "
+            f"encoder it was trained with, or another checkpoint"
+        )
+
+
+def shared_protocol(runs: Sequence[Run], count: int | None = None, footnotes: Sequence[str] = ()) -> Protocol:
+    """The protocol of a table of all these runs, with what was noted when they were opened."""
+    kinds = {run.weights for run in runs}
+    several = "mixed" if kinds & set(SELECTED) else "several"
+    notes = dict.fromkeys(f"{note}." for run in runs for note in run.notes)
+    return runs[0].test.protocol(kinds.pop() if len(kinds) == 1 else several, count, (*notes, *footnotes))
+
+
+def save_numbers(runs: Sequence[Run], folder: Path, prefix: str = "") -> None:
+    """scores.csv: a row per checkpoint, video and snippet. results.json: metrics and options of each checkpoint."""
+    rows = [
+        pd.DataFrame({
+            "checkpoint": run.path.stem,
+            "video": video.name,
+            "label": video.label,
+            "first_frame": SNIPPET_FRAMES * np.arange(len(video.scores)),
+            "score": video.scores,
+            **{f"weight_{stream}": weight for stream, weight in video.weights.items()},
+            "anomalous_frames": video.frame_labels.reshape(-1, SNIPPET_FRAMES).sum(1),
+        })
+        for run in runs
+        for video in run.videos
+    ]  # fmt: skip
+    stream = io.StringIO()
+    pd.concat(rows).to_csv(stream, index=False, float_format="%.6g")
+    write_bytes(folder / f"{prefix}scores.csv", stream.getvalue().encode())
+    results = [
+        {
+            **run.about(),
+            "metrics": _json(run.metrics),
+            "classes": _json(run.classes),
+            "intervals_95": intervals(run.resampled),
+            "video_auc": video_aucs(run.videos),
+        }
+        for run in runs
+    ]
+    write_json(folder / f"{prefix}results.json", {"runs": results})
+
+
+def _json(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN: a number that is not defined is null."""
+    return {name: None if np.isnan(value) else value for name, value in numbers.items()}

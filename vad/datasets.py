@@ -11,7 +11,7 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
@@ -23,13 +23,13 @@ from vad.files import ROOT, InputError, read_text
 SNIPPET_FRAMES = 16  # frames of one time step of every embedding and every score
 IMAGE_FOLDER = "rgb"  # of image embeddings below their root, and of lists below list/<folder>/
 MANIFEST = "manifest.jsonl"  # extraction's record, in the folder of the embeddings
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .avi .mkv .mov .webm .m4v .mpg .mpeg .wmv .flv .3gp .ts .mts .m2ts .vob".split()
-)
+VIDEO_SUFFIXES = frozenset([
+    ".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg",
+    ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".vob",
+])  # fmt: skip
 BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "demo")  # in the paper's order
-SEVERAL = "several"  # classes of a video, in class counts; XD-Violence alone has such videos
+SEVERAL = "several"  # classes of one video, in class counts; XD-Violence alone has such videos
 SIDES = ("train", "test")
-INTERVALS = "intervals"
 
 Intervals = tuple[tuple[int, int], ...]
 
@@ -58,7 +58,7 @@ class Folders(TypedDict, total=False):
 class AnnotatedVideo:
     """One row of annotations.csv.
 
-    splits: split → "train", "test", or "" where the split leaves the video out. frames: its real length.
+    splits: split → "train", "test", or "" where the split leaves the video out. frames: its length.
     intervals: reading → half-open, 0-based frames. The reading "" is the column `intervals`;
     the column `intervals_released` is the reading "released".
     """
@@ -107,33 +107,32 @@ class Dataset:
     @property
     def data_root(self) -> Path:
         """Folder that holds rgb/ and the event embeddings, unless a flag names another."""
-        return self._own_folder("embeddings", ".") if self.own else ROOT / "data" / self.folder
+        return self._beside("embeddings", ".") if self.own else ROOT / "data" / self.folder
 
     @property
     def video_root(self) -> Path | None:
         """Folder of the videos; None where only the user knows."""
         if self.own:
-            return self._own_folder("videos", "videos")
+            return self._beside("videos", "videos")
         return self.data_root / "videos" if self.synthetic else None
 
     @property
     def list_root(self) -> Path:
         """Folder of train.csv, test.csv and gt.npy."""
-        if self.own:
-            return self._own_folder("lists", "lists")
-        return ROOT / "list" / self.folder / IMAGE_FOLDER / self.encoder
+        built_in = ROOT / "list" / self.folder / IMAGE_FOLDER / self.encoder
+        return self._beside("lists", "lists") if self.own else built_in
 
     @property
     def annotation_path(self) -> Path:
         """Path of the table annotations.csv."""
         return (self.path.parent / Path(self.annotations).expanduser()).resolve()
 
-    def _own_folder(self, kind: str, default: str) -> Path:
-        return self.path.parent / Path(self.folders.get(kind, default)).expanduser()
+    def _beside(self, folder: str, default: str) -> Path:
+        return self.path.parent / Path(self.folders.get(folder, default)).expanduser()
 
     @cached_property
     def videos(self) -> Mapping[str, AnnotatedVideo]:
-        """The annotated videos by name, in the table's order; InputError for a table with mistakes."""
+        """The annotated videos by name, in the table's order; InputError for a missing or wrong table."""
         return {video.name: video for video in _read_annotations(self)}
 
     @cached_property
@@ -146,8 +145,7 @@ class Dataset:
 
         Folder and suffix of a video file are dropped, and an alias becomes the name in the table.
         """
-        name = video_name(name)
-        return self._names.get(name, name)
+        return self._names.get(video_name(name), video_name(name))
 
     def find(self, name: str) -> AnnotatedVideo | None:
         """The annotated video of any spelling of its name; None where the table lacks it."""
@@ -167,13 +165,13 @@ class Dataset:
     def class_key(self, label: str) -> str:
         """Under what a video of this label is counted: normal, its one class, or `SEVERAL`."""
         codes = self._codes(label)
-        return SEVERAL if len(codes) > 1 else codes[0] if codes else label
+        return SEVERAL if len(codes) > 1 else (*codes, self.normal)[0]
 
     def _codes(self, label: str) -> list[str]:
         if label == self.normal:
             return []
-        codes = [code for code in label.split("-") if code != "0"] if self.label_in_name else [label]
-        if not codes or any(code not in self.classes for code in codes):
+        codes = [c for c in label.split("-") if c != "0"] if self.label_in_name else [label]
+        if not codes or not self.classes.keys() >= set(codes):
             known = ", ".join([self.normal, *self.classes])
             raise InputError(f"unknown class {label!r} for {self.name}; its classes are {known}")
         return codes
@@ -204,63 +202,55 @@ class Dataset:
 
     def split_names(self, split: str, side: str) -> list[str]:
         """Names of a split's "train" or "test" videos; InputError names the known splits."""
-        self._check_split(split)
-        return [video.name for video in self.videos.values() if video.splits[split] == side]
-
-    def _check_split(self, split: str) -> None:
         if split not in self.splits:
             known = ", ".join(self.splits)
             raise InputError(f"unknown split {split!r} of {self.name}; known are {known}")
+        return [video.name for video in self.videos.values() if video.splits[split] == side]
 
     @property
     def split_counts(self) -> dict[str, tuple[int, int]]:
         """Split → number of (training, test) videos."""
-        return {
-            split: tuple(len(self.split_names(split, side)) for side in SIDES)
-            for split in self.splits
-        }
+        train, test = ({s: len(self.split_names(s, side)) for s in self.splits} for side in SIDES)
+        return {split: (train[split], test[split]) for split in self.splits}
 
     def class_counts(self, split: str) -> dict[str, tuple[int, int]]:
         """Class, see `class_key` → number of (training, test) videos under a split."""
-        train, test = (
-            Counter(self.class_key(self.videos[name].label) for name in self.split_names(split, side))
-            for side in SIDES
-        )
-        return {key: (train[key], test[key]) for key in (self.normal, *self.classes, SEVERAL)
-                if train[key] + test[key]}  # fmt: skip
+        labels = ([self.videos[n].label for n in self.split_names(split, side)] for side in SIDES)
+        train, test = (Counter(map(self.class_key, side)) for side in labels)
+        keys = (self.normal, *self.classes, SEVERAL)
+        return {key: (train[key], test[key]) for key in keys if train[key] + test[key]}
 
-    def split_of(self, train: Iterable[str], test: Iterable[str]) -> tuple[str | None, list[str]]:
-        """The split whose test videos are `test`, and the training videos that should only be tested.
+    def split_of(
+        self, train: Iterable[str], test: Iterable[str]
+    ) -> tuple[str | None, list[str]]:
+        """The split whose test videos are `test`, and the training videos that should be tested.
 
-        None where the table has no such split, or there is no table. Training videos are held against the
-        official split; where there is none, against the split found.
+        None where the table has no such split, or there is no table. Training videos are compared
+        with the official test videos; where no split is called official, with `test`.
         """
         if not self.annotation_path.is_file():
             return None, []
-        tested = {self.key(name) for name in test}
-        sides = {split: set(self.split_names(split, "test")) for split in self.splits}
-        split = next((split for split, names in sides.items() if names == tested), None)
-        reference = sides.get("official", sides.get(split, tested))
-        return split, [name for name in train if self.key(name) in reference]
+        given = {self.key(name) for name in test}
+        tested = {split: set(self.split_names(split, "test")) for split in self.splits}
+        split = next((split for split, names in tested.items() if names == given), None)
+        return split, [n for n in train if self.key(n) in tested.get("official", given)]
 
     def intervals(self, video: str, split: str) -> Intervals:
         """Anomalous frames of a video as half-open, 0-based intervals, in the split's reading.
 
-        Raises InputError for a video that is not in the table, and for an anomalous one without intervals.
+        Raises InputError for a video without a row, and an anomalous one without intervals.
         """
-        self._check_split(split)
         row = self.find(video)
         if row is None:
             raise InputError(f"{self.annotation_path}: {video} has no row; add one")
         intervals = row.intervals.get(split, row.intervals.get("", ()))
         if not intervals and self.is_anomalous(row.label):
-            raise InputError(
-                f"{self.annotation_path}: {video} ({row.label}) has no interval; write first and last + 1, as in 30-90"
-            )
+            what = f"{video} ({row.label}) has no interval"
+            raise InputError(f"{self.annotation_path}: {what}; write first and last + 1, as in 30-90")
         return intervals
 
     def frame_labels(self, video: str, frames: int, split: str) -> np.ndarray:
-        """Labels (frames,) uint8 of a video's first frames: 1 where anomalous; InputError as `intervals`."""
+        """Labels (frames,) uint8 of a video's first frames, 1 where anomalous; errors of `intervals`."""
         labels = np.zeros(frames, dtype=np.uint8)
         for start, end in self.intervals(video, split):
             labels[start:end] = 1
@@ -268,9 +258,9 @@ class Dataset:
 
 
 def video_name(text: str) -> str:
-    """Name of a video without folder and video suffix, accents in one piece."""
+    """Name of a video without folder and video suffix."""
     # NFC: some file systems hand accented letters back in two pieces
-    name = unicodedata.normalize("NFC", text.strip()).rsplit("/", 1)[-1]
+    name = re.split(r"[\\/]", unicodedata.normalize("NFC", text.strip()))[-1]
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and dot + suffix.lower() in VIDEO_SUFFIXES else name
 
@@ -278,84 +268,85 @@ def video_name(text: str) -> str:
 def snippet_count(frames: int, tail: str) -> int:
     """Number of whole snippets S that a video of `frames` frames gives under a tail rule.
 
-    "whole": every whole snippet counts. "released": frames come in blocks of 512, and the last, partial
-    block counts only if more than 16 frames are left. Raises InputError for another rule.
+    "whole": every whole snippet counts. "released": frames come in blocks of 512, and the last,
+    partial block counts only if more than 16 frames are left. Raises InputError for another rule.
     """
     if tail == "whole":
         return frames // SNIPPET_FRAMES
     if tail == "released":
-        blocks, left = divmod(frames, 512)
-        rest = left // SNIPPET_FRAMES if left > SNIPPET_FRAMES else 0
-        return blocks * (512 // SNIPPET_FRAMES) + rest
+        left = frames % 512
+        return (frames - (left if left <= SNIPPET_FRAMES else 0)) // SNIPPET_FRAMES
     raise InputError(f"unknown tail rule {tail!r}; known are whole, released")
 
 
-# --- reading annotations.csv -------------------------------------------------------------------------
-
-
 def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:
-    """The rows of a table; InputError names file and line of a mistake."""
+    """The rows of annotations.csv; InputError names file and line of a mistake."""
     path = dataset.annotation_path
     lines = read_text(path, "table of annotations").splitlines()
-    start = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    reader = csv.DictReader(lines[start:], restval="")
+    comment = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    reader = csv.DictReader(lines[comment:], restval="", strict=True)
+    try:
+        rows = [(comment + reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{path}: after line {comment + reader.line_num}: {error}") from None
     columns = reader.fieldnames or []
     if not {"video", "label"} <= set(columns) or len(set(columns)) < len(columns):
-        raise InputError(f"{path}: the columns are {', '.join(columns)}; video and label, each once, are needed")
-    rows = list(reader)
-    splits = [column for column in columns if column not in ("video", "alias", "label", "frames")
-              and any(row[column] in SIDES for row in rows)]  # fmt: skip
+        shown = ", ".join(columns)
+        raise InputError(f"{path}: the columns are {shown}; needed are video and label, each once")
+    splits = [
+        column for column in columns
+        if column not in ("video", "alias", "label") and any(row[column] in SIDES for _, row in rows)
+    ]  # fmt: skip
     if not splits:
-        raise InputError(f"{path}: no column says train or test of the videos; add one, for example official")
+        raise InputError(f"{path}: no column says train or test of the videos; add one, as official")
     videos: list[AnnotatedVideo] = []
-    spellings: dict[str, int] = {}
-    for line, row in enumerate(rows, start + 2):
+    seen: dict[str, int] = {}
+    for line, row in rows:
         try:
-            video = _annotated_video(dataset, row, splits)
-            for name in dict.fromkeys((video.name, *video.alias)):
-                if spellings.setdefault(name, line) != line:
-                    raise InputError(f"{name} stands in line {spellings[name]} already; keep one")
+            videos.append(_annotated_video(dataset, row, splits))
+            for name in {videos[-1].name, *videos[-1].alias}:
+                if seen.setdefault(name, line) != line:
+                    raise InputError(f"{name} stands in line {seen[name]} already; keep one")
         except InputError as error:
             raise InputError(f"{path}, line {line}: {error}") from None
-        videos.append(video)
     return videos
 
 
-def _annotated_video(dataset: Dataset, row: Mapping[str | None, str], splits: list[str]) -> AnnotatedVideo:
+def _annotated_video(
+    dataset: Dataset, row: Mapping[str, str], splits: Iterable[str]
+) -> AnnotatedVideo:
     if None in row:
-        raise InputError("more cells than columns; put names with a comma in quotation marks")
-    name = video_name(row["video"])
+        raise InputError("more cells than columns; put a name with a comma in quotation marks")
+    name, label = video_name(row["video"]), unicodedata.normalize("NFC", row["label"].strip())
     if not name:
         raise InputError("the video has no name")
-    label = unicodedata.normalize("NFC", row["label"])
-    anomalous = bool(dataset.class_names(label))
+    dataset.class_names(label)
     for split in splits:
         if row[split] not in (*SIDES, ""):
             raise InputError(f"{split} is {row[split]!r}; it must be train, test or empty")
     frames = row.get("frames", "")
-    if frames and not (frames.isdecimal() and int(frames)):
+    if not re.fullmatch(r"([1-9][0-9]{0,8})?", frames):
         raise InputError(f"frames is {frames!r}; it must be a number of frames or empty")
+    length = int(frames) if frames else None
     intervals = {
-        column.removeprefix(INTERVALS).removeprefix("_"): _intervals(row[column], int(frames or 0))
-        for column in row
-        if column == INTERVALS or column.startswith(f"{INTERVALS}_")
+        column.removeprefix("intervals").removeprefix("_"): _parse_intervals(cell, length)
+        for column, cell in row.items()
+        if column == "intervals" or column.startswith("intervals_")
     }
-    if not anomalous and any(intervals.values()):
-        raise InputError(f"{name} is labelled {label} and has anomalous frames; correct one of the two")
+    if label == dataset.normal and any(intervals.values()):
+        raise InputError(f"{name} is labelled {label} and has anomalous frames; correct one")
     alias = tuple(video_name(other) for other in row.get("alias", "").split())
-    return AnnotatedVideo(
-        name, alias, label, {split: row[split] for split in splits}, int(frames) if frames else None, intervals
-    )
+    sides = {split: row[split] for split in splits}
+    return AnnotatedVideo(name, alias, label, sides, length, intervals)
 
 
-def _intervals(text: str, frames: int) -> Intervals:
-    """"30-90 120-150" → ((30, 90), (120, 150)); frames: 0 where the video's length is not known."""
+def _parse_intervals(text: str, frames: int | None) -> Intervals:
+    """ "30-90 120-150" → ((30, 90), (120, 150)); frames: the video's length, where known."""
     intervals = []
     for part in text.split():
-        match = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", part)
-        if not match:
-            raise InputError(f"interval {part!r}; write first and last + 1, counted from 0, as in 30-90")
-        start, end = int(match.group(1)), int(match.group(2))
+        if not re.fullmatch(r"[0-9]{1,9}-[0-9]{1,9}", part):
+            raise InputError(f"interval {part!r}; write first and last + 1, from 0, as in 30-90")
+        start, end = map(int, part.split("-"))
         # start = end marks no frame; two of the release's intervals are like that
         if end < start:
             raise InputError(f"interval {part!r} ends before it starts")
@@ -365,7 +356,9 @@ def _intervals(text: str, frames: int) -> Intervals:
     return tuple(intervals)
 
 
-# --- reading dataset.toml ----------------------------------------------------------------------------
+@lru_cache(maxsize=1)
+def _built_in() -> tuple[Dataset, ...]:
+    return tuple(_read_dataset(ROOT / folder / "dataset.toml", own=False) for folder in BUILT_IN)
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -373,13 +366,8 @@ def dataset_names() -> tuple[str, ...]:
     return tuple(dataset.name for dataset in _built_in())
 
 
-@lru_cache(maxsize=1)
-def _built_in() -> tuple[Dataset, ...]:
-    return tuple(_read_dataset(ROOT / folder / "dataset.toml", own=False) for folder in BUILT_IN)
-
-
 def load_dataset(name: str) -> Dataset:
-    """A data set by its name, its folder's name (`ucf`), or the path of one's own TOML file or its folder.
+    """A data set by its name, its folder's name (`ucf`), or the path of one's own file or its folder.
 
     Raises InputError for another name, which names the known ones, and for a file with mistakes.
     """
@@ -387,119 +375,108 @@ def load_dataset(name: str) -> Dataset:
         if name in (dataset.name, dataset.folder):
             return dataset
     path = Path(name).expanduser()
-    if path.is_dir():
-        path = path / "dataset.toml"
+    path = path / "dataset.toml" if path.is_dir() else path
     if path.suffix.lower() != ".toml":
         known = ", ".join(dataset_names())
-        raise InputError(f"unknown data set {name!r}; known are {known} and the path of a .toml file")
-    return _read_dataset(path.absolute(), own=True)
+        raise InputError(f"unknown data set {name!r}; known are {known} and paths of .toml files")
+    dataset = _read_dataset(path.absolute(), own=True)
+    if any(dataset.name in (other.name, other.folder) for other in _built_in()):
+        raise InputError(f"{path}: name is {dataset.name!r}, a built-in data set; choose another")
+    return dataset
 
 
 def _read_dataset(path: Path, own: bool) -> Dataset:
-    try:
-        table = tomllib.loads(read_text(path, "data set file"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: this data set file is not valid TOML ({error})") from None
-    hints = {name: kind for name, kind in get_type_hints(Dataset).items() if name not in ("path", "own")}
+    hints = get_type_hints(Dataset)
+    known = {name: hints[name] for name in hints if name not in ("path", "own")}
     needed = [f.name for f in fields(Dataset) if f.default is f.default_factory is MISSING]
     try:
+        # NFC: labels are compared with names of folders, see `label_of`
+        table = tomllib.loads(unicodedata.normalize("NFC", read_text(path, "data set file")))
         if isinstance(labels := table.get("classes"), list):
             table["classes"] = _named_by_themselves(labels)
-        values = _typed_table(table, hints, "", needed)
-        return _checked(Dataset(**{"title": values["name"], **values, "path": path, "own": own}))
+        values = {"title": table.get("name"), **_typed_table(table, known, "", needed)}
+        dataset = Dataset(**values, path=path, own=own)
+        _check(dataset)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: this data set file is not valid TOML ({error})") from None
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
+    return dataset
 
 
 def _typed_table(
     table: Mapping[str, object], hints: Mapping[str, object], where: str, needed: Iterable[str] = ()
 ) -> dict[str, object]:
-    """The values of a table as their type hints have them; InputError for an unknown or missing key."""
+    """The values of a table as type hints have them; InputError for unknown and missing keys."""
     inside = f" in [{where}]" if where else ""
-    for key in table:
+    for key in (*table, *needed):
         if key not in hints:
             raise InputError(f"unknown key {key!r}{inside}; known are {', '.join(hints)}")
-    for key in needed:
         if key not in table:
-            raise InputError(f"{key}{inside} is missing; it must be {_in_words(hints[key])}")
-    return {key: _typed(value, hints[key], f"{key}{inside}", key) for key, value in table.items()}
+            raise InputError(f"{key} is missing; it must be {_in_words(hints[key])}")
+    return {key: _typed(value, hints[key], key, inside) for key, value in table.items()}
 
 
-def _typed(value: object, kind: object, where: str, key: str) -> object:
+def _typed(value: object, kind: object, key: str, inside: str) -> object:
     """A value of TOML as a type hint has it: lists become tuples, numbers are positive."""
     origin, inner = get_origin(kind), get_args(kind)
+    if type(None) in inner:
+        return _typed(value, inner[0], key, inside)
     if is_typeddict(kind) and isinstance(value, dict):
         return _typed_table(value, get_type_hints(kind), key)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(item, inner[0], where, key) for item in value)
     if origin is Mapping and isinstance(value, dict):
-        return {name: _typed(item, inner[1], f"{name} in [{key}]", name) for name, item in value.items()}
-    if origin is Literal:
-        if value not in inner:
-            raise InputError(f"{where} is {value!r}; known are {', '.join(inner)}")
+        return {k: _typed(v, inner[1], k, f" in [{key}]") for k, v in value.items()}
+    if isinstance(value, list) and (origin is tuple or kind is object):
+        return tuple(_typed(item, (inner or [object])[0], key, inside) for item in value)
+    # not isinstance: True is an int to Python, and not a number of epochs to anybody
+    if kind is object or value in (inner if origin is Literal else ()) or type(value) is kind in (str, bool):
         return value
-    if kind is object or (kind in (str, bool) and isinstance(value, kind)):
-        return tuple(value) if isinstance(value, list) else value
-    # True is an int to Python, and not a number of epochs to anybody
-    number = int if kind is int else (int, float) if float in (kind, *inner) else ()
-    if isinstance(value, bool) or not isinstance(value, number):
-        raise InputError(f"{where} is {value!r}; it must be {_in_words(kind)}")
-    if not 0 < value < float("inf"):  # also false for TOML's nan
-        raise InputError(f"{where} is {value}; it must be positive")
+    if kind not in (int, float) or type(value) not in (int, kind):
+        raise InputError(f"{key}{inside} is {value!r}; it must be {_in_words(kind)}")
+    if not 0 < value < float("inf"):  # false for TOML's nan too
+        raise InputError(f"{key}{inside} is {value}; it must be positive")
     return value
 
 
 def _in_words(kind: object) -> str:
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is tuple:
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(inner)
+    if get_origin(kind) is tuple:
         return "a list of whole numbers" if int in inner else "a list of names"
-    words = {str: "text", bool: "true or false", int: "a whole number"}
-    return "a number" if float in (kind, *inner) else words.get(kind, "a table")
+    words = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+    return words.get(kind, "a table")
 
 
 def _named_by_themselves(labels: list[object]) -> dict[object, object]:
-    for label in labels:
-        _label(label, "a label of classes")
-    twice = [label for label, count in Counter(labels).items() if count > 1]
+    """A list of classes as the table label = name."""
+    twice = [label for label in labels if labels.count(label) > 1]
     if twice:
         raise InputError(f"classes holds {twice[0]!r} twice; keep one")
+    for label in labels:
+        if not isinstance(label, str):
+            raise InputError(f"classes holds {label!r}; a label must be text")
     return {label: label for label in labels}
 
 
-def _label(value: object, where: str) -> str:
-    """A label as folders and lists have it, accents in one piece."""
-    text = value if isinstance(value, str) else ""
-    if not text or text != text.strip() or not text.isprintable() or "/" in text:
-        raise InputError(f"{where} is {value!r}; a label is a folder's name, without / and without blanks at its ends")
-    return unicodedata.normalize("NFC", text)
-
-
-def _checked(dataset: Dataset) -> Dataset:
-    """The data set with labels in one spelling; InputError for values that cannot be."""
-    name = dataset.name
+def _check(dataset: Dataset) -> None:
+    """InputError for values of the right type that cannot be."""
+    name, labels = dataset.name, (dataset.normal, *dataset.classes)
     if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith("."):
-        raise InputError(f"name is {name!r}; it names folders and files, so use letters, digits, - and _")
-    if dataset.own and any(name in (other.name, other.folder) for other in _built_in()):
-        raise InputError(f"name is {name!r}, which is a built-in data set; choose another")
-    normal = _label(dataset.normal, "normal")
-    classes = {
-        _label(label, "a label of classes"): _label(named, f"the name of class {label!r}")
-        for label, named in dataset.classes.items()
-    }
-    if not classes:
+        raise InputError(f"name is {name!r}; it names folders, so use letters, digits, - and _")
+    for label in (*labels, *dataset.classes.values()):
+        if not label or label != label.strip() or not label.isprintable() or "/" in label:
+            raise InputError(f"the label {label!r} is no folder's name, without / and outer blanks")
+    if not dataset.classes:
         raise InputError("classes is empty; name at least one kind of anomaly")
-    if len(classes) < len(dataset.classes):
-        raise InputError("classes holds one label in two spellings of its accents; keep one")
-    if normal in classes:
-        raise InputError(f"classes holds {normal!r}, which is normal; list the anomalous classes alone")
-    folder_labels = {unicodedata.normalize("NFC", f): unicodedata.normalize("NFC", label)
-                     for f, label in dataset.folder_labels.items()}  # fmt: skip
-    for folder, label in folder_labels.items():
-        if label not in (normal, *classes):
-            raise InputError(f"folder_labels says {folder} = {label!r}, which is no label of this data set")
+    if dataset.normal in dataset.classes:
+        raise InputError(f"classes holds {dataset.normal!r}, which is normal; list anomalies alone")
+    for folder, label in dataset.folder_labels.items():
+        if label not in labels:
+            raise InputError(f"folder_labels says {folder} = {label!r}, which is no label here")
     folders = dataset.event_folders
     if not folders or not all(re.fullmatch(r"\w[\w.-]*", folder) for folder in folders):
         raise InputError(f"event_folders is {list(folders)!r}; it must be a list of folder names")
     if not re.fullmatch(r"\w+|(open_clip|timm):[\w.-]+", dataset.encoder):
-        raise InputError(f"encoder is {dataset.encoder!r}; it must be vitl, open_clip:NAME, timm:NAME, or tiny for trying")
-    return replace(dataset, normal=normal, classes=classes, folder_labels=folder_labels)
+        known = "vitl, open_clip:NAME, timm:NAME, or tiny for trying"
+        raise InputError(f"encoder is {dataset.encoder!r}; it must be {known}")

@@ -1,4 +1,4 @@
-"""Metrics: worked examples, scikit-learn on every single frame, and the published numbers of a peer's scores."""
+"""Metrics: examples by hand, scikit-learn on every single frame, and the published numbers of published scores."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, average_precision_score, brier_score_loss, precision_recall_curve, roc_auc_score
 
 from vad import metrics
-from vad.catalog import SHANG, UCFCRIME, XD
-from vad.errors import InputError
+from vad.datasets import load_dataset
+from vad.files import InputError
+from vad.metrics import BINS, Samples, calibration_error, evaluate, reliability, samples
 from vad.scoring import ScoredVideo
+
+UCFCRIME, XD, SHANG = map(load_dataset, ("ucfcrime", "xd", "shang"))
 
 
 def scored(name: str, label: str, scores: Sequence[float], frames: np.ndarray, image: float = 0.5) -> ScoredVideo:
     """A video whose snippets all have ŵ_i = image."""
     values = np.asarray(scores, np.float32)
-    weights = np.full(len(values), image, np.float32)
-    return ScoredVideo(name, label, values, weights, 1 - weights, np.full(4, image, np.float32), frames)
+    weight = np.full(len(values), image, np.float32)
+    weights = {"image": weight, "event": 1 - weight}
+    return ScoredVideo(name, label, values, weights, np.full(4, image, np.float32), np.asarray(frames, np.uint8))
 
 
 def snippets(labels: Sequence[int]) -> np.ndarray:
@@ -46,93 +51,124 @@ WORKED = [
 def test_worked_by_hand(
     labels: list[int], scores: list[float], area: float, precision: float, trapezoid: float
 ) -> None:
-    data = metrics.samples([scored("v", "Abuse", scores, snippets(labels))])
-    assert metrics.roc_auc(data) == pytest.approx(area)
-    assert metrics.average_precision(data) == pytest.approx(precision)
-    assert metrics.trapezoid_precision(data) == pytest.approx(trapezoid)
+    found = evaluate([scored("v", "Abuse", scores, snippets(labels))], UCFCRIME)
+    assert found["AUC"] == pytest.approx(area)
+    assert found["AP"] == pytest.approx(precision)
+    assert found["AP (trapezoid)"] == pytest.approx(trapezoid)
 
 
 @pytest.fixture
 def videos() -> list[ScoredVideo]:
-    """Twelve UCF-Crime videos with intervals that cut through snippets and scores with ties."""
-    rng = np.random.default_rng(3)
+    """15 UCF-Crime videos, every third normal; intervals cut through snippets, scores 0 … 0.9 have ties."""
+    rng = np.random.default_rng(5)
     made = []
-    for number in range(12):
-        length = int(rng.integers(3, 40))
+    for number in range(15):
+        length = int(rng.integers(4, 40))
         frames = np.zeros(16 * length, np.uint8)
-        label = ["Normal", "Abuse", "RoadAccidents"][number % 3]
+        label = ("Normal", "Abuse", "RoadAccidents")[number % 3]
         if label != "Normal":
             start, end = sorted(rng.choice(16 * length, 2, replace=False))
             frames[start:end] = 1
-        made.append(scored(f"v{number}", label, rng.random(length).round(1), frames, image=0.4))
+        made.append(scored(f"v{number}", label, 0.9 * rng.random(length).round(1 + number % 2), frames))
     return made
 
 
-def by_frame(videos: list[ScoredVideo]) -> tuple[np.ndarray, np.ndarray]:
+def by_frame(videos: Sequence[ScoredVideo]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and scores of every single frame: the definition, without any counting."""
-    return np.concatenate([v.frame_labels for v in videos]), np.concatenate([np.repeat(v.scores, 16) for v in videos])
+    scores = [np.repeat(v.scores.astype(np.float64), 16) for v in videos]
+    return np.concatenate([v.frame_labels for v in videos]), np.concatenate(scores)
 
 
 def test_equal_to_scikit_learn_on_every_frame(videos: list[ScoredVideo]) -> None:
-    found = metrics.evaluate(videos, UCFCRIME)
+    found = evaluate(videos, UCFCRIME)
     labels, scores = by_frame(videos)
     precision, recall, _ = precision_recall_curve(labels, scores)
     assert found["AUC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-15)
     assert found["AP"] == pytest.approx(average_precision_score(labels, scores), abs=1e-15)
     assert found["AP (trapezoid)"] == pytest.approx(auc(recall, precision), abs=1e-15)
-    assert found["Brier"] == pytest.approx(brier_score_loss(labels, scores.astype(np.float64)), abs=1e-12)
+    assert found["Brier"] == pytest.approx(brier_score_loss(labels, scores), abs=1e-12)
     abnormal = by_frame([v for v in videos if v.label != "Normal"])
     assert found["Ano-AUC"] == pytest.approx(roc_auc_score(*abnormal), abs=1e-15)
     normal = by_frame([v for v in videos if v.label == "Normal"])[1]
     assert found["FAR@0.5"] == pytest.approx(np.mean(normal >= 0.5), abs=1e-15)
+    false_positive, true_positive = metrics.roc(samples(videos))
+    assert auc(false_positive, true_positive) == pytest.approx(found["AUC"], abs=1e-15)
     # the example is worth something only if snippets with both labels occur
-    mixed = labels.reshape(-1, 16).sum(1) % 16
-    assert np.count_nonzero(mixed) > 5
+    assert np.count_nonzero(labels.reshape(-1, 16).sum(1) % 16) > 5
 
 
 def test_counts_not_majority() -> None:
-    """A snippet with 10 anomalous frames is not 16: AUC by hand over 32 frames, 10 positive."""
-    frames = np.zeros(32, np.uint8)
-    frames[:10] = 1
-    data = metrics.samples([scored("v", "Abuse", [0.9, 0.1], frames)])
-    # of 10 · 22 pairs, 10 · 16 are won and 10 · 6 tied
+    """A snippet with 10 anomalous frames is not 16: of 10 · 22 pairs, 10 · 16 are won and 10 · 6 tied."""
+    data = samples([scored("v", "Abuse", [0.9, 0.1], np.repeat([1, 0], [10, 22]))])
     assert metrics.roc_auc(data) == pytest.approx((160 + 30) / 220)
 
 
 def test_per_class_is_on_the_videos_of_the_class(videos: list[ScoredVideo]) -> None:
     found = metrics.per_class(videos, UCFCRIME)
-    assert list(found) == ["Abuse", "RoadAccident"]  # the paper's names, the catalogue's order, nothing without a video
+    assert list(found) == ["Abuse", "RoadAccident"]  # the paper's names in order, nothing without a video
     for label, name in (("Abuse", "Abuse"), ("RoadAccidents", "RoadAccident")):
         expected = roc_auc_score(*by_frame([v for v in videos if v.label == label]))
         assert found[name] == pytest.approx(expected, abs=1e-15)
+    assert metrics.several_labels_note(videos, UCFCRIME) == []
 
 
-def test_xd_reports_average_precision_and_counts_every_label() -> None:
+def test_xd_reports_ap_and_counts_every_label() -> None:
     both = scored("a_label_B1-G-0", "B1-G-0", [0.9, 0.1], snippets([1, 0]))
     fight = scored("b_label_B1-0-0", "B1-0-0", [0.1, 0.9], snippets([1, 0]))
     found = metrics.per_class([both, fight], XD)
-    # Fighting ranks 0.9⁺ 0.9⁻ before 0.1⁺ 0.1⁻: precision 1/2 at both thresholds; Explosion has the first video alone
+    # Fighting ranks 0.9⁺ 0.9⁻ before 0.1⁺ 0.1⁻: precision 1/2 at both; Explosion has the first video alone
     assert found == {"Fighting": pytest.approx(0.5), "Explosion": pytest.approx(1.0)}
+    (note,) = metrics.several_labels_note([both, fight], XD)
+    assert note.startswith("1 of 2 videos have several labels and count under each of them")
 
 
-def test_ano_auc_as_released_keeps_shanghaitech_normal_videos() -> None:
+def test_released_ano_auc_keeps_normal_of_shanghaitech() -> None:
     """`normal` is not `Normal`: the released comparison leaves ShanghaiTech's normal videos in."""
     made = [
         scored("a", "car", [0.9, 0.8], snippets([1, 0])),
         scored("n", "normal", [0.95, 0.1], snippets([0, 0])),
     ]
-    assert metrics.evaluate(made, SHANG)["Ano-AUC"] == 1.0
-    assert metrics.evaluate(made, SHANG, ano_auc="released")["Ano-AUC"] == pytest.approx(2 / 3)
+    assert evaluate(made, SHANG)["Ano-AUC"] == 1.0
+    assert evaluate(made, SHANG, ano_auc="released")["Ano-AUC"] == pytest.approx(2 / 3)
     named = [replace(made[0], label="Abuse"), replace(made[1], label="Normal")]
-    assert metrics.evaluate(named, UCFCRIME, ano_auc="released")["Ano-AUC"] == 1.0  # `Normal` is dropped there too
+    assert evaluate(named, UCFCRIME, ano_auc="released")["Ano-AUC"] == 1.0  # `Normal` is dropped there too
     with pytest.raises(InputError, match="Ano-AUC"):
-        metrics.evaluate(made, SHANG, ano_auc="all")
+        evaluate(made, SHANG, ano_auc="all")
 
 
 def test_brier_and_false_alarms_by_hand() -> None:
-    data = metrics.samples([scored("n", "Normal", [0.5, 0.25], snippets([0, 1]))])
-    assert metrics.brier_score(data) == pytest.approx((0.25 + 0.5625) / 2)
-    assert metrics.false_alarm_rate(data) == 1.0  # 16 normal frames, all at 0.5: a score at the threshold is an alarm
+    """Errors 0.5 and 0.75; a score at the threshold is an alarm, on the 16 normal frames of the normal video."""
+    found = evaluate([scored("n", "Normal", [0.5, 0.25], snippets([0, 1]))], UCFCRIME)
+    assert found["Brier"] == pytest.approx((0.25 + 0.5625) / 2)
+    assert found["FAR@0.5"] == 1.0
+
+
+def test_reliability_is_scikit_learns_on_every_frame(videos: list[ScoredVideo]) -> None:
+    labels, scores = by_frame(videos)
+    found = reliability(samples(videos))
+    observed, predicted = calibration_curve(labels, scores, n_bins=BINS, strategy="uniform")
+    filled = found.frames > 0
+    assert 0 < np.count_nonzero(~filled) < BINS  # empty bins occur; scikit-learn leaves them out
+    assert found.observed[filled] == pytest.approx(observed, abs=1e-12)
+    assert found.score[filled] == pytest.approx(predicted, abs=1e-12)
+    place = np.digitize(scores, found.edges[1:-1], right=True)
+    assert np.array_equal(found.frames, np.bincount(place, minlength=BINS))
+    expected = np.sum(found.frames[filled] / len(labels) * np.abs(observed - predicted))
+    assert calibration_error(samples(videos)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Scores 0.9 on frames of which half are anomalous: 0.4 off. 0.1 where none is: 0.1 off. Mean: 0.25."""
+    data = samples([scored("a", "Abuse", [0.9, 0.1], np.repeat([1, 0, 0], [8, 8, 16]))])
+    assert calibration_error(data) == pytest.approx(0.25, abs=1e-6)
+    assert calibration_error(samples([scored("a", "Abuse", [1.0, 0.0], snippets([1, 0]))])) == 0.0
+    assert math.isnan(calibration_error(samples([])))
+
+
+def test_a_score_on_an_edge_belongs_to_the_bin_below() -> None:
+    """(k/15, (k+1)/15]: 0.2 = 3/15 is in bin 2, 1 in the last, 0 in the first."""
+    data = Samples(np.array([0.2, 1.0, 0.0]), np.array([16, 16, 16]), np.array([0, 0, 0]))
+    assert np.flatnonzero(reliability(data).frames).tolist() == [0, 2, 14]
 
 
 def test_kl_by_hand_and_direction() -> None:
@@ -147,21 +183,23 @@ def test_kl_by_hand_and_direction() -> None:
 def test_kl_joins_by_name_and_stays_finite() -> None:
     one, two = scored("a", "Abuse", [1.0], snippets([1])), scored("b", "Abuse", [0.0], snippets([0]))
     assert metrics.binary_kl([one, two], [two, one]) == 0.0
-    turned = [scored("a", "Abuse", [0.0], snippets([1])), scored("b", "Abuse", [1.0], snippets([0]))]
+    turned = [replace(one, scores=two.scores), replace(two, scores=one.scores)]
     assert metrics.binary_kl([one, two], turned) == pytest.approx(math.log(1e7), rel=1e-6)
-    with pytest.raises(InputError, match="b differs"):
-        metrics.binary_kl([one, two], [one])
+    longer = replace(two, scores=np.zeros(2, np.float32))
+    for others in ([one], [one, longer]):
+        with pytest.raises(InputError, match="b differs"):
+            metrics.binary_kl([one, two], others)
     with pytest.raises(InputError, match="two videos of one name"):
         metrics.binary_kl([one, one], [one, one])
 
 
 def test_modality_weights_are_weighted_by_frames() -> None:
-    frames = np.zeros(32, np.uint8)
-    frames[:4] = 1  # all 4 in the first snippet
-    video = scored("v", "Abuse", [0.1, 0.2], frames)
-    video.weight_image[:] = [0.2, 0.6]
-    video.weight_event[:] = [0.8, 0.4]
+    """4 anomalous frames in the first snippet: its weight alone is that of abnormal frames."""
+    video = scored("v", "Abuse", [0.1, 0.2], np.repeat([1, 0], [4, 28]))
+    video.weights["image"][:] = [0.2, 0.6]
+    video.weights["event"][:] = [0.8, 0.4]
     found = metrics.modality_weights([video])
+    assert list(found)[:4] == ["w_image", "w_image_abnormal", "w_image_normal", "w_event"]
     assert found["w_image"] == pytest.approx(0.4)
     assert found["w_image_abnormal"] == pytest.approx(0.2)
     assert found["w_image_normal"] == pytest.approx((12 * 0.2 + 16 * 0.6) / 28)
@@ -169,14 +207,26 @@ def test_modality_weights_are_weighted_by_frames() -> None:
 
 
 def test_undefined_is_nan_with_a_reason() -> None:
-    normal = [scored("n", "Normal", [0.1, 0.2], snippets([0, 0]))]
-    found = metrics.evaluate(normal, UCFCRIME)
+    found = evaluate([scored("n", "Normal", [0.1, 0.2], snippets([0, 0]))], UCFCRIME)
     missing = {name for name, value in found.items() if math.isnan(value)}
     assert missing == {"AUC", "AP", "AP (trapezoid)", "Ano-AUC", "w_image_abnormal", "w_event_abnormal"}
     assert {name for name in missing if not name.startswith("w_")} <= set(metrics.UNDEFINED)
     abnormal = [scored("a", "Abuse", [0.1], snippets([1]))]
-    assert math.isnan(metrics.evaluate(abnormal, UCFCRIME)["FAR@0.5"])
+    assert math.isnan(evaluate(abnormal, UCFCRIME)["FAR@0.5"])
     assert math.isnan(metrics.per_class(abnormal, UCFCRIME)["Abuse"])
+    assert all(map(math.isnan, metrics.video_spread(abnormal).values()))
+
+
+def test_per_video_auc_is_inside_each_video(videos: list[ScoredVideo]) -> None:
+    """Only videos with both kinds of frame count."""
+    found = metrics.video_aucs(videos)
+    both = [v for v in videos if 0 < v.frame_labels.sum() < len(v.frame_labels)]
+    assert list(found) == [v.name for v in both] and 5 < len(found) < 15
+    for v in both:
+        assert found[v.name] == pytest.approx(roc_auc_score(*by_frame([v])), abs=1e-12)
+    values = list(found.values())
+    expected = [*np.percentile(values, [50, 25, 75]), np.mean(np.less(values, 0.5))]
+    assert list(metrics.video_spread(videos).values()) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -189,17 +239,17 @@ def test_undefined_is_nan_with_a_reason() -> None:
 )
 def test_bad_input_is_one_sentence(videos: list[ScoredVideo], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        metrics.evaluate(videos, UCFCRIME)
+        evaluate(videos, UCFCRIME)
 
 
-def published(folder: Path, truth: str, scores: str, rows: str) -> list[ScoredVideo]:
+def published(folder: Path, ground_truth: str, scores: str, rows: str) -> list[ScoredVideo]:
     """A published score array over a published ground truth, cut into videos."""
-    frames = np.load(folder / "gt" / f"{truth}.npz", allow_pickle=False)["gt"]
+    frames = np.load(folder / "gt" / f"{ground_truth}.npz", allow_pickle=False)["gt"]
     values = np.load(folder / "scores" / f"{scores}.npz", allow_pickle=False)["scores"]
     videos, start = [], 0
     for row in json.loads((folder / "gt" / f"{rows}.json").read_text()):
-        found = re.search(r"_label_([A-Za-z0-9-]+)", row["video"])
-        label = found.group(1) if found else re.match(r"[A-Za-z]+", row["video"]).group().removesuffix("_Videos")
+        code = re.search(r"_label_([A-Za-z0-9-]+)", row["video"])
+        label = code[1] if code else re.match(r"[A-Za-z]+", row["video"])[0].removesuffix("_Videos")
         end = start + row["chunks"]
         videos.append(scored(row["video"], label, values[start:end], frames[16 * start : 16 * end]))
         start = end
@@ -209,9 +259,8 @@ def published(folder: Path, truth: str, scores: str, rows: str) -> list[ScoredVi
 
 def test_published_scores_on_ucf_crime(realdata: Path) -> None:
     """PEL4VAD's checkpoint: its authors printed 86.76 (AUC), 33.99 (the trapezoid), 0.47 (false alarms)."""
-    found = metrics.evaluate(
-        published(realdata, "ucf_gt_290.published", "ucf_pel4vad_scores", "ucf_test_290"), UCFCRIME
-    )
+    videos = published(realdata, "ucf_gt_290.published", "ucf_pel4vad_scores", "ucf_test_290")
+    found = evaluate(videos, UCFCRIME)
     assert found["AUC"] == pytest.approx(0.867580, abs=5e-7)
     assert found["AP"] == pytest.approx(0.339173, abs=5e-7)
     assert found["AP (trapezoid)"] == pytest.approx(0.339992, abs=5e-7)
@@ -220,6 +269,6 @@ def test_published_scores_on_ucf_crime(realdata: Path) -> None:
 
 def test_published_scores_on_xd_violence(realdata: Path) -> None:
     videos = published(realdata, "xd_gt_800.published", "xd_run_A_scores", "xd_test_800")
-    found = metrics.evaluate(videos, XD)
+    found = evaluate(videos, XD)
     assert found["AUC"] == pytest.approx(0.4132456730, abs=5e-11)
     assert found["AP (trapezoid)"] == pytest.approx(0.1952652693, abs=5e-11)

@@ -1,0 +1,152 @@
+"""Statistics: the bootstrap against plain evaluation of the drawn videos, paired tests against SciPy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vad.datasets import load_dataset
+from vad.metrics import calibration_error, evaluate, samples
+from vad.scoring import ScoredVideo
+from vad.statistics import compare_paired, draw_counts, intervals, multiple_tests_note, resample, sign_flip_p
+
+UCFCRIME, SHANG = map(load_dataset, ("ucfcrime", "shang"))
+
+
+def video(name: str, label: str, scores: np.ndarray, frames: np.ndarray) -> ScoredVideo:
+    values = np.asarray(scores, np.float32)
+    half = np.full(len(values), 0.5, np.float32)
+    return ScoredVideo(name, label, values, {"image": half, "event": half}, half[:4], np.asarray(frames, np.uint8))
+
+
+def made(number: int, mean: int) -> list[ScoredVideo]:
+    """Videos of `mean` snippets, every third normal; scores with ties, intervals that cut through snippets."""
+    rng = np.random.default_rng(5)
+    videos = []
+    for k in range(number):
+        length = int(rng.integers(4, 2 * mean))
+        frames = np.zeros(16 * length, np.uint8)
+        if k % 3:
+            start, end = sorted(rng.choice(16 * length, 2, replace=False))
+            frames[start:end] = 1
+        label = ("Normal", "Abuse", "Arson")[k % 3]
+        videos.append(video(f"v{k}", label, 0.9 * rng.random(length).round(1 + k % 2), frames))
+    return videos
+
+
+def test_a_resample_evaluates_the_drawn_videos() -> None:
+    """Every number of every resample equals `evaluate` on a list with each video as often as drawn."""
+    videos = made(15, 15)
+    found = resample(videos, UCFCRIME, resamples=70, seed=3)  # more than one chunk
+    counts = draw_counts(15, 70, 3)
+    assert set(counts.sum(1)) == {15.0}
+    assert list(found) == ["AUC", "AP", "Ano-AUC", "FAR@0.5", "Brier", "ECE"]
+    for row, times in enumerate(counts.astype(int)):
+        drawn = [v for v, n in zip(videos, times, strict=True) for _ in range(n)]
+        expected = {**evaluate(drawn, UCFCRIME), "ECE": calibration_error(samples(drawn))}
+        for name, values in found.items():
+            assert values[row] == pytest.approx(expected[name], abs=1e-12, nan_ok=True), name
+
+
+def test_draws_do_not_depend_on_scores() -> None:
+    """The first resample of three videos with seed 0 draws 2, 1, 1."""
+    assert draw_counts(3, 2)[0].tolist() == [0, 2, 1]
+
+
+def test_undefined_numbers_of_a_resample_are_nan() -> None:
+    """Normal videos alone: no AUC, AP or Ano-AUC; the others are defined."""
+    found = resample(made(4, 5)[:1], UCFCRIME, resamples=3)
+    undefined = {name for name, values in found.items() if np.isnan(values).all()}
+    assert undefined == {"AUC", "AP", "Ano-AUC"}
+    assert set(intervals(found)) == {"FAR@0.5", "Brier", "ECE"}
+
+
+def test_resampling_follows_the_kind_of_ano_auc() -> None:
+    """The released kind keeps ShanghaiTech's normal videos: with both videos drawn once, 2/3 instead of 1."""
+    pair = [
+        video("a", "car", np.array([0.9, 0.8]), np.repeat([1, 0], 16)),
+        video("n", "normal", np.array([0.95, 0.1]), np.zeros(32)),
+    ]
+    once = int(np.flatnonzero((draw_counts(2, 20, 0) == 1).all(1))[0])
+    assert resample(pair, SHANG, resamples=20)["Ano-AUC"][once] == 1.0
+    assert resample(pair, SHANG, resamples=20, ano_auc="released")["Ano-AUC"][once] == pytest.approx(2 / 3)
+
+
+def test_intervals_are_percentiles_of_what_is_defined() -> None:
+    """0 … 100 without its undefined value: 2.5 and 97.5."""
+    values = np.append(np.arange(101.0), np.nan)
+    found = intervals({"AUC": values, "AP": np.full(3, np.nan)})
+    assert found == {"AUC": (pytest.approx(2.5), pytest.approx(97.5))}
+
+
+def test_intervals_hold_the_number_and_narrow_with_videos() -> None:
+    videos = made(15, 15)
+    wide = intervals(resample(videos, UCFCRIME, resamples=300))["AUC"]
+    narrow = intervals(resample(videos * 4, UCFCRIME, resamples=300))["AUC"]
+    assert wide[0] < evaluate(videos, UCFCRIME)["AUC"] < wide[1]
+    # four times as many videos: half the width, give or take
+    assert 0.35 < (narrow[1] - narrow[0]) / (wide[1] - wide[0]) < 0.7
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 13])
+def test_interval_and_p_are_scipys(n: int) -> None:
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(0.8, 0.05, n), rng.normal(0.83, 0.05, n)
+    found = compare_paired(dict(enumerate(a)), dict(enumerate(b)))
+    interval = stats.ttest_1samp(b - a, 0).confidence_interval()
+    exact = stats.permutation_test((b - a,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert (found.low, found.high) == pytest.approx(tuple(interval))
+    assert found.p == pytest.approx(exact.pvalue)
+    assert found.mean == pytest.approx((b - a).mean()) and found.pairs == n
+
+
+def test_known_p_values() -> None:
+    """All five differences on one side: the measured pattern and its mirror image, 2 of 32."""
+    assert sign_flip_p(np.array([0.1, 0.2, 0.3, 0.4, 0.5])) == 2 / 32
+    assert sign_flip_p(np.zeros(4)) == 1
+    assert sign_flip_p(np.array([0.1, 0.2, -0.3])) == 1  # the sum is zero but for its last bits
+
+
+def test_many_pairs_are_sampled_and_never_give_zero() -> None:
+    """Beyond 13 pairs 9,999 random patterns; the measured one counts as one more."""
+    assert sign_flip_p(np.ones(40)) == 1 / 10_000
+    mixed = np.random.default_rng(0).normal(0.35, 1, 16)
+    exact = stats.permutation_test((mixed,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_p(mixed) == pytest.approx(exact.pvalue, abs=0.01)
+    assert sign_flip_p(mixed) == sign_flip_p(mixed)
+
+
+def test_only_shared_seeds_with_numbers_count() -> None:
+    found = compare_paired({0: 0.5, 1: 0.6, 2: math.nan, 3: 0.7}, {0: 0.6, 1: 0.7, 2: 0.8, 9: 0.1})
+    assert (found.pairs, found.higher, found.lower) == (2, 2, 0) and found.mean == pytest.approx(0.1)
+    assert compare_paired({0: 0.5}, {1: 0.5}) is None
+    alone = compare_paired({0: 0.5}, {0: 0.6})
+    assert math.isnan(alone.p) and math.isnan(alone.low) and not alone.differs
+
+
+def test_equal_differences_have_an_interval_of_no_width() -> None:
+    """An option without effect gives the same difference in every seed: the interval is that difference."""
+    found = compare_paired({0: 0.5, 1: 0.5}, {0: 0.75, 1: 0.75})
+    assert (found.low, found.mean, found.high) == (0.25, 0.25, 0.25)
+
+
+def test_the_sentence_says_what_is_known() -> None:
+    assert "one pair says nothing" in compare_paired({0: 0.5}, {0: 0.6}).describe()
+    five = {seed: 0.5 + 0.01 * seed for seed in range(5)}
+    more = {seed: value + 0.1 + 0.001 * seed for seed, value in five.items()}
+    # 2 of 32 patterns: 0.0625 is the smallest p of five pairs
+    assert compare_paired(five, more).describe().endswith("undecided, for 5 pairs cannot reach p < 0.05")
+    six, seven = ({**values, 5: values[4], 6: values[4]} for values in (five, more))
+    assert compare_paired(six, seven).describe().endswith(": higher")
+    assert compare_paired(seven, six).describe().endswith(": lower")
+    same = compare_paired(six, six)
+    assert same.describe().startswith("+0.00 points") and not same.differs
+    assert same.describe().endswith("not significantly different from zero")
+
+
+def test_several_tests_are_said_to_be_uncorrected() -> None:
+    assert multiple_tests_note(1) == []
+    assert multiple_tests_note(4)[0].startswith("4 tests stand here, none corrected for the others")

@@ -1,12 +1,50 @@
-"""Door: train.csv and test.csv of any --dataset."""
+"""train.csv and test.csv of a data set, from its image embeddings and its table annotations.csv."""
 
+from __future__ import annotations
+
+import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from vad.datasets import IMAGE_FOLDER, load_dataset
+from vad.files import run_command
+from vad.options import PROFILES, parse_crops, preset
+from vad.prepare.lists import make_lists
 
-from vad.errors import run_door
-from vad.list_doors import generate_file
+
+def main(name: str | None = None) -> None:
+    """name: the data set of a documented script; without it --dataset is a flag."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    if name is None:
+        add("--dataset", required=True, help="name of a data set, or one's own .toml file")
+    add("--base_path", type=Path, help="folder of the image embeddings, <…>/rgb (default: data/<folder>/rgb)")
+    add("--train_save_path", type=Path, help="default: list/<folder>/rgb/<encoder>/train.csv")
+    add("--test_save_path", type=Path, help="default: list/<folder>/rgb/<encoder>/test.csv")
+    add("--split", help="split of the table (default: the profile's)")
+    add("--profile", choices=tuple(PROFILES), default="default", help="preset of options")
+    add("--train_list", type=Path, help="list of training videos, instead of the table's")
+    add("--test_list", type=Path, help="list of test videos, instead of the table's")
+    add("--train_crops", help="like 5, 0,5 or 0..9 (default: all that exist)")
+    add("--test_crops", help="like 5, 0,5 or 0..9 (default: the profile's)")
+    add("--allow_missing", action="store_true", help="leave out videos that have no embeddings")
+    flags = parser.parse_args()
+    dataset, options = load_dataset(name or flags.dataset), preset(flags.profile)
+    said = make_lists(
+        dataset,
+        flags.split or dataset.default_split(options.split),
+        flags.base_path or dataset.data_root / IMAGE_FOLDER,
+        flags.train_save_path or dataset.list_root / "train.csv",
+        flags.test_save_path or dataset.list_root / "test.csv",
+        train_crops=parse_crops(flags.train_crops) if flags.train_crops else None,
+        test_crops=parse_crops(flags.test_crops) if flags.test_crops else options.test_crops,
+        train_list=flags.train_list,
+        test_list=flags.test_list,
+        allow_missing=flags.allow_missing,
+    )
+    print("\n".join(said))
+
 
 if __name__ == "__main__":
-    run_door(generate_file)
+    run_command(main)

@@ -1,12 +1,6 @@
-"""Door: train.csv and test.csv of MSAD; the same as generate_file.py --dataset msad."""
+"""train.csv and test.csv of MSAD: generate_file.py --dataset msad."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from vad.errors import run_door
-from vad.list_doors import generate_file
+from generate_file import main, run_command
 
 if __name__ == "__main__":
-    run_door(lambda: generate_file("msad"))
+    run_command(lambda: main("msad"))

@@ -1,12 +1,6 @@
-"""Door: gt.npy of XD-Violence; the same as generate_gt.py --dataset xd."""
+"""gt.npy of XD-Violence: generate_gt.py --dataset xd."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from vad.errors import run_door
-from vad.list_doors import generate_gt
+from generate_gt import main, run_command
 
 if __name__ == "__main__":
-    run_door(lambda: generate_gt("xd"))
+    run_command(lambda: main("xd"))

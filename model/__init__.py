@@ -2,18 +2,24 @@
 
 | section | file | holds |
 |---|---|---|
-| 3.1 | encoder.py | temporal self-attention per modality |
-| 3.1 – 3.2, Eq. 1 – 4, App. B | uncertainty.py | mean and log-variance heads, Laplace approximation, precision |
+| 3.1 | temporal_encoder.py | temporal self-attention per modality |
+| 3.1 – 3.2, Eq. 1 – 4, App. B | uncertainty.py | mean and log-variance, noise model, precision |
 | 3.3, App. C | fusion.py | inverse-variance fusion |
 | 3.4, Eq. 5 | kalman.py | sequential update |
-| 3.4, Eq. 5 | kalman_scan.py | the same in parallel over time, for a GPU |
+| 3.4, Eq. 5 | kalman_kernels.py | its fast kernels: a loop for a CPU, scans for a GPU |
 | 3.5, App. D | refinement.py | iterative refinement |
 | 3, Figure 1 | ief_vad.py | the assembled network, its config and output |
 | 3.6, Eq. 6, App. E | losses.py | classification, KL, regulariser |
 | — | checkpoint.py | released files and our own |
 """
 
-from model.checkpoint import CheckpointError, build_model, load_checkpoint, read_checkpoint, save_checkpoint
+from model.checkpoint import (
+    CheckpointError,
+    build_model,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig, IEFVADOutput
 from model.losses import LossTerms, Objective
 

@@ -1,4 +1,4 @@
-"""Weights in and out of files: released state_dicts, the authors' training dictionaries, and our own files."""
+"""Weights in files: released state_dicts, the authors' training dictionaries, and our own."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig
 
 FORMAT = "ief-vad 1"
 PROCESS_NOISE = "temporal_update.raw_process_noise"  # the one tensor released files do not have
-# what the released code computes; its files carry weights alone
-RELEASED_SWITCHES = {"temporal_update": "none", "padding": "attended", "epsilon_placement": "sum"}
+# what the released code computes; its files hold weights alone
+RELEASED_OPTIONS = {"temporal_update": "none", "padding": "attended", "epsilon_placement": "sum"}
 # how a released file's names begin → how ours do
 _RELEASED_PREFIXES = {
     **{f"temporal.{m}_attn_layers.": f"{m}_encoder.attentions." for m in ("image", "event")},
@@ -54,17 +54,18 @@ def _replace_prefix(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, object]:
-    """Content of any of the three forms as one dictionary: `model` (our tensor names), `config`, and what else it has.
+    """Content of any of the three forms as one dictionary.
 
-    A plain state_dict or `{"model_state_dict": …}` gets the config its shapes tell together with the released
-    switches, and `"form": "released"`. Raises CheckpointError for anything else.
+    `model` holds the weights under our tensor names, `config` the fields of `IEFVADConfig`, `form`
+    is "ours" or "released". A released file's config comes from its shapes and `RELEASED_OPTIONS`.
+    Raises CheckpointError for a file of another form.
     """
     path = Path(path)
     content = _load(path)
-    if content.get("format") == FORMAT:
+    if content.get("format") == FORMAT and {"config", "model"} <= content.keys():
         return {**content, "form": "ours"}
     state = content.get("model_state_dict", content)
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not _is_state_dict(state):
         raise CheckpointError(
             f"{path} holds no weights of this model: it is neither a state_dict, nor a dictionary with "
             f"'model_state_dict', nor a file this code wrote"
@@ -72,33 +73,47 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     if all(name.startswith("module.") for name in state):  # saved from (Distributed)DataParallel
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     model = {from_released_name(name): tensor for name, tensor in state.items()}
-    extra = {k: v for k, v in content.items() if k in ("epoch", "ap")} if state is not content else {}
+    extra = (
+        {k: v for k, v in content.items() if k in ("epoch", "ap")} if state is not content else {}
+    )
     return {"form": "released", "model": model, "config": _infer_config(model, path), **extra}
 
 
-def load_checkpoint(path: str | Path, **overrides: object) -> IEFVAD:
-    """The model of a checkpoint, in eval mode on the CPU, with its `.config`.
+def _is_state_dict(content: object) -> bool:
+    """Whether this is a mapping, not empty, from names to tensors."""
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    )
 
-    overrides: fields of `IEFVADConfig` that replace what the file (or its shapes) says. `modality="image"` or
-    `"event"` takes that stream out of a fused checkpoint. Raises CheckpointError: no such file, not weights of
-    this model, or a missing, extra or misshapen tensor, which is named.
-    """
-    content = read_checkpoint(path)
-    return build_model(content, path, **overrides)
+
+def load_checkpoint(path: str | Path, **overrides: object) -> IEFVAD:
+    """The model of a checkpoint, in eval mode on the CPU; see `read_checkpoint` and `build_model`."""
+    return build_model(read_checkpoint(path), path, **overrides)
 
 
 def build_model(content: Mapping[str, object], path: str | Path, **overrides: object) -> IEFVAD:
-    """The model of what `read_checkpoint` returned for `path`; otherwise as `load_checkpoint`."""
+    """The model of what `read_checkpoint` returned for `path`.
+
+    overrides: fields of `IEFVADConfig` that replace the file's. `modality="image"` or `"event"`
+    takes that stream out of a fused checkpoint. Raises CheckpointError for an unknown field, an
+    impossible value, and a missing, extra or misshapen tensor.
+    """
     known = {field.name for field in fields(IEFVADConfig)}
     if unknown := set(overrides) - known:
-        raise CheckpointError(f"unknown settings {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
-    config = {**content["config"], **overrides}
+        raise CheckpointError(
+            f"unknown settings {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}"
+        )
     try:
-        model = IEFVAD(**config)
+        model = IEFVAD(**{**content["config"], **overrides})
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     state = dict(content["model"])
-    if content["config"].get("modality", "fusion") == "fusion" and model.config.modality != "fusion":
+    if (
+        content["config"].get("modality", "fusion") == "fusion"
+        and model.config.modality != "fusion"
+    ):
         dropped = "event_" if model.config.modality == "image" else "image_"
         state = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
     if model.config.temporal_update != "kalman":
@@ -117,9 +132,20 @@ def save_checkpoint(path: str | Path, model: IEFVAD, **extra: object) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"format": FORMAT, "config": asdict(model.config), "model": model.state_dict(), **extra}, part)
+        torch.save(
+            {
+                "format": FORMAT,
+                "config": asdict(model.config),
+                "model": model.state_dict(),
+                **extra,
+            },
+            part,
+        )
         os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its own
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch reports a full disk as a RuntimeError of its own
         raise CheckpointError(
             f"{path} cannot be written ({_reason(error)}); make room, or name another folder"
         ) from None
@@ -131,16 +157,28 @@ def save_checkpoint(path: str | Path, model: IEFVAD, **extra: object) -> None:
 def _load(path: Path) -> Mapping[str, object]:
     """Unpickle tensors and plain values only."""
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}; give the path of a .pth file with --ckpt_path")
+        raise CheckpointError(
+            f"no checkpoint at {path}; give the path of a .pth file with --ckpt_path"
+        )
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+    ) as error:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({_reason(error)}); download or copy it again"
         ) from None
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, not a dictionary of weights"
+        )
     return content
 
 
@@ -151,7 +189,7 @@ def _reason(error: Exception) -> str:
 
 
 def _numpy_scalars() -> list[object]:
-    """The authors' training files keep their score as a numpy scalar; numpy 1 and 2 pickle it under two names."""
+    """Types of the score in the authors' training files; numpy 1 and 2 pickle it under two names."""
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
@@ -159,10 +197,12 @@ def _numpy_scalars() -> list[object]:
 
 
 def _infer_config(model: Mapping[str, Tensor], path: Path) -> dict[str, object]:
-    """Width, layers and refinement steps from names and shapes; heads, ν and λ_ref do not show in them."""
+    """Width, layers and refinement steps from names and shapes, which do not tell heads, ν and λ_ref."""
     classifier = model.get("classifier.weight")
     if classifier is None or classifier.dim() != 2:
-        raise CheckpointError(f"{path} holds no weights of this model: tensor 'temporal.classifier.weight' is missing")
+        raise CheckpointError(
+            f"{path} holds no weights of this model: tensor 'temporal.classifier.weight' is missing"
+        )
 
     def count(pattern: str) -> int:
         found = [int(match.group(1)) for name in model if (match := re.match(pattern, name))]
@@ -172,12 +212,14 @@ def _infer_config(model: Mapping[str, Tensor], path: Path) -> dict[str, object]:
         "embed_dim": classifier.shape[1],
         "num_layers": count(r"(?:image|event)_encoder\.norms\.(\d+)\."),
         "num_refinement_steps": count(r"refinement\.blocks\.(\d+)\."),
-        **RELEASED_SWITCHES,
+        **RELEASED_OPTIONS,
     }
 
 
-def _check_tensors(content: Mapping[str, object], state: Mapping[str, Tensor], model: IEFVAD, path: str | Path) -> None:
-    """Raise CheckpointError naming the first tensor that is missing, extra or misshapen, as the file calls it."""
+def _check_tensors(
+    content: Mapping[str, object], state: Mapping[str, Tensor], model: IEFVAD, path: str | Path
+) -> None:
+    """Raise CheckpointError naming the first missing, extra or misshapen tensor as the file calls it."""
 
     def shown(name: str) -> str:
         return repr(to_released_name(name) if content["form"] == "released" else name)
@@ -185,13 +227,18 @@ def _check_tensors(content: Mapping[str, object], state: Mapping[str, Tensor], m
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if PROCESS_NOISE in expected and PROCESS_NOISE not in state:
         raise CheckpointError(
-            f"{path}: tensor {PROCESS_NOISE!r} is missing: these weights were trained without a learned process "
-            f"noise; evaluate them with temporal_update 'none' or 'paper'"
+            f"{path}: tensor {PROCESS_NOISE!r} is missing: these weights were trained without a learned "
+            f"process noise; evaluate them with temporal_update 'none' or 'paper'"
         )
-    for what, names in (("missing", expected.keys() - state.keys()), ("unexpected", state.keys() - expected.keys())):
+    for what, names in (
+        ("missing", expected.keys() - state.keys()),
+        ("unexpected", state.keys() - expected.keys()),
+    ):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise CheckpointError(f"{path}: tensor {shown(min(names))} is {what}{more}; expected {_summary(model)}")
+            raise CheckpointError(
+                f"{path}: tensor {shown(min(names))} is {what}{more}; expected {_summary(model)}"
+            )
     for name, shape in expected.items():
         if tuple(state[name].shape) != shape:
             raise CheckpointError(
@@ -203,5 +250,6 @@ def _check_tensors(content: Mapping[str, object], state: Mapping[str, Tensor], m
 def _summary(model: IEFVAD) -> str:
     c = model.config
     return (
-        f"a {c.modality} model of width {c.embed_dim}, {c.num_layers} layers, {c.num_refinement_steps} refinement steps"
+        f"a {c.modality} model of width {c.embed_dim}, {c.num_layers} layers, "
+        f"{c.num_refinement_steps} refinement steps"
     )

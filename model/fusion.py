@@ -31,11 +31,12 @@ def fuse(
 ) -> Fused:
     """Precision-weighted mean of two independent Gaussian estimates (Section 3.3); arguments (B, T, D).
 
-    epsilon_placement "weights" is Eq. 4: w = 1/(σ²_eff + ε). "sum" is the released code's: the weights are bare
-    and ε is added once to their sum.
+    epsilon_placement "weights" is Eq. 4: w = 1/(σ²_eff + ε). "sum" is the released code: w =
+    1/σ²_eff, and ε is added once, to the sum of the weights.
 
-    As ε → 0 the factor (ν+1)/ν of Student's t stands in both weights and cancels: ŵ_i and ŵ_e are then the same
-    as for a Gaussian, and ν acts through the KL term and, beside a process noise, through the fused variance.
+    As ε → 0, Student's t scales both weights by (ν+1)/ν, which cancels: ŵ_i and ŵ_e equal a
+    Gaussian's. ν then acts through the KL terms and, where there is process noise, through the
+    fused variance.
     """
     inside, outside = (epsilon, 0.0) if epsilon_placement == "weights" else (0.0, epsilon)
     w_image = precision(image_logvar_eff, inside)

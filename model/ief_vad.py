@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from model.encoder import TemporalEncoder
 from model.fusion import EPSILON_PLACEMENTS, Fused, fuse
 from model.kalman import TEMPORAL_UPDATES, TemporalUpdate
 from model.refinement import Refinement
+from model.temporal_encoder import TemporalEncoder
 from model.uncertainty import NOISE_MODELS, GaussianHead, effective_logvar, precision
 
 MODALITIES = ("image", "event", "fusion")
@@ -19,7 +20,7 @@ PADDINGS = ("masked", "attended")
 
 
 class ConfigError(ValueError):
-    """A setting of the network that makes no sense; the message names it."""
+    """A setting of the network or its loss that makes no sense; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,34 +42,47 @@ class IEFVADConfig:
     lambda_ref: float = 0.5
 
     def __post_init__(self) -> None:
-        choices = {
-            "modality": MODALITIES,
-            "noise_model": NOISE_MODELS,
-            "epsilon_placement": EPSILON_PLACEMENTS,
-            "temporal_update": TEMPORAL_UPDATES,
-            "padding": PADDINGS,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; known are {', '.join(known)}")
-        if not 0 < self.nu < math.inf or not 0 <= self.epsilon < math.inf or self.num_refinement_steps < 0:
+        check_choices(
+            self,
+            {
+                "modality": MODALITIES,
+                "noise_model": NOISE_MODELS,
+                "epsilon_placement": EPSILON_PLACEMENTS,
+                "temporal_update": TEMPORAL_UPDATES,
+                "padding": PADDINGS,
+            },
+        )
+        if (
+            not 0 < self.nu < math.inf
+            or not 0 <= self.epsilon < math.inf
+            or self.num_refinement_steps < 0
+        ):
             raise ConfigError(
-                f"nu must be positive and finite (ν → ∞ is noise_model Gaussian), epsilon and num_refinement_steps not "
-                f"negative; got {self.nu}, {self.epsilon}, {self.num_refinement_steps}"
+                f"nu must be positive and finite (ν → ∞ is noise_model Gaussian), epsilon and "
+                f"num_refinement_steps not negative; got {self.nu}, {self.epsilon}, {self.num_refinement_steps}"
             )
         if not math.isfinite(self.lambda_ref):
             raise ConfigError(f"lambda_ref must be a number; got {self.lambda_ref}")
         if self.num_heads < 1 or self.embed_dim % self.num_heads:
-            raise ConfigError(f"width {self.embed_dim} cannot be divided among {self.num_heads} attention heads")
+            raise ConfigError(
+                f"width {self.embed_dim} cannot be divided among {self.num_heads} attention heads"
+            )
         if self.num_layers < 1 or not 0 <= self.dropout < 1:
             raise ConfigError(
                 f"num_layers must be 1 or more, dropout from 0 to below 1; got {self.num_layers}, {self.dropout}"
             )
 
 
+def check_choices(config: object, choices: Mapping[str, Iterable[str]]) -> None:
+    """Raise ConfigError, naming the known values, where a field of `config` holds another one."""
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            raise ConfigError(f"{name} is {getattr(config, name)!r}; known are {', '.join(known)}")
+
+
 @dataclass(frozen=True)
 class IEFVADOutput:
-    """What the network knows about a batch of windows; mean and log-variance of a stream it lacks are None."""
+    """The network's estimates for a batch of windows; None for the mean and log-variance of an absent stream."""
 
     logits: Tensor  # (B, T, 1) before the sigmoid
     fused: Tensor  # (B, T, D) state after refinement
@@ -110,27 +124,29 @@ class IEFVAD(nn.Module):
         self.classifier = nn.Linear(c.embed_dim, 1)
 
     def forward(
-        self, image: Tensor | None, event: Tensor | None, lengths: Tensor | None = None, window: int | None = None
+        self, image: Tensor | None, event: Tensor | None, lengths: Tensor | None = None
     ) -> IEFVADOutput:
-        """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each window, None where all T are.
+        """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each window, None for all T.
 
-        window: steps that a window stands for where it was cut to T; it matters only where padding is attended to.
-        Steps of zeros stay equal to each other through every layer, so the one at `lengths` is attended to for all of
-        them, and outputs at the valid steps and at that one are those of the whole window. Dropout would make them
-        differ: give it in eval mode only.
-
-        Embeddings kept in float16 may come so: they are widened here, where they cost half the copy to a GPU.
-        The stream a single-modality network does not have may be None. Raises ValueError for shapes that do not fit.
+        float16 embeddings are widened here, so that they cost half the copy to a GPU. A
+        single-modality network takes None for the other stream. Raises ValueError for shapes that
+        do not fit.
         """
-        mask = self._mask(image if image is not None else event, lengths, window)  # (B, 1, 1, T)
+        mask = self._mask(image if image is not None else event, lengths)  # (B, 1, 1, T)
         image_mu = image_logvar = event_mu = event_logvar = None
         if self.config.modality != "event":
             image = self._checked("image", image)
-            image_mu, image_logvar = self.image_head(self.image_encoder(image, mask))  # (B, T, D) each
+            image_mu, image_logvar = self.image_head(
+                self.image_encoder(image, mask)
+            )  # (B, T, D) each
         if self.config.modality != "image":
             event = self._checked("event", event)
-            event_mu, event_logvar = self.event_head(self.event_encoder(event, mask))  # (B, T, D) each
-        z = self._fuse(image_mu, event_mu, image_logvar, event_logvar)  # (B, T, D) mean, variance, weights
+            event_mu, event_logvar = self.event_head(
+                self.event_encoder(event, mask)
+            )  # (B, T, D) each
+        z = self._fuse(
+            image_mu, event_mu, image_logvar, event_logvar
+        )  # (B, T, D) mean, variance, weights
         filtered = self.temporal_update(z.mean, z.variance)  # (B, T, D) state, variance, gain
         state = self.refinement(filtered.state)  # (B, T, D)
         return IEFVADOutput(
@@ -171,25 +187,24 @@ class IEFVAD(nn.Module):
         return Fused(mu.to(variance), variance, *weights)
 
     def _classify(self, state: Tensor) -> Tensor:
-        """Logits, in full precision also under autocast: D products a step cost nothing, a rounded logit does."""
+        """Logits, in full precision also under autocast: it costs D products a step."""
         with torch.autocast(state.device.type, enabled=False):
             return self.classifier(state.to(self.classifier.weight.dtype))
 
-    def _mask(self, x: Tensor | None, lengths: Tensor | None, window: int | None) -> Tensor | None:
-        """(B, 1, 1, T) attention mask, made once for all layers and both streams; None where every step counts once."""
-        if lengths is None or x is None or (self.config.padding == "attended" and window is None):
+    def _mask(self, x: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+        """(B, 1, 1, T) True at valid steps, shared by layers and streams; None to attend to all steps."""
+        if lengths is None or x is None or self.config.padding == "attended":
             return None
-        steps = torch.arange(x.shape[1], device=x.device)
-        lengths = lengths.to(x.device).unsqueeze(1)
-        if self.config.padding == "masked":
-            # a window without a single valid step would leave its attention nothing to attend to (NaN)
-            return (steps < lengths.clamp(min=1))[:, None, None]
-        # e^{a + log n} = n e^a: one step of zeros weighs as much as the n it stands for
-        weight = torch.where(steps < lengths, 1, torch.where(steps == lengths, window - lengths, 0))
-        return weight.to(self.classifier.weight.dtype).log()[:, None, None]
+        # a window without a single valid step would leave its attention nothing to attend to (NaN)
+        valid = torch.arange(x.shape[1], device=x.device) < lengths.to(x.device).clamp(
+            min=1
+        ).unsqueeze(1)
+        return valid[:, None, None]
 
     def _checked(self, name: str, x: Tensor | None) -> Tensor:
         if x is None or x.dim() != 3 or x.shape[-1] != self.config.embed_dim:
             shape = None if x is None else tuple(x.shape)
-            raise ValueError(f"{name} embeddings must be (B, T, {self.config.embed_dim}); got {shape}")
+            raise ValueError(
+                f"{name} embeddings must be (B, T, {self.config.embed_dim}); got {shape}"
+            )
         return x.to(self.classifier.weight.dtype)

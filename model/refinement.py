@@ -6,13 +6,15 @@ from torch import Tensor, nn
 
 
 class Refinement(nn.Module):
-    """s ← s − λ_ref · r_k(s) for k = 1 … N, each r_k its own Linear–ReLU–Linear; N = 0 leaves s as it is."""
+    """s ← s − λ_ref · r_k(s) for k = 1 … N, each r_k its own Linear–ReLU–Linear; N = 0 returns s."""
 
     def __init__(self, *, embed_dim: int, num_steps: int, lambda_ref: float) -> None:
         super().__init__()
         self.lambda_ref = lambda_ref
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.ReLU(), nn.Linear(embed_dim, embed_dim))
+            nn.Sequential(
+                nn.Linear(embed_dim, embed_dim), nn.ReLU(), nn.Linear(embed_dim, embed_dim)
+            )
             for _ in range(num_steps)
         )
 

@@ -1,13 +1,13 @@
-"""Sections 3.1 – 3.2, Eq. 1 – 4, Appendix B: posterior mean, log-variance, effective variance and precision."""
+"""Sections 3.1 – 3.2, Eq. 1 – 4, Appendix B: mean, log-variance, noise model and precision."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-
-NOISE_MODELS = ("StudentT", "Gaussian")
 
 
 class GaussianHead(nn.Module):
@@ -23,22 +23,39 @@ class GaussianHead(nn.Module):
         return self.mean(h), self.log_variance(h)
 
 
+def student_t(nu: float) -> float:
+    """Student's t with ν degrees of freedom: log(ν/(ν+1)), which is negative.
+
+    σ²_eff is smaller than σ², although the paper's prose says larger: a heavy-tailed density is
+    more sharply peaked at its mode than the Gaussian of the same scale.
+    """
+    return math.log(nu / (nu + 1))
+
+
+def gaussian(nu: float) -> float:
+    """A Gaussian: 0, whatever ν is."""
+    return 0.0
+
+
+# name → what the Laplace approximation adds to log σ² (Eq. 3); another noise model is one more entry
+NOISE_MODELS: Mapping[str, Callable[[float], float]] = MappingProxyType(
+    {"StudentT": student_t, "Gaussian": gaussian}
+)
+
+
 def effective_logvar(logvar: Tensor, noise_model: str, nu: float) -> Tensor:
     """Log-variance of the Gaussian that matches the noise density at its mode (Eq. 3, Appendix B).
 
-    logvar: (..., D) log σ². Returns (..., D) log σ²_eff: log σ² + log(ν/(ν+1)) for Student's t, log σ² itself
-    for a Gaussian. The Student's t value is the *smaller* one, although the paper's prose says the opposite:
-    a heavy-tailed density is more sharply peaked at its mode than the Gaussian of the same scale.
+    logvar: (..., D) log σ²; noise_model: a name in `NOISE_MODELS`. Returns (..., D) log σ²_eff.
     """
-    if noise_model == "Gaussian":
-        return logvar
-    if noise_model != "StudentT":
-        raise ValueError(f"unknown noise model {noise_model!r}; known are {', '.join(NOISE_MODELS)}")
-    # added in log space, so that exp is taken once
-    return logvar + math.log(nu / (nu + 1))
+    return logvar + NOISE_MODELS[noise_model](nu)
 
 
 def precision(logvar_eff: Tensor, epsilon: float) -> Tensor:
-    """Inverse-variance weight w = 1 / (σ²_eff + ε) (Eq. 4); (..., D) → (..., D)."""
-    # float32 also under autocast: variances span many orders of magnitude
-    return 1 / (torch.exp(logvar_eff.float() if logvar_eff.dtype != torch.float64 else logvar_eff) + epsilon)
+    """Inverse-variance weight w = 1 / (σ²_eff + ε) (Eq. 4); (..., D) → (..., D), in full precision."""
+    return 1 / (torch.exp(full_precision(logvar_eff)) + epsilon)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float32, or float64 where x is: variances span many orders of magnitude, also under autocast."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -15,11 +15,16 @@ from model.checkpoint import from_released_name, to_released_name
 def released_state(D: int = 32, layers: int = 2, steps: int = 3) -> dict[str, torch.Tensor]:
     """A state_dict as the authors' code would save it, random, small."""
     generator = torch.Generator().manual_seed(0)
-    model = IEFVAD(embed_dim=D, num_layers=layers, num_refinement_steps=steps, temporal_update="none")
-    return {to_released_name(k): torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
+    model = IEFVAD(
+        embed_dim=D, num_layers=layers, num_refinement_steps=steps, temporal_update="none"
+    )
+    return {
+        to_released_name(k): torch.randn(v.shape, generator=generator)
+        for k, v in model.state_dict().items()
+    }
 
 
-def test_names_translate_both_ways_over_the_whole_released_layout(released_layout):
+def test_released_names_translate_both_ways(released_layout):
     ours = IEFVAD(temporal_update="none").state_dict()
     translated = {from_released_name(name): shape for name, shape in released_layout.items()}
     assert {name: list(tensor.shape) for name, tensor in ours.items()} == translated
@@ -28,20 +33,24 @@ def test_names_translate_both_ways_over_the_whole_released_layout(released_layou
 
 
 @pytest.mark.parametrize(("layers", "steps"), [(2, 3), (1, 0), (3, 10)])
-def test_a_plain_state_dict_tells_its_sizes_and_gets_the_released_switches(tmp_path, layers, steps):
+def test_a_state_dict_gets_its_sizes_and_the_released_options(tmp_path, layers, steps):
     state = released_state(layers=layers, steps=steps)
     torch.save(state, tmp_path / "ucf.pth")
     model = load_checkpoint(tmp_path / "ucf.pth")
     config = model.config
     assert (config.embed_dim, config.num_layers, config.num_refinement_steps) == (32, layers, steps)
-    assert (config.temporal_update, config.padding, config.epsilon_placement) == ("none", "attended", "sum")
+    assert (config.temporal_update, config.padding, config.epsilon_placement) == (
+        "none",
+        "attended",
+        "sum",
+    )
     assert (config.num_heads, config.nu, config.lambda_ref) == (8, 8.0, 0.5)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[to_released_name(name)])
     assert not model.training
 
 
-def test_the_dictionary_of_the_authors_training_with_its_numpy_score(tmp_path):
+def test_the_authors_training_dictionary_with_its_numpy_score(tmp_path):
     state = released_state()
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
     content = {
@@ -51,20 +60,29 @@ def test_the_dictionary_of_the_authors_training_with_its_numpy_score(tmp_path):
         "ap": np.float64(0.8763),
     }
     torch.save(content, tmp_path / "xd.pth")
-    assert torch.equal(load_checkpoint(tmp_path / "xd.pth").classifier.weight, state["temporal.classifier.weight"])
+    assert torch.equal(
+        load_checkpoint(tmp_path / "xd.pth").classifier.weight, state["temporal.classifier.weight"]
+    )
     read = read_checkpoint(tmp_path / "xd.pth")
     assert read["epoch"] == 3 and float(read["ap"]) == 0.8763
 
 
-def test_our_own_file_returns_what_was_saved_and_an_override_sets_one_field(tmp_path):
-    model = IEFVAD(embed_dim=32, num_heads=4, num_refinement_steps=2, nu=4.0, noise_model="Gaussian").eval()
-    save_checkpoint(tmp_path / "deep" / "a.pth", model, epoch=7, settings={"lr": 1e-4, "test_crops": (5,)})
+def test_our_file_returns_what_was_saved_unless_overridden(tmp_path):
+    model = IEFVAD(
+        embed_dim=32, num_heads=4, num_refinement_steps=2, nu=4.0, noise_model="Gaussian"
+    ).eval()
+    save_checkpoint(
+        tmp_path / "deep" / "a.pth", model, epoch=7, settings={"lr": 1e-4, "test_crops": (5,)}
+    )
     loaded = load_checkpoint(tmp_path / "deep" / "a.pth")
     assert loaded.config == model.config
     x = torch.randn(1, 6, 32)
     assert torch.equal(loaded(x, x).logits, model(x, x).logits)
     assert read_checkpoint(tmp_path / "deep" / "a.pth")["settings"]["lr"] == 1e-4
-    assert load_checkpoint(tmp_path / "deep" / "a.pth", nu=2.0, temporal_update="none").config.nu == 2.0
+    assert (
+        load_checkpoint(tmp_path / "deep" / "a.pth", nu=2.0, temporal_update="none").config.nu
+        == 2.0
+    )
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.pth"]
 
 
@@ -92,7 +110,10 @@ def corrupt(state: dict[str, torch.Tensor], what: str) -> dict[str, torch.Tensor
     [
         ("missing", r"a\.pth: tensor 'temporal\.event_norms\.1\.bias' is missing"),
         ("extra", r"a\.pth: tensor 'temporal\.text_prompt\.weight' is unexpected"),
-        ("misshapen", r"tensor 'temporal\.image_mu\.weight' has shape \(32, 16\) instead of \(32, 32\)"),
+        (
+            "misshapen",
+            r"tensor 'temporal\.image_mu\.weight' has shape \(32, 16\) instead of \(32, 32\)",
+        ),
         ("no classifier", r"'temporal\.classifier\.weight' is missing"),
     ],
 )
@@ -110,9 +131,11 @@ def test_a_wrong_tensor_is_named_as_the_file_names_it(tmp_path, what, sentence):
         ([1, 2, 3], "holds a list"),
         ({"weights": 5}, "holds no weights of this model"),
         ({"model_state_dict": {}}, "holds no weights of this model"),
+        ({0: torch.zeros(1)}, "holds no weights of this model"),
+        ({"format": "ief-vad 1"}, "holds no weights of this model"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_refused_in_one_sentence(tmp_path, content, sentence):
+def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content, sentence):
     path = tmp_path / "a.pth"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(CheckpointError, match=sentence) as caught:
@@ -142,7 +165,10 @@ def test_pickled_code_is_never_run(tmp_path):
     ("overrides", "sentence"),
     [
         ({"num_refinement_step": 4}, "unknown settings num_refinement_step"),
-        ({"num_refinement_steps": 5}, r"tensor 'temporal\.refinement_blocks\.3\.0\.bias' is missing"),
+        (
+            {"num_refinement_steps": 5},
+            r"tensor 'temporal\.refinement_blocks\.3\.0\.bias' is missing",
+        ),
         ({"num_heads": 7}, "cannot be divided among 7"),
         ({"temporal_update": "kalman"}, "trained without a learned process noise"),
         ({"nu": -1.0}, "nu must be positive"),
@@ -159,7 +185,7 @@ def test_no_such_file(tmp_path):
         load_checkpoint(tmp_path / "none.pth")
 
 
-def test_a_place_that_cannot_be_written_to_or_is_full_is_one_sentence(tmp_path):
+def test_a_full_or_unwritable_place_is_one_sentence(tmp_path):
     model = IEFVAD(embed_dim=32, num_refinement_steps=1)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"run\.pth cannot be written \(File exists\)"):

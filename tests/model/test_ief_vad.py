@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from model.encoder import attention
 from model.fusion import fuse
 from model.ief_vad import IEFVAD, IEFVADConfig
 from model.losses import Objective
+from model.temporal_encoder import attention
 from model.uncertainty import effective_logvar
 
 
@@ -24,7 +24,7 @@ def batch(B: int = 3, T: int = 12, D: int = 32) -> tuple[torch.Tensor, torch.Ten
     return torch.randn(B, T, D, generator=generator), torch.randn(B, T, D, generator=generator)
 
 
-def test_student_t_and_gaussian_fuse_alike_as_epsilon_vanishes():
+def test_student_t_and_gaussian_fuse_alike_for_epsilon_0():
     image_mu, event_mu = batch()
     image_s, event_s = (2 * x for x in batch(D=32))
     weights = {}
@@ -38,7 +38,9 @@ def test_student_t_and_gaussian_fuse_alike_as_epsilon_vanishes():
                 epsilon=epsilon,
             )
             weights[noise_model, epsilon] = fused.weight_image
-    torch.testing.assert_close(weights["StudentT", 0.0], weights["Gaussian", 0.0], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        weights["StudentT", 0.0], weights["Gaussian", 0.0], rtol=1e-6, atol=1e-7
+    )
     # and the factor does not cancel beside a large ε
     assert (weights["StudentT", 1.0] - weights["Gaussian", 1.0]).abs().max() > 1e-2
 
@@ -69,34 +71,11 @@ def test_a_longer_pad_changes_no_valid_output(temporal_update, modality):
     for row, length in enumerate(lengths):
         for name in ("logits", "fused", "weight_image", "weight_event", "gain", "variance"):
             torch.testing.assert_close(
-                getattr(short, name)[row, :length], getattr(long, name)[row, :length], rtol=1e-5, atol=1e-5
+                getattr(short, name)[row, :length],
+                getattr(long, name)[row, :length],
+                rtol=1e-5,
+                atol=1e-5,
             )
-
-
-@pytest.mark.parametrize("temporal_update", ["none", "kalman"])
-@pytest.mark.parametrize("cut", [8, 9, 20])
-def test_one_step_of_zeros_stands_for_all_where_padding_is_attended_to(temporal_update, cut):
-    model = small_model(padding="attended", temporal_update=temporal_update)
-    lengths = torch.tensor([7, 1, 0, 5])
-    image, event = (torch.nn.functional.pad(x, (0, 0, 0, 8)) for x in batch(B=4))  # 20 steps
-    for x in (image, event):
-        x[torch.arange(20) >= lengths[:, None]] = 0
-    with torch.no_grad():
-        whole = model(image, event, lengths)
-        short = model(image[:, :cut], event[:, :cut], lengths, 20)
-    for row, length in enumerate(lengths):
-        for name in ("logits", "fused", "weight_image", "image_mu", "event_logvar"):
-            # the valid steps, and the padding that all others equal
-            got, expected = (getattr(output, name)[row, : length + 1] for output in (short, whole))
-            torch.testing.assert_close(got, expected, rtol=0, atol=1e-6, msg=name)
-
-
-def test_a_full_window_has_no_step_that_stands_for_others():
-    model = small_model(padding="attended")
-    image, event = batch()
-    lengths = torch.tensor([12, 12, 12])
-    with torch.no_grad():
-        torch.testing.assert_close(model(image, event, lengths, 12).logits, model(image, event, lengths).logits)
 
 
 def test_the_attention_is_pytorchs(T=12):
@@ -106,7 +85,9 @@ def test_the_attention_is_pytorchs(T=12):
     lengths = torch.tensor([12, 1, 7])
     padding = torch.arange(T) >= lengths[:, None]
     expected, _ = reference(x, x, x, key_padding_mask=padding, need_weights=False)
-    torch.testing.assert_close(attention(reference, x, ~padding[:, None, None]), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        attention(reference, x, ~padding[:, None, None]), expected, rtol=0, atol=1e-6
+    )
     torch.testing.assert_close(
         attention(reference, x, None), reference(x, x, x, need_weights=False)[0], rtol=0, atol=1e-6
     )
@@ -114,25 +95,31 @@ def test_the_attention_is_pytorchs(T=12):
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"temporal_update": "paper"}, {"padding": "attended", "temporal_update": "none", "epsilon_placement": "sum"}],
+    [
+        {},
+        {"temporal_update": "paper"},
+        {"padding": "attended", "temporal_update": "none", "epsilon_placement": "sum"},
+    ],
 )
 @pytest.mark.parametrize("modality", ["fusion", "image"])
-def test_bfloat16_autocast_keeps_fusion_filter_and_losses_in_full_precision(config, modality):
+def test_autocast_keeps_fusion_filter_and_losses_in_float32(config, modality):
     model = small_model(dropout=0.0, modality=modality, **config)
     image, event = batch(T=40)
     lengths, anomalous = torch.tensor([40, 3, 21]), torch.tensor([0.0, 1, 1])
+    objective = Objective(config=model.config)
     exact = model(image, event, lengths)
     with torch.autocast("cpu", torch.bfloat16):
         output = model(image, event, lengths)
-        terms = Objective(config=model.config)(output, lengths, anomalous)
+        terms = objective.terms(output, lengths, anomalous)
     for name in ("logits", "fused", "weight_image", "weight_event", "gain", "variance"):
         assert getattr(output, name).dtype == torch.float32, name
     assert all(term.dtype == torch.float32 for term in terms)
     # bfloat16 has eight bits: 2⁻⁸ = 4e-3 a product; twice that is what the rest of the network makes of it
     assert (output.logits - exact.logits).abs().max() < 8e-3 * exact.logits.abs().max()
-    total = Objective(config=model.config)(exact, lengths, anomalous).total
-    assert terms.total.item() == pytest.approx(total.item(), rel=2e-3)
-    terms.total.backward()
+    total = objective.total(terms)
+    expected = objective.total(objective.terms(exact, lengths, anomalous))
+    assert total.item() == pytest.approx(expected.item(), rel=2e-3)
+    total.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
@@ -143,14 +130,16 @@ def test_float16_embeddings_are_widened_exactly():
         assert torch.equal(model(image, event).logits, model(image.float(), event.float()).logits)
 
 
-def test_padding_that_is_attended_to_does_change_outputs():
+def test_attended_padding_changes_outputs():
     model = small_model(padding="attended")
     image, event = batch()
     lengths = torch.tensor([12, 12, 12])
     zeros = torch.zeros(3, 30, 32)
     with torch.no_grad():
         short = model(image, event, lengths).logits
-        long = model(torch.cat([image, zeros], 1), torch.cat([event, zeros], 1), lengths).logits[:, :12]
+        long = model(torch.cat([image, zeros], 1), torch.cat([event, zeros], 1), lengths).logits[
+            :, :12
+        ]
     assert (short - long).abs().max() > 1e-3
 
 
@@ -163,8 +152,15 @@ def test_a_single_stream_ignores_the_other(modality):
         output, alone = model(image, event), model(*inputs)
     assert torch.equal(output.logits, alone.logits)
     here, there = ("image", "event") if modality == "image" else ("event", "image")
-    assert getattr(output, f"weight_{here}").eq(1).all() and getattr(output, f"weight_{there}").eq(0).all()
-    assert getattr(output, f"{there}_mu") is None and getattr(output, f"{here}_mu").shape == (3, 12, 32)
+    assert (
+        getattr(output, f"weight_{here}").eq(1).all()
+        and getattr(output, f"weight_{there}").eq(0).all()
+    )
+    assert getattr(output, f"{there}_mu") is None and getattr(output, f"{here}_mu").shape == (
+        3,
+        12,
+        32,
+    )
     assert not any(name.startswith(there) for name in model.state_dict())
 
 
@@ -175,7 +171,7 @@ def test_an_empty_window_gives_finite_numbers():
         assert torch.isfinite(model(image, event, torch.tensor([12, 0, 3])).logits).all()
 
 
-def test_without_refinement_the_state_is_classified_as_it_is():
+def test_without_refinement_the_state_is_classified():
     model = small_model(num_refinement_steps=0)
     image, event = batch()
     with torch.no_grad():
@@ -203,18 +199,25 @@ def test_a_setting_that_makes_no_sense_is_refused(config, sentence):
 
 def test_embeddings_of_another_width_are_refused():
     image, event = batch()
-    with pytest.raises(ValueError, match=r"event embeddings must be \(B, T, 32\); got \(3, 12, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"event embeddings must be \(B, T, 32\); got \(3, 12, 16\)"
+    ):
         small_model()(image, event[..., :16])
 
 
 def test_the_defaults_are_the_papers():
     config = IEFVADConfig()
     assert (config.embed_dim, config.num_layers, config.num_heads) == (768, 2, 8)
-    assert (config.num_refinement_steps, config.lambda_ref, config.nu, config.epsilon) == (10, 0.5, 8.0, 1e-8)
+    assert (config.num_refinement_steps, config.lambda_ref, config.nu, config.epsilon) == (
+        10,
+        0.5,
+        8.0,
+        1e-8,
+    )
     assert config.noise_model == "StudentT"
 
 
-def test_compiling_takes_the_filter_as_it_is_and_changes_no_number():
+def test_compiling_keeps_the_filter_whole_and_every_number():
     model = small_model()
     image, event = batch(T=64)
     nodes = []
@@ -224,6 +227,8 @@ def test_compiling_takes_the_filter_as_it_is_and_changes_no_number():
         return graph.forward
 
     compiled = torch.compile(model, backend=backend)(image, event, torch.tensor([64, 3, 20]))
-    torch.testing.assert_close(compiled.logits, model(image, event, torch.tensor([64, 3, 20])).logits)
+    torch.testing.assert_close(
+        compiled.logits, model(image, event, torch.tensor([64, 3, 20])).logits
+    )
     # unrolled, the filter alone would be five operations for each of the 64 steps
     assert 0 < sum(nodes) < 250

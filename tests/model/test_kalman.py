@@ -1,81 +1,146 @@
-"""The sequential update against a float64 loop in the paper's letters, against filterpy, and its gradients."""
+"""The sequential update against its reference, a float64 loop, filterpy, and its limits."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 import torch
 from filterpy.kalman import KalmanFilter
+from torch import Tensor
 
 from model.ief_vad import IEFVAD
-from model.kalman import KalmanLoop, TemporalUpdate, kalman_filter
-from model.kalman_scan import KalmanScan
+from model.kalman import Filtered, TemporalUpdate, kalman_filter, sequential_update
+from model.kalman_kernels import KalmanLoop, KalmanScan
 
 EPSILON = 1e-8
+KERNELS = [KalmanLoop, KalmanScan]
+each_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 
-def oracle(z: np.ndarray, variance: np.ndarray, q: np.ndarray, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-    """Eq. 5 word for word in float64: states and variances 1/P, (B, T, D) each."""
-    z, variance, q = (np.asarray(x, np.float64) for x in (z, variance, q))
-    s, P = z[:, 0], 1 / variance[:, 0]
-    states, variances = [s], [1 / P]
+def oracle(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> Filtered:
+    """The filter as a plain loop for float64, in a form whose autograd holds for σ² ≪ q as well.
+
+    Autograd of Eq. 5 as it is written subtracts numbers that are equal there up to σ²/q.
+    """
+    s, V = z[:, 0], variance[:, 0]
+    steps = [(s, V, torch.ones_like(s))]
     for t in range(1, z.shape[1]):
-        w_prev = 1 / (1 / P + q + epsilon)
-        w_cur = 1 / (variance[:, t] + epsilon)
-        s = (w_prev * s + w_cur * z[:, t]) / (w_prev + w_cur)
-        P = w_prev + w_cur
-        states.append(s)
-        variances.append(1 / P)
-    return np.stack(states, 1), np.stack(variances, 1)
+        m, r = V + q + epsilon, variance[:, t] + epsilon
+        k, V = 1 / (1 + r / m), 1 / (1 / m + 1 / r)
+        s = s / (1 + m / r) + k * z[:, t]
+        steps.append((s, V, k))
+    return Filtered(*(torch.stack(values, 1) for values in zip(*steps, strict=True)))
 
 
-def observations(T: int, B: int = 2, D: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def observations(T: int, B: int = 2, D: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """z and variance, float32, the variances log-normal."""
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((B, T, D)).astype(np.float32), np.exp(rng.standard_normal((B, T, D))).astype(np.float32)
+    z, log_variance = (rng.standard_normal((B, T, D)).astype(np.float32) for _ in range(2))
+    return torch.from_numpy(z), torch.from_numpy(np.exp(log_variance))
 
 
-@pytest.mark.parametrize("T", [1, 2, 3, 17, 64, 256, 300])
-@pytest.mark.parametrize("setting", ["paper", "0.1", "kalman"])
-def test_equals_a_float64_loop(setting, T):
-    z, variance = observations(T)
-    if setting == "0.1":
-        q = np.full(5, 0.1, np.float32)
-        filtered = kalman_filter(torch.from_numpy(z), torch.from_numpy(variance), torch.from_numpy(q), EPSILON)
-    else:
-        update = TemporalUpdate(embed_dim=5, temporal_update=setting, epsilon=EPSILON)
-        if setting == "kalman":
-            with torch.no_grad():
-                update.raw_process_noise.copy_(torch.linspace(-4, 3, 5))
-        q = update.process_noise(torch.empty(1, 1, 5)).detach().numpy()
-        with torch.no_grad():
-            filtered = update(torch.from_numpy(z), torch.from_numpy(variance))
-    states, variances = oracle(z, variance, q, EPSILON)
-    scale = np.abs(states).max()
-    np.testing.assert_allclose(filtered.state.numpy(), states, rtol=1e-5, atol=1e-5 * scale)
-    np.testing.assert_allclose(filtered.variance.numpy(), variances, rtol=1e-5)
+def test_the_reference_by_hand():
+    # 2 with variance 1, then 6 with variance 3: weights 1 and 1/3, so (2 + 2)/(4/3) = 3, 1/P = 3/4
+    z, variance = torch.tensor([[[2.0], [6.0]]]), torch.tensor([[[1.0], [3.0]]])
+    state, posterior, gain = sequential_update(z, variance, torch.zeros(1), 0.0)
+    assert (state[0, 1].item(), posterior[0, 1].item()) == pytest.approx((3, 0.75))
+    assert gain[0, :, 0].tolist() == pytest.approx([1, 0.25])
 
 
 @pytest.mark.parametrize("q", [0.0, 0.1, 2.0])
-def test_equals_filterpy(q):
+def test_reference_and_filter_equal_filterpy(q):
     z, variance = observations(40, B=1, D=1, seed=3)
     epsilon = 1e-3  # large enough that leaving it out anywhere would show
     theirs = KalmanFilter(dim_x=1, dim_z=1)
-    theirs.x, theirs.P = np.array([[float(z[0, 0, 0])]]), np.array([[float(variance[0, 0, 0])]])
+    theirs.x, theirs.P = z[0, :1].double().numpy(), variance[0, :1].double().numpy()
     theirs.F = theirs.H = np.eye(1)
     theirs.Q = np.array([[q + epsilon]])
-    ours = kalman_filter(torch.from_numpy(z), torch.from_numpy(variance), torch.tensor([q]), epsilon)
+    found = [f(z, variance, torch.tensor([q]), epsilon) for f in (kalman_filter, sequential_update)]
     for t in range(1, 40):
         theirs.predict()
-        theirs.update(float(z[0, t, 0]), R=np.array([[float(variance[0, t, 0]) + epsilon]]))
-        assert ours.state[0, t, 0].item() == pytest.approx(theirs.x.item(), rel=1e-5, abs=1e-6)
-        assert ours.variance[0, t, 0].item() == pytest.approx(theirs.P.item(), rel=1e-5)
-        assert ours.gain[0, t, 0].item() == pytest.approx(theirs.K.item(), rel=1e-5)
+        theirs.update(z[0, t].item(), R=np.array([[variance[0, t].item() + epsilon]]))
+        expected = [theirs.x.item(), theirs.P.item(), theirs.K.item()]
+        for ours in found:
+            assert [x[0, t, 0].item() for x in ours] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@each_kernel
+@pytest.mark.parametrize("T", [1, 2, 3, 17, 64, 255, 256, 257, 300])
+@pytest.mark.parametrize("q", [0.0, 0.1, 1.0, 30.0])
+def test_kernels_equal_the_reference_in_float64(T, q, kernel):
+    z, variance = observations(T)
+    drift = torch.full((5,), q)
+    got = kernel.apply(z, variance, drift, EPSILON)
+    expected = sequential_update(z.double(), variance.double(), drift.double(), EPSILON)
+    torch.testing.assert_close(got[0].double(), expected.state, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got[1].double(), expected.variance, rtol=1e-5, atol=0)
+    torch.testing.assert_close(got[2].double(), expected.gain, rtol=1e-5, atol=0)
+
+
+@each_kernel
+@pytest.mark.parametrize("T", [1, 2, 6, 17])
+def test_gradients_pass_gradcheck(T, kernel):
+    z, variance = (x.double().requires_grad_() for x in observations(T, D=3, seed=1))
+    q = torch.tensor([0.05, 0.7, 3.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *x: kernel.apply(*x, 1e-3), (z, variance, q))
+
+
+@each_kernel
+@pytest.mark.parametrize("outputs", [3, 1])
+@pytest.mark.parametrize("q", [0.0, 1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1.0, 1e6, 1e12])
+def test_float32_gradients_hold_whatever_the_variances(scale, q, outputs, kernel):
+    # with 1 − k by subtraction they are 6 % off at σ² = 1, q = 1e6, and 0 at σ² = 1e-12, q = 1
+    z, variance = observations(40)
+    upstream = observations(40, seed=1)[0], *observations(40, seed=2)
+    inputs = [z, scale * variance, torch.full((5,), q)]
+
+    def gradients(function, dtype: torch.dtype) -> list[Tensor]:
+        leaves = [x.to(dtype).requires_grad_() for x in inputs]
+        values = function(*leaves, EPSILON)[
+            :outputs
+        ]  # of state, variance and gain, or the state alone
+        return torch.autograd.grad(values, leaves, [x.to(dtype) for x in upstream[:outputs]])
+
+    expected = gradients(oracle, torch.float64)
+    for got, exact in zip(gradients(kernel.apply, torch.float32), expected, strict=True):
+        assert (got - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+@pytest.mark.parametrize("q", [0.0, 1e-20, 1.0, 1e30])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-8])
+def test_the_parallel_form_is_finite_where_the_loop_is(q, epsilon):
+    # down to numbers without a reciprocal in float32, up to those whose square overflows
+    values = torch.tensor([0.0, 1e-45, 1e-38, 1e-30, 1e-12, 1.0, 1e12, 1e30, 1e38])
+    generator = torch.Generator().manual_seed(0)
+    for T in (2, 5, 33):
+        variance = values[torch.randint(len(values), (64, T, 16), generator=generator)]
+        z = torch.randn(64, T, 16, generator=generator)
+        loop, scan = (
+            kernel.apply(z, variance, torch.full((16,), q), epsilon) for kernel in KERNELS
+        )
+        finite = torch.stack([x.isfinite() for x in loop])
+        assert finite.float().mean() > 0.3
+        assert torch.stack([x.isfinite() for x in scan])[finite].all()
+
+
+@each_kernel
+def test_variances_from_tiny_to_huge_in_one_window(kernel):
+    values = torch.tensor([1e-18, 1e-12, 1.0, 1e12, 1e18])
+    generator = torch.Generator().manual_seed(0)
+    variance = values[torch.randint(5, (8, 100, 16), generator=generator)].requires_grad_()
+    z = torch.randn(8, 100, 16, generator=generator)
+    state, posterior, gain = kernel.apply(z, variance, torch.zeros(16), 0.0)
+    expected = oracle(z.double(), variance.double(), torch.zeros(16).double(), 0.0)
+    torch.testing.assert_close(posterior.double(), expected.variance, rtol=1e-4, atol=0)
+    torch.testing.assert_close(gain.double(), expected.gain, rtol=1e-4, atol=0)
+    torch.testing.assert_close(state.double(), expected.state, rtol=0, atol=1e-5)
+    state.sum().backward()
+    assert variance.grad.isfinite().all()
 
 
 def test_infinite_process_noise_is_no_recursion():
-    z, variance = (torch.from_numpy(x) for x in observations(50))
+    z, variance = observations(50)
     none = TemporalUpdate(embed_dim=5, temporal_update="none", epsilon=EPSILON)(z, variance)
     limit = kalman_filter(z, variance, torch.full((5,), 1e12), EPSILON)
     assert torch.equal(none.state, z)
@@ -84,51 +149,16 @@ def test_infinite_process_noise_is_no_recursion():
 
 
 def test_without_process_noise_the_state_is_the_running_mean():
-    # equal variances: the gain is 1/t and the state the plain mean of all steps so far, Section 3.4 to the letter
+    # equal variances: the gain is 1/t and the state the plain mean of all steps so far
     z, _ = observations(30)
-    filtered = kalman_filter(torch.from_numpy(z), torch.ones(2, 30, 5), torch.zeros(5), 0.0)
-    means = np.cumsum(z, 1) / np.arange(1, 31)[:, None]
-    np.testing.assert_allclose(filtered.state.numpy(), means, atol=1e-5)
-    np.testing.assert_allclose(filtered.gain[0, :, 0].numpy(), 1 / np.arange(1, 31), rtol=1e-5)
+    update = TemporalUpdate(embed_dim=5, temporal_update="paper", epsilon=0.0)
+    filtered = update(z, torch.ones(2, 30, 5))
+    steps = torch.arange(1, 31.0)[:, None]
+    torch.testing.assert_close(filtered.state, z.cumsum(1) / steps, rtol=0, atol=1e-5)
+    torch.testing.assert_close(filtered.gain[0], (1 / steps).expand(30, 5), rtol=1e-5, atol=0)
 
 
-FORMS = [KalmanLoop, KalmanScan]
-
-
-@pytest.mark.parametrize("T", [1, 2, 3, 17, 64, 255, 256, 257, 300])
-@pytest.mark.parametrize("q", [0.0, 0.1, 1.0, 30.0])
-def test_the_parallel_form_equals_a_float64_loop(T, q):
-    z, variance = observations(T)
-    drift = np.full(5, q, np.float32)
-    state, posterior, _ = KalmanScan.apply(*(torch.from_numpy(x) for x in (z, variance, drift)), EPSILON)
-    states, variances = oracle(z, variance, drift, EPSILON)
-    np.testing.assert_allclose(state.numpy(), states, atol=2e-6 * np.abs(states).max(), rtol=0)
-    np.testing.assert_allclose(posterior.numpy(), variances, rtol=1e-5)
-
-
-def test_both_forms_have_the_same_gradients():
-    z, variance = observations(100)
-    generator = torch.Generator().manual_seed(0)
-    upstream = [torch.randn(2, 100, 5, generator=generator) for _ in range(3)]
-    found = []
-    for form in FORMS:
-        inputs = [torch.from_numpy(x.copy()).requires_grad_() for x in (z, variance, np.full(5, 0.3, np.float32))]
-        found.append(torch.autograd.grad(form.apply(*inputs, EPSILON), inputs, upstream))
-    for loop, scan in zip(*found, strict=True):
-        torch.testing.assert_close(scan, loop, rtol=1e-4, atol=2e-6 * loop.abs().max().item())
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("T", [1, 2, 6])
-def test_gradients_of_state_variance_and_gain(T, form):
-    rng = np.random.default_rng(1)
-    z = torch.tensor(rng.standard_normal((2, T, 3)), requires_grad=True)
-    variance = torch.tensor(np.exp(rng.standard_normal((2, T, 3))), requires_grad=True)
-    q = torch.tensor([0.05, 0.7, 3.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *x: form.apply(*x, 1e-3), (z, variance, q))
-
-
-def test_learned_process_noise_starts_at_one_and_receives_a_gradient():
+def test_learned_process_noise_starts_at_one_and_is_trained():
     model = IEFVAD(embed_dim=16, num_heads=2, num_refinement_steps=1)
     update = model.temporal_update
     assert update.process_noise(torch.empty(1, 1, 16)).tolist() == pytest.approx([1.0] * 16)
@@ -137,19 +167,19 @@ def test_learned_process_noise_starts_at_one_and_receives_a_gradient():
     assert update.raw_process_noise.grad.abs().min() > 0
 
 
-def test_an_unknown_setting_is_named():
+def test_learned_process_noise_reaches_the_filter():
+    z, variance = observations(20)
+    update = TemporalUpdate(embed_dim=5, temporal_update="kalman", epsilon=EPSILON)
+    with torch.no_grad():
+        update.raw_process_noise.copy_(torch.linspace(-4, 3, 5))
+        q = torch.log1p(torch.linspace(-4, 3, 5).exp())  # softplus
+        expected = sequential_update(z, variance, q, EPSILON)
+        torch.testing.assert_close(update(z, variance).state, expected.state, rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_temporal_update_is_named():
     with pytest.raises(ValueError, match="unknown temporal update 'kalmann'"):
         TemporalUpdate(embed_dim=4, temporal_update="kalmann", epsilon=EPSILON)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_huge_and_tiny_variances_stay_finite(form):
-    z = torch.ones(1, 6, 1)
-    variance = torch.tensor([1e-8, 1e8, 1e-8, 1e8, 1e-8, 1e8]).view(1, 6, 1).requires_grad_()
-    filtered = form.apply(z, variance, torch.zeros(1), EPSILON)
-    filtered[0].sum().backward()
-    assert all(torch.isfinite(x).all() for x in (*filtered, variance.grad))
-    assert math.isclose(filtered[0][0, -1, 0].item(), 1.0, rel_tol=1e-6)
 
 
 def test_a_gpu_gets_the_parallel_form_and_a_cpu_the_loop(monkeypatch):
@@ -160,5 +190,7 @@ def test_a_gpu_gets_the_parallel_form_and_a_cpu_the_loop(monkeypatch):
     monkeypatch.setattr(KalmanLoop, "apply", lambda *_: called.append("loop") or (1, 2, 3))
     monkeypatch.setattr(KalmanScan, "apply", lambda *_: called.append("scan") or (1, 2, 3))
     for kind in (torch.Tensor, OnGPU):
-        kalman_filter(torch.ones(1, 2, 3).as_subclass(kind), torch.ones(1, 2, 3), torch.ones(3), EPSILON)
+        kalman_filter(
+            torch.ones(1, 2, 3).as_subclass(kind), torch.ones(1, 2, 3), torch.ones(3), EPSILON
+        )
     assert called == ["loop", "scan"]

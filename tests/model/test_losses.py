@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig
+from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig, IEFVADOutput
 from model.losses import (
+    LossTerms,
     Objective,
     classification_loss,
     cosine_loss,
@@ -24,21 +25,14 @@ def logit(p: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("T", [1, 15, 16, 17, 48, 100])
-def test_top_k_equals_a_loop_over_videos(T):
-    generator = torch.Generator().manual_seed(T)
-    p = torch.rand(5, T, generator=generator)
-    lengths = torch.randint(1, T + 1, (5,), generator=generator)
-    videos = zip(p, lengths.tolist(), strict=True)
-    expected = [row[:n].sort(descending=True).values[: n // 16 + 1].mean() for row, n in videos]
-    torch.testing.assert_close(top_k_probability(p, lengths), torch.stack(expected))
-
-
-@pytest.mark.parametrize("T", [1, 15, 16, 17, 48, 100])
 def test_segments_equal_a_loop_over_videos(T):
     generator = torch.Generator().manual_seed(T)
     p = torch.rand(5, T, generator=generator)
     lengths = torch.randint(1, T + 1, (5,), generator=generator)
-    expected = [max(part.mean() for part in row[:n].split(16)) for row, n in zip(p, lengths.tolist(), strict=True)]
+    expected = [
+        max(part.mean() for part in row[:n].split(16))
+        for row, n in zip(p, lengths.tolist(), strict=True)
+    ]
     torch.testing.assert_close(segment_probability(p, lengths), torch.stack(expected))
 
 
@@ -63,7 +57,8 @@ def test_padding_never_reaches_the_classification_loss():
     lengths, anomalous = torch.tensor([9, 40]), torch.tensor([0.0, 1.0])
     for mil in ("topk", "segment"):
         assert torch.equal(
-            classification_loss(logits, lengths, anomalous, mil), classification_loss(changed, lengths, anomalous, mil)
+            classification_loss(logits, lengths, anomalous, mil),
+            classification_loss(changed, lengths, anomalous, mil),
         )
 
 
@@ -86,60 +81,125 @@ def test_regulariser_by_hand():
     assert norm_loss(image, event, valid).item() == pytest.approx(5.0)
 
 
+def outputs(B: int = 2, **config) -> tuple[IEFVAD, IEFVADOutput]:
+    """A small network and its output for a batch of 8 steps."""
+    torch.manual_seed(0)
+    model = IEFVAD(embed_dim=16, num_heads=2, num_refinement_steps=1, **config).eval()
+    image, event = torch.randn(2, B, 8, 16)
+    with torch.no_grad():
+        return model, model(image, event, LENGTHS[:B])
+
+
+LENGTHS, ANOMALOUS = torch.tensor([8, 5, 1, 7]), torch.tensor([0.0, 1.0, 1.0, 0.0])
+
+
 @pytest.mark.parametrize(("padding", "changes"), [("masked", False), ("attended", True)])
-def test_padding_counts_in_kl_and_regulariser_only_where_it_is_attended_to(padding, changes):
+def test_padding_counts_in_the_terms_only_where_attended(padding, changes):
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_heads=2, num_refinement_steps=1, padding=padding).eval()
     x = torch.randn(2, 8, 16)
     lengths, anomalous = torch.tensor([8, 8]), torch.tensor([0.0, 1.0])
     padded = torch.cat([x, torch.zeros(2, 5, 16)], 1)
     objective = Objective(config=model.config)
-    short = objective(model(x, x.flip(0), lengths), lengths, anomalous)
-    long = objective(model(padded, padded.flip(0), lengths), lengths, anomalous)
-    assert (abs(short.total.item() - long.total.item()) > 1e-3) == changes
-    assert (abs(short.kl_image.item() - long.kl_image.item()) > 1e-3) == changes
+    short, long = (
+        objective.terms(model(y, y.flip(0), lengths), lengths, anomalous) for y in (x, padded)
+    )
+    for name in ("kl_image", "kl_event", "cosine"):
+        difference = abs(getattr(short, name) - getattr(long, name)).item()
+        assert (difference > 1e-3) == changes, name
 
 
-def test_total_is_the_weighted_sum_and_a_single_stream_has_its_own_kl_alone():
-    torch.manual_seed(0)
-    x = torch.randn(2, 8, 16)
-    lengths, anomalous = torch.tensor([8, 5]), torch.tensor([0.0, 1.0])
-    weights = {"lambda_cos": 2.0, "lambda_norm": 3.0, "lambda_reg": 0.5, "lambda_kl": 0.25}
-    model = IEFVAD(embed_dim=16, num_heads=2, num_refinement_steps=1).eval()
-    terms = Objective(config=model.config, **weights)(model(x, x.flip(0), lengths), lengths, anomalous)
-    total = terms.classification + 0.25 * (terms.kl_image + terms.kl_event) + 0.5 * (2 * terms.cosine + 3 * terms.norm)
-    assert terms.total.item() == pytest.approx(total.item(), rel=1e-6)
-    image_only = IEFVAD(embed_dim=16, num_heads=2, num_refinement_steps=1, modality="image").eval()
-    terms = Objective(config=image_only.config, **weights)(image_only(x, None, lengths), lengths, anomalous)
-    assert terms.cosine == terms.norm == terms.kl_event == 0
-    assert terms.total.item() == pytest.approx((terms.classification + 0.25 * terms.kl_image).item(), rel=1e-6)
+WEIGHTS = {"lambda_cos": 2.0, "lambda_norm": 3.0, "lambda_reg": 0.5, "lambda_kl": 0.25}
 
 
-def test_the_kl_of_xd_is_student_t_whatever_the_noise_model():
-    torch.manual_seed(0)
-    x = torch.randn(2, 8, 16)
-    lengths, anomalous = torch.tensor([8, 5]), torch.tensor([0.0, 1.0])
-    model = IEFVAD(embed_dim=16, num_heads=2, num_refinement_steps=1, noise_model="Gaussian", nu=2).eval()
-    output = model(x, x.flip(0), lengths)
-    kl = {
-        name: Objective(config=model.config, kl_noise_model=name)(output, lengths, anomalous).kl_image.item()
-        for name in ("model", "Gaussian", "StudentT")
-    }
-    assert kl["model"] == kl["Gaussian"]
-    assert abs(kl["StudentT"] - kl["Gaussian"]) > 1e-2
+def test_the_total_is_the_weighted_sum_of_the_terms():
+    objective = Objective(config=IEFVADConfig(), **WEIGHTS)
+    # 1 + 0.25 (8 + 16) + 0.5 (2·2 + 3·4) = 15
+    assert objective.total(LossTerms(*torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]))).item() == 15
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_weight_that_is_no_number_is_refused_before_it_becomes_a_loss(value):
-    with pytest.raises(ConfigError, match="lambda_kl must be a number; got"):
-        Objective(config=IEFVADConfig(), lambda_kl=value)
+@pytest.mark.parametrize("modality", ["image", "event"])
+def test_a_single_stream_has_its_own_kl_alone(modality):
+    model, output = outputs(modality=modality)
+    terms = Objective(config=model.config).terms(output, LENGTHS[:2], ANOMALOUS[:2])
+    here, there = ("kl_image", "kl_event") if modality == "image" else ("kl_event", "kl_image")
+    assert terms.cosine == terms.norm == getattr(terms, there) == 0
+    assert getattr(terms, here) > 0
+
+
+@pytest.mark.parametrize("padding", ["masked", "attended"])
+def test_reweighted_terms_of_parts_average_to_the_whole(padding):
+    # W processes: the classification is a mean over videos, the other terms one over steps
+    model, output = outputs(B=4, padding=padding)
+    objective = Objective(config=model.config)
+    whole = objective.terms(output, LENGTHS, ANOMALOUS)
+    W, mean = 3, torch.zeros(5)
+    for part in (slice(0, 2), slice(2, 3), slice(3, 4)):
+        rows = {name: value[part] for name, value in vars(output).items()}
+        terms = torch.stack(objective.terms(IEFVADOutput(**rows), LENGTHS[part], ANOMALOUS[part]))
+        v = W * len(LENGTHS[part]) / len(LENGTHS)
+        s = W * LENGTHS[part].sum() / LENGTHS.sum() if padding == "masked" else v
+        mean += terms * torch.tensor([v, s, s, s, s]) / W
+    torch.testing.assert_close(mean, torch.stack(whole), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "result"),
+    [
+        (torch.float64, torch.float64),
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ],
+)
+def test_terms_keep_float64_and_widen_smaller_types(dtype, result):
+    model, output = outputs()
+    cast = IEFVADOutput(**{name: value.to(dtype) for name, value in vars(output).items()})
+    objective = Objective(config=model.config)
+    terms = objective.terms(cast, LENGTHS[:2], ANOMALOUS[:2])
+    assert {term.dtype for term in (*terms, objective.total(terms))} == {result}
+
+
+@pytest.mark.parametrize("name", ["model", "Gaussian", "StudentT"])
+def test_the_kl_takes_the_noise_model_it_is_given(name):
+    # Student's t, ν = 2: s falls by log(3/2) and e^s to 2/3, so KL changes by ½ (log(3/2) − mean e^s / 3)
+    model, output = outputs(noise_model="Gaussian", nu=2.0)
+    kl = Objective(config=model.config, kl_noise_model=name).terms(
+        output, LENGTHS[:2], ANOMALOUS[:2]
+    )
+    valid = torch.arange(8) < LENGTHS[:2, None]
+    plain = kl_loss(output.image_mu, output.image_logvar, valid)
+    change = (
+        (math.log(1.5) - output.image_logvar.exp()[valid].mean() / 3) / 2
+        if name == "StudentT"
+        else 0
+    )
+    assert kl.kl_image.item() == pytest.approx(float(plain + change), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"mil": "max"}, "mil is 'max'; known are topk, segment"),
+        (
+            {"kl_noise_model": "Cauchy"},
+            "kl_noise_model is 'Cauchy'; known are model, StudentT, Gaussian",
+        ),
+        ({"lambda_kl": math.nan}, "lambda_kl must be a number; got nan"),
+        ({"lambda_cos": math.inf}, "lambda_cos must be a number; got inf"),
+    ],
+)
+def test_a_setting_of_the_loss_that_makes_no_sense_is_refused(setting, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Objective(config=IEFVADConfig(), **setting)
 
 
 @pytest.mark.parametrize("T", [1, 15, 16, 17, 40])
-def test_top_k_is_the_plain_mean_whatever_the_longest_window_is(T):
+def test_top_k_is_the_plain_mean_of_the_largest(T):
     probability = torch.rand(4, T, generator=torch.Generator().manual_seed(T))
     for lengths in ([1, 1, 1, 1], [T, 1, max(1, T // 2), max(1, T - 1)]):
         found = top_k_probability(probability, torch.tensor(lengths))
         for row, length, value in zip(probability, lengths, found, strict=True):
             k = length // 16 + 1
-            assert value.item() == pytest.approx(sum(sorted(row[:length].tolist())[-k:]) / k, rel=1e-6)
+            assert value.item() == pytest.approx(
+                sum(sorted(row[:length].tolist())[-k:]) / k, rel=1e-6
+            )

@@ -1,4 +1,4 @@
-"""The network with the released switches against the authors' released code: outputs, losses, gradient norms."""
+"""The network with the released options against the authors' released code: outputs, losses, gradient norms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import RELEASED_SWITCHES, from_released_name, to_released_name
+from model.checkpoint import RELEASED_OPTIONS, from_released_name, to_released_name
 from model.ief_vad import IEFVAD
 from model.losses import Objective
 
@@ -41,8 +41,10 @@ def rebuild_inputs(config: dict, embed_dim: int) -> tuple[np.ndarray, np.ndarray
     return image, event, lengths
 
 
-def run(case: np.lib.npyio.NpzFile, weights: dict[str, np.ndarray], image: np.ndarray, event: np.ndarray):
-    """Outputs, loss terms and gradient norms (released names) of our network on a parity case."""
+def run(
+    case: np.lib.npyio.NpzFile, weights: dict[str, np.ndarray], image: np.ndarray, event: np.ndarray
+):
+    """Outputs, loss terms with their total, and gradient norms (released names) of our network on a parity case."""
     config = json.loads(str(case["config"]))
     model = IEFVAD(
         embed_dim=config["embed_dim"],
@@ -54,9 +56,11 @@ def run(case: np.lib.npyio.NpzFile, weights: dict[str, np.ndarray], image: np.nd
         epsilon=config["epsilon"],
         num_refinement_steps=config["refinement_steps"],
         lambda_ref=config["lambda_ref"],
-        **RELEASED_SWITCHES,
+        **RELEASED_OPTIONS,
     )
-    model.load_state_dict({from_released_name(name): torch.from_numpy(x) for name, x in weights.items()})
+    model.load_state_dict(
+        {from_released_name(name): torch.from_numpy(x) for name, x in weights.items()}
+    )
     lengths = torch.from_numpy(case["lengths"])
     output = model(torch.from_numpy(image), torch.from_numpy(event), lengths)
     objective = Objective(
@@ -65,19 +69,28 @@ def run(case: np.lib.npyio.NpzFile, weights: dict[str, np.ndarray], image: np.nd
         lambda_norm=1.0,
         lambda_reg=config["loss_weight_reg"],
         lambda_kl=config["loss_weight_kl"],
-        kl_noise_model="StudentT" if config["refinement_steps"] == 0 else "model",  # XD's KL is Student's t always
+        kl_noise_model="StudentT"
+        if config["refinement_steps"] == 0
+        else "model",  # XD's KL is Student's t always
     )
-    terms = objective(output, lengths, torch.from_numpy(case["anomalous"]))
-    terms.total.backward()
-    gradients = {to_released_name(name): p.grad.norm().item() for name, p in model.named_parameters()}
-    return output, terms, gradients
+    terms = objective.terms(output, lengths, torch.from_numpy(case["anomalous"]))
+    total = objective.total(terms)
+    total.backward()
+    gradients = {
+        to_released_name(name): p.grad.norm().item() for name, p in model.named_parameters()
+    }
+    return output, {**terms._asdict(), "total": total}, gradients
 
 
-def assert_losses_and_gradients(case: np.lib.npyio.NpzFile, terms, gradients: dict[str, float]) -> None:
+def assert_losses_and_gradients(
+    case: np.lib.npyio.NpzFile, losses: dict[str, torch.Tensor], gradients: dict[str, float]
+) -> None:
     for key in (k for k in case.files if k.startswith("loss/")):
-        value = getattr(terms, key.removeprefix("loss/")).item()
+        value = losses[key.removeprefix("loss/")].item()
         assert value == pytest.approx(float(case[key]), abs=1e-5), key
-    expected = {k.removeprefix("gradnorm/"): float(case[k]) for k in case.files if k.startswith("gradnorm/")}
+    expected = {
+        k.removeprefix("gradnorm/"): float(case[k]) for k in case.files if k.startswith("gradnorm/")
+    }
     assert gradients.keys() == expected.keys()
     for name, value in expected.items():
         assert gradients[name] == pytest.approx(value, rel=1e-4, abs=1e-9), name
@@ -87,16 +100,16 @@ def assert_losses_and_gradients(case: np.lib.npyio.NpzFile, terms, gradients: di
 def test_small_cases_equal_the_released_code(golden, name):
     case = golden(name)
     weights = {k.removeprefix("weight/"): case[k] for k in case.files if k.startswith("weight/")}
-    output, terms, gradients = run(case, weights, case["image"], case["event"])
+    output, losses, gradients = run(case, weights, case["image"], case["event"])
     for key in (k for k in case.files if k.startswith("out/")):
         field = key.removeprefix("out/")
         value = getattr(output, OUTPUTS.get(field, field)).detach().numpy()
         np.testing.assert_allclose(value, case[key], atol=1e-5, rtol=0, err_msg=key)
-    assert_losses_and_gradients(case, terms, gradients)
+    assert_losses_and_gradients(case, losses, gradients)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_recipe_of_weights_and_inputs_rebuilds_the_small_cases(golden, name):
+def test_seeds_rebuild_the_small_cases(golden, name):
     case = golden(name)
     config = json.loads(str(case["config"]))
     stored = {k.removeprefix("weight/"): case[k] for k in case.files if k.startswith("weight/")}
@@ -115,10 +128,12 @@ def test_the_full_size_case_equals_the_released_code(golden, released_layout):
     weights = rebuild_weights(released_layout, config["weight_seed"])
     image, event, lengths = rebuild_inputs(config, config["embed_dim"])
     np.testing.assert_array_equal(lengths, case["lengths"])
-    output, terms, gradients = run(case, weights, image, event)
-    np.testing.assert_allclose(output.logits.detach().numpy(), case["out/logits"], atol=1e-5, rtol=0)
+    output, losses, gradients = run(case, weights, image, event)
+    np.testing.assert_allclose(
+        output.logits.detach().numpy(), case["out/logits"], atol=1e-5, rtol=0
+    )
     for key in (k for k in case.files if k.startswith("outmean/")):
         field = key.removeprefix("outmean/")
         mean = getattr(output, OUTPUTS.get(field, field)).detach().double().mean(-1).numpy()
         np.testing.assert_allclose(mean, case[key], atol=1e-5, rtol=0, err_msg=key)
-    assert_losses_and_gradients(case, terms, gradients)
+    assert_losses_and_gradients(case, losses, gradients)

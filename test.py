@@ -9,108 +9,106 @@ Several checkpoints are compared: runs that differ in their seed only become mea
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from vad.report.tables import aside, check_table, report_results, report_table, show
 
 from extracting.clip.encoder import load_encoder
 from extracting.own_video import embed_own_videos
-from model import CheckpointError, ConfigError, build_model, read_checkpoint
-from vad.benchmark import (
-    add_list_flags,
-    check_width,
-    find_lists,
-    open_test_set,
-)
-from vad.catalog import ROOT
-from vad.checkpoints import open_checkpoint, open_checkpoints
-from vad.data import MODALITIES, own_video
-from vad.device import pick_device
-from vad.errors import run_door
-from vad.find_runs import add_run_flags, find_runs
-from vad.paper_report import check_runs, report_table
-from vad.report import aside, report_results, show
-from vad.results import Result
-from vad.scoring import score_videos
-from vad.settings import add_dataset_flags, add_switch_flags
-from vad.table import add_format_flag
-from vad.timelines import only_named, report_own_videos, report_timelines
+from model import CheckpointError, ConfigError
+from vad.datasets import load_dataset
+from vad.evaluation import EVALUATED, check_width, open_checkpoint, open_runs
+from vad.experiments import find_runs
+from vad.files import InputError, run_command
+from vad.options import add_flags, command_parser, explicit_options, resolve
+from vad.report.table import SUFFIXES
+from vad.report.timelines import own_video, report_own_videos, report_timelines
+from vad.runtime import pick_device
+from vad.scoring import Embeddings, score
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_run_flags(parser, ROOT / "checkpoints")
-    add_dataset_flags(parser)
+    """The flags; options that were not set are absent."""
+    parser = command_parser(__doc__)
+    parser.add_argument("--ckpt_path", nargs="+", default=[], help="one checkpoint, or several to compare")
+    parser.add_argument("--runs", type=int, help="instead: the runs <exp_name>_seed0 … of main.py --runs")
     parser.add_argument("--table", type=int, choices=range(1, 10), help="1: methods; 2: classes, with Figure 2")
     parser.add_argument("--timeline", nargs="*", metavar="VIDEO", help="timelines alone, of these test videos")
-    parser.add_argument("--modality", choices=MODALITIES, help="take one stream out of a fused checkpoint")
-    parser.add_argument("--exp_name", help="folder of the results below figure/ (default: the data set's name)")
-    parser.add_argument("--timelines", type=int, default=6, help="videos drawn as timelines (default 6)")
+    add_flags(parser, "data", "exp_name", "checkpoint_dir", "figure_dir", "device", "test_crops", "ano_auc")
+    add_flags(parser, *EVALUATED, title="network (default: the checkpoint's values)")
     parser.add_argument("--video_dir", type=Path, help="folder of the test videos, for frames above the timelines")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
-    parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures and tables")
-    add_format_flag(parser)
-    own = parser.add_argument_group("one's own videos", "instead of a data set's test videos")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="text", help="of the printed tables")
+    own = parser.add_argument_group("one's own videos, instead of a data set's")
     own.add_argument("--video", type=Path, nargs="+", help="videos to score")
     own.add_argument("--clip_ckpt", help="image encoder (default: OpenAI's ViT-L/14), or 'untrained'")
     own.add_argument("--event_ckpt", help="event encoder, or 'untrained'")
-    own.add_argument("--threshold", type=float, default=0.5, help="score that counts as an anomaly (default 0.5)")
-    add_list_flags(parser)
-    add_switch_flags(parser)
+    own.add_argument("--threshold", type=float, default=0.5, help="score that counts as an anomaly (0.5)")
     return parser.parse_args()
 
 
 def main() -> None:
-    args = parse()
-    paths, remarks = find_runs(args, args.table)
-    device = pick_device(args.device)
-    if args.video:
-        return score_own_videos(args, paths[0], device)
-    opened = open_checkpoints(paths, args, read_checkpoint, build_model, streams=args.table == 2)
-    check_runs(args.table, opened)
-    tests = [open_test_set(find_lists(args, c.settings), c.settings, c.modality) for c in opened]
-    for checkpoint, test in zip(opened, tests, strict=True):
-        check_width(checkpoint.path, checkpoint.model.config.embed_dim, test.width, f"those of {test.lists.test}")
-    tests = [only_named(test, args.timeline or ()) for test in tests]
-    results = [Result(c, t, t.score(c.model.to(device), device)) for c, t in zip(opened, tests, strict=True)]
-    dataset = opened[0].settings.dataset
-    folder = Path(args.figure_dir) / (args.exp_name or dataset.name)
-    video_dir = args.video_dir or dataset.video_root
-    if args.timeline is not None:
-        reported = report_timelines(
-            results[0], folder, named=bool(args.timeline), count=args.timelines, video_dir=video_dir
-        )
-    elif args.table:
-        reported = report_table(args.table, results, folder, remarks)
+    """Open the checkpoints, score what is asked for, print tables and draw pictures."""
+    flags = parse()
+    explicit = explicit_options(flags)
+    paths, notes = find_checkpoints(flags, explicit)
+    device = pick_device(str(explicit.get("device", "auto")))
+    if flags.video:
+        return score_own_videos(flags, explicit, paths[0], device)
+    runs = open_runs(paths, explicit, device, streams=flags.table == 2)
+    check_table(flags.table, runs)
+    first = runs[0]
+    folder = Path(first.options.figure_dir) / (str(explicit.get("exp_name", "")) or first.dataset.name)
+    video_dir = flags.video_dir or first.dataset.video_root
+    if flags.timeline is not None:
+        reported = report_timelines(first, folder, flags.timeline, video_dir)
+    elif flags.table:
+        reported = report_table(flags.table, runs, folder, notes)
     else:
-        reported = report_results(results, folder, timelines=args.timelines, video_dir=video_dir)
-    show(*reported, folder, args.format)
+        reported = report_results(runs, folder, video_dir)
+    show(*reported, folder, flags.format)
 
 
-def score_own_videos(args: argparse.Namespace, path: str, device: torch.device) -> None:
-    checkpoint = open_checkpoint(path, args, read_checkpoint, build_model)
-    modalities = ("image", "event") if checkpoint.modality == "fusion" else (checkpoint.modality,)
-    weights = {"image": args.clip_ckpt, "event": args.event_ckpt}
-    tower = checkpoint.settings.dataset.encoder
-    encoders = {m: load_encoder(weights[m], m, tower=tower, device=args.device) for m in modalities}
+def find_checkpoints(flags: argparse.Namespace, explicit: Mapping[str, object]) -> tuple[list[Path], list[str]]:
+    """The checkpoints that are meant, and notes for the table; InputError for flags that contradict each other."""
+    asked = [f"--{name}" for name in ("table", "timeline", "video") if getattr(flags, name) is not None]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)} ask for different results; give one of them")
+    check_table(flags.table, ())
+    if flags.ckpt_path and flags.runs is not None:
+        raise InputError("--ckpt_path and --runs both say which checkpoints to take; give one of them")
+    if flags.runs is None and not flags.ckpt_path:
+        name = resolve(explicit).dataset
+        raise InputError(f"no checkpoint is named; give --ckpt_path, or --runs N for the runs that `python main.py "
+                         f"--dataset {name} --runs 10` trains")  # fmt: skip
+    paths, notes = ([Path(path) for path in flags.ckpt_path], []) if flags.ckpt_path else find_runs(
+        explicit, flags.runs, flags.table
+    )  # fmt: skip
+    single = next((flag for flag in ("--timeline", "--video") if flag in asked), None)
+    if single and len(paths) > 1:
+        raise InputError(f"{single} is of one checkpoint, {len(paths)} are named; give --ckpt_path one of them")
+    return paths, notes
+
+
+def score_own_videos(
+    flags: argparse.Namespace, explicit: Mapping[str, object], path: Path, device: torch.device
+) -> None:
+    """Embed and score one's own videos, and draw their timelines."""
+    model, options, _, _ = open_checkpoint(path, explicit)
+    modalities = ("image", "event") if options.modality == "fusion" else (options.modality,)
+    weights = {"image": flags.clip_ckpt, "event": flags.event_ckpt}
+    tower = load_dataset(options.dataset).encoder
+    encoders = {m: load_encoder(weights[m], m, tower=tower, device=options.device) for m in modalities}
     for modality, encoder in encoders.items():
-        width, what = encoder.embed_dim, f"those of the {modality} encoder"
-        check_width(checkpoint.path, checkpoint.model.config.embed_dim, width, what)
-        print(f"{modality} encoder: {encoder.note}", file=aside(args.format))
-    folder = Path(args.figure_dir) / (args.exp_name or "own_videos")
-    paths = embed_own_videos(args.video, encoders, folder / "embeddings")
-    videos = [own_video(video.stem, found) for video, found in zip(args.video, paths, strict=True)]
-    settings = checkpoint.settings
-    scored = score_videos(
-        checkpoint.model.to(device),
-        videos,
-        window=settings.dataset.window,
-        nan=settings.profile.nan,
-        padding=settings.profile.padding,
-        device=device,
-    )
-    show([report_own_videos(scored, args.video, folder, args.threshold)], [], folder, args.format)
+        check_width(path, model, encoder.embed_dim, f"those of the {modality} encoder")
+        print(f"{modality} encoder: {encoder.note}", file=aside(flags.format))
+    folder = Path(options.figure_dir) / (options.exp_name or "own_videos")
+    paths = embed_own_videos(flags.video, encoders, folder / "embeddings")
+    videos = [own_video(video.stem, streams) for video, streams in zip(flags.video, paths, strict=True)]
+    scored = score(model.to(device), videos, Embeddings(options.nan), window=options.window, device=device)
+    show([report_own_videos(scored, flags.video, folder, flags.threshold)], [], folder, flags.format)
 
 
 if __name__ == "__main__":
-    run_door(main, expected=(CheckpointError, ConfigError))
+    run_command(main, expected=(CheckpointError, ConfigError))

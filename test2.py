@@ -6,60 +6,48 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from model import CheckpointError, ConfigError, build_model, read_checkpoint
-from vad.benchmark import add_list_flags, check_width, find_lists, open_test_set
-from vad.catalog import ROOT
-from vad.checkpoints import open_checkpoint
-from vad.data import MODALITIES
-from vad.degradation import check_alike, report_degradation
-from vad.device import pick_device
-from vad.errors import InputError, run_door
-from vad.probes import LEVELS, run_probes
-from vad.report import report_probes, show
-from vad.settings import add_dataset_flags, add_switch_flags
-from vad.table import add_format_flag
+from vad.report.tables import report_masking, show
+
+from model import CheckpointError, ConfigError
+from vad.evaluation import EVALUATED, open_runs
+from vad.files import InputError, run_command
+from vad.masking import LEVELS, run_masking
+from vad.options import add_flags, command_parser, explicit_options
+from vad.report.table import SUFFIXES
+from vad.runtime import pick_device
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """The flags; options that were not set are absent."""
+    parser = command_parser(__doc__)
     text = "checkpoint of a fused model; of several that differ in their seed, mean ± std"
     parser.add_argument("--ckpt_path", nargs="+", required=True, help=text)
-    add_dataset_flags(parser)
-    parser.add_argument("--modality", choices=MODALITIES, help=argparse.SUPPRESS)
-    parser.add_argument("--exp_name", help="folder of the results below figure/ (default: the data set's name)")
+    add_flags(parser, "dataset", "profile", "feature_root", "list_root", "nan", "exp_name", "figure_dir", "device")
+    add_flags(parser, "insist_gt", "test_crops", "mask_axis")
+    add_flags(parser, *EVALUATED, title="network (default: the checkpoint's values)")
     parser.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="masked shares (default the paper's)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the masks (default 0)")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, …")
-    parser.add_argument("--figure_dir", default=str(ROOT / "figure"), help="folder of pictures and tables")
-    add_format_flag(parser)
-    add_list_flags(parser)
-    add_switch_flags(parser)
+    parser.add_argument("--mask_seed", "--seed", type=int, default=0, help="seed of the masks (default 0)")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="text", help="of the printed tables")
     return parser.parse_args()
 
 
 def main() -> None:
-    args = parse()
-    device = pick_device(args.device)
-    opened = [open_checkpoint(path, args, read_checkpoint, build_model) for path in args.ckpt_path]
-    for checkpoint in opened:
-        if checkpoint.modality != "fusion":
-            raise InputError(f"{checkpoint.path} is a model of {checkpoint.modality} alone: it has no weights to probe")
-    check_alike(opened)
-    first = opened[0]
-    test = open_test_set(find_lists(args, first.settings), first.settings, first.modality)
-    probes = []
-    for checkpoint in opened:
-        check_width(checkpoint.path, checkpoint.model.config.embed_dim, test.width, f"those of {test.lists.test}")
-        score = partial(test.score, checkpoint.model.to(device), device, progress=None)
-        axis, levels = checkpoint.settings.profile.mask_axis, args.levels
-        probes.append(run_probes(score, test.settings.dataset, axis=axis, levels=levels, seed=args.seed))
-    folder = Path(args.figure_dir) / (args.exp_name or first.settings.dataset.name)
-    if len(opened) == 1:
-        table, pictures = report_probes(probes[0], first, test, folder, seed=args.seed)
-    else:
-        table, pictures = report_degradation(probes, opened, test, folder, seed=args.seed)
-    show([table], pictures, folder, args.format)
+    """Score every checkpoint with either stream masked at every level; Tables 6–9 and Figure 3."""
+    flags = parse()
+    explicit = explicit_options(flags)
+    runs = open_runs(flags.ckpt_path, explicit, pick_device(str(explicit.get("device", "auto"))))
+    for run in runs:
+        if run.modality != "fusion":
+            raise InputError(f"{run.path} is a model of {run.modality} alone: it has no weights to probe")
+    responses = []
+    for run in runs:
+        score = partial(run.test.score, run.model.to(run.device), run.device, progress=False)
+        axis = run.options.mask_axis
+        responses.append(run_masking(score, run.dataset, axis=axis, levels=flags.levels, seed=flags.mask_seed))
+    first = runs[0]
+    folder = Path(first.options.figure_dir) / (str(explicit.get("exp_name", "")) or first.dataset.name)
+    show(*report_masking(responses, runs, folder, flags.mask_seed), folder, flags.format)
 
 
 if __name__ == "__main__":
-    run_door(main, expected=(CheckpointError, ConfigError))
+    run_command(main, expected=(CheckpointError, ConfigError))

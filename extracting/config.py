@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vad.errors import InputError
-from vad.profile import DEFAULT
+from vad.files import InputError
+from vad.options import Options
 
 MODALITIES = ("image", "event")  # in this order everywhere
 TAILS = ("whole", "released")
@@ -26,10 +26,10 @@ class Config:
     """
 
     crops: tuple[int, ...] = ALL_CROPS
-    tail: str = DEFAULT.tail  # see `video.frames.group_snippets`
-    event_threshold: int = DEFAULT.event_threshold  # grey levels of 255
-    event_clamp: int = DEFAULT.event_clamp  # largest count kept
-    event_scaling: str = DEFAULT.event_scaling  # see `video.events.EventScaling`
+    tail: str = Options.tail  # see `video.frames.group_snippets`
+    event_threshold: int = Options.event_threshold  # grey levels of 255
+    event_clamp: int = Options.event_clamp  # largest count kept
+    event_scaling: str = Options.event_scaling  # see `video.events.EventScaling`
     save_events: bool = False  # write the event maps too
     fps: float | None = None  # frame rate of folders of frames, which store none
     workers: int = 1  # decoder processes at once
@@ -71,19 +71,3 @@ class Job:
     attempt: int = 1
     outcome: str = ""  # set where the video cannot be used, which was seen without opening it
     reason: str = ""
-
-
-def parse_crops(text: str) -> tuple[int, ...]:
-    """Crop numbers of "0..9", "5" or "0,5", ascending and each once. InputError for anything else."""
-    crops: set[int] = set()
-    for part in text.split(","):
-        first, dots, last = part.strip().partition("..")
-        ends = (first, last if dots else first)
-        if not all(end.isdecimal() for end in ends):
-            raise InputError(f"--crops {text}: not a crop number or range; write 5, or 0,5, or 0..9")
-        if int(ends[1]) > ALL_CROPS[-1]:
-            raise InputError(f"--crops {text}: crops are numbered 0 to 9 (5 is the mirrored centre)")
-        crops.update(range(int(ends[0]), int(ends[1]) + 1))
-    if not crops:
-        raise InputError(f"--crops {text}: crops are numbered 0 to 9 (5 is the mirrored centre)")
-    return tuple(sorted(crops))

@@ -13,7 +13,7 @@ from extracting.config import Config, Job
 from extracting.job.files import embedding_path
 from extracting.job.run import Output, run
 from extracting.video.frames import check_opencv
-from vad.errors import InputError
+from vad.files import InputError
 
 MIRRORED_CENTRE = 5  # the crop that the evaluation uses
 

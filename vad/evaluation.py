@@ -281,6 +281,8 @@ class Run:
 
 
 SHAPED = ("visual_layers", "num_refinement_steps")  # the tensors' shapes fix these
+# options of the network that an evaluation may change
+EVALUATED = tuple(f.name for f in option_fields("model") if f.name not in (*SHAPED, "visual_head", "dropout"))
 
 
 def open_runs(
@@ -333,7 +335,8 @@ def open_checkpoint(
     released = content["form"] == "released"
     saved = {"profile": "released"} if released else upgrade(content)
     options = resolve(explicit, saved)
-    chosen = [f for f in option_fields("model") if f.name in explicit or ("profile" in explicit and f.name not in SHAPED)]
+    fixed = SHAPED if "profile" in explicit else [f.name for f in option_fields("model")]
+    chosen = [f for f in option_fields("model") if f.name in explicit or f.name not in fixed]
     changed = {f.metadata["argument"] or f.name: getattr(options, f.name) for f in chosen}
     changed |= {name: explicit[name] for name in ("modality",) if name in explicit}
     model = build_model(content, path, **changed)
@@ -345,7 +348,8 @@ def open_checkpoint(
     trained = Options(**{k: v for k, v in resolve({}, saved).recorded().items()})
     notes = []
     if trained.profile != options.profile:
-        notes.append(f"{path} was trained with profile {trained.profile} and is evaluated with profile {options.profile}")
+        before, now = trained.profile, options.profile
+        notes.append(f"{path} was trained with profile {before} and is evaluated with profile {now}")
     for name in (f.name for f in option_fields("model") if f.name in explicit):
         before, now = getattr(trained, name), getattr(options, name)
         if before != now:

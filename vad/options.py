@@ -302,22 +302,26 @@ def command_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
-    """A flag for every option of the groups, or options, of these names; a flag that is not set stays absent."""
-    everything = "--help_all" in sys.argv
+def add_flags(parser: argparse.ArgumentParser, *names: str, title: str | None = None) -> None:
+    """A flag for every option of the groups, or the options, of these names; not set, it stays absent.
+
+    title: a heading for all of them, below which -h shows none and --help_all all.
+    """
     for name in names:
-        chosen = [f for f in option_fields() if name in (f.metadata["group"], f.name) and f.metadata["flag"]]
-        group = parser.add_argument_group(TITLES.get(name, name) if len(chosen) > 1 else None)
-        for f in chosen:
-            hidden = f.metadata["group"] not in EVERYDAY and len(chosen) > 1 and not everything
-            text = argparse.SUPPRESS if hidden else f.metadata["help"]
+        chosen = [f for f in option_fields() if f.metadata["group"] == name and f.metadata["flag"]]
+        heading = title or (TITLES.get(name, name) if chosen else None)
+        target = next((g for g in parser._action_groups if g.title == heading), None) if heading else parser
+        target = target or parser.add_argument_group(heading)
+        hidden = heading and name not in EVERYDAY and "--help_all" not in sys.argv
+        for f in chosen or [f for f in option_fields() if f.name == name]:
             flags = [f"--{f.name}", *(["--ds"] if f.name == "dataset" else [])]
+            text = argparse.SUPPRESS if hidden else f.metadata["help"]
             more: dict[str, object] = {"default": argparse.SUPPRESS, "dest": f.name, "help": text}
             if f.metadata["parse"] is bool:
-                group.add_argument(*flags, action="store_true", **more)
+                target.add_argument(*flags, action="store_true", **more)
             else:
-                metavar = "|".join(f.metadata["choices"]) if f.metadata["choices"] else f.name.upper()
-                group.add_argument(*flags, type=_argument(f.name), metavar=metavar, **more)
+                metavar = "|".join(f.metadata["choices"] or ()) or f.name.upper()
+                target.add_argument(*flags, type=_argument(f.name), metavar=metavar, **more)
 
 
 def _argument(name: str) -> object:

@@ -26,9 +26,9 @@ from extracting.clip.weights import (
 )
 from extracting.config import MODALITIES
 from extracting.video.crops import CROP_SIZE, crop_slices, is_mirrored
-from vad.catalog import SNIPPET_FRAMES
-from vad.device import pick_device
-from vad.errors import InputError
+from vad.datasets import SNIPPET_FRAMES
+from vad.files import InputError
+from vad.runtime import pick_device
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GPU_PASS = 256  # images that fill a GPU

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from extracting.clip.weights import fingerprint
 from extracting.video.crops import CROP_SIZE
-from vad.errors import InputError
+from vad.files import InputError
 
 Norm = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of R, G, B in [0, 1]
 CLIP_NORM: Norm = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

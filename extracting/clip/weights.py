@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vad.errors import InputError
+from vad.files import InputError
 
 UNTRAINED = "untrained"  # as --clip_ckpt takes it
 EVENT_PREFIX = "encoder_k."

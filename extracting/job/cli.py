@@ -11,15 +11,15 @@ from typing import Any
 
 from extracting.clip.encoder import PRECISIONS, load_encoder
 from extracting.clip.weights import EVENT_URL, UNTRAINED
-from extracting.config import MODALITIES, SCALINGS, TAILS, Config, Job, parse_crops
+from extracting.config import MODALITIES, SCALINGS, TAILS, Config, Job
 from extracting.job.manifest import OUTCOMES
 from extracting.job.ray import Cluster
 from extracting.job.run import ExtractionRun, Output, Summary
 from extracting.job.videos import find_videos, pick_test_videos
 from extracting.video.frames import check_opencv
-from vad.catalog import DATASETS, IMAGE_FOLDER, Dataset, dataset
-from vad.errors import InputError, run_door
-from vad.profile import PROFILES, profile
+from vad.datasets import IMAGE_FOLDER, Dataset, dataset_names, load_dataset
+from vad.files import InputError, run_command
+from vad.options import PROFILES, parse_crops, preset
 
 # flags that a profile sets where the user does not
 SWITCHES = ("tail", "event_threshold", "event_clamp", "event_scaling")
@@ -34,7 +34,7 @@ def main(modality: str | None = None, name: str | None = None) -> None:
     """
     # in order with the progress bar, also into a file; video names may hold what the terminal cannot show
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-    run_door(lambda: extract(modality, dataset(name) if name else None))
+    run_command(lambda: extract(modality, load_dataset(name) if name else None))
 
 
 def extract(modality: str | None = None, fixed: Dataset | None = None) -> int:
@@ -44,7 +44,7 @@ def extract(modality: str | None = None, fixed: Dataset | None = None) -> int:
     """
     check_opencv()
     flags = parser(modality, fixed).parse_args()
-    record = fixed or dataset(flags.dataset)
+    record = fixed or load_dataset(flags.dataset)
     asked = modality or flags.modality
     modalities = MODALITIES if asked == "both" else (asked,)
     config = read_config(flags, modalities)
@@ -95,7 +95,7 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
     )
     add = flags.add_argument
     if fixed is None:
-        names = "|".join([*DATASETS, "FILE.toml"])
+        names = "|".join([*dataset_names(), "FILE.toml"])
         add("--dataset", required=True, metavar=names, help="data set of the videos")
     if modality is None:
         add("--modality", required=True, choices=("both", *MODALITIES), help="both: every video is decoded once")
@@ -136,7 +136,7 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
 
 def read_config(flags: argparse.Namespace, modalities: Sequence[str]) -> Config:
     """The settings typed; a switch that was not is the profile's."""
-    chosen = profile(flags.profile)
+    chosen = preset(flags.profile)
     save_events = getattr(flags, "save_events", False)
     if save_events and "event" not in modalities:
         raise InputError("--save_events writes event maps, which --modality image does not make")
@@ -182,7 +182,7 @@ def read_encoder(flags: argparse.Namespace, modality: str, record: Dataset) -> d
     checkpoint = flags.clip_ckpt
     if modality == "event" and hasattr(flags, "event_ckpt"):
         checkpoint = flags.event_ckpt or (None if tower in METHODS_OWN else flags.clip_ckpt)
-    if checkpoint is None and record.drawn:
+    if checkpoint is None and record.synthetic:
         checkpoint = UNTRAINED
     if checkpoint is None and modality == "event" and tower in METHODS_OWN and hasattr(flags, "event_ckpt"):
         raise InputError(
@@ -208,7 +208,7 @@ def choose(
         if flags.test_list:
             raise InputError("--test_list says which videos are --split test; add that, or leave it out")
         return jobs, []
-    chosen = profile(flags.profile)
+    chosen = preset(flags.profile)
     found, missing = pick_test_videos(jobs, record, chosen.split, flags.test_list)
     enough = "the evaluation needs no more"
     if not set(chosen.test_crops) <= set(config.crops):

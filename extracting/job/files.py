@@ -18,7 +18,7 @@ import numpy as np
 
 from extracting.config import Job
 from extracting.video.decode import Ended
-from vad.errors import InputError
+from vad.files import InputError
 
 NAME_BYTES = 255 - len("__events.npz")  # of a video's name without its suffix, on common file systems
 ROWS_A_READ = 256

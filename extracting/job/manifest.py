@@ -11,8 +11,8 @@ from typing import Any
 
 from extracting.config import Job
 from extracting.job.files import cannot_write, embedding_path, event_map_path
-from vad.catalog import MANIFEST
-from vad.errors import InputError
+from vad.datasets import MANIFEST
+from vad.files import InputError
 
 # outcome of a video → what it means, in the order of the table that ends a run
 OUTCOMES = {

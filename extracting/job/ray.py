@@ -12,8 +12,7 @@ from typing import Any
 from extracting.clip.encoder import load_encoder
 from extracting.config import Config, Job
 from extracting.job.run import Output, Result, run
-from vad.catalog import ROOT
-from vad.errors import InputError
+from vad.files import ROOT, InputError
 
 BARREN = 2  # encoders of one share that were lost in a row before they finished a video
 

@@ -21,8 +21,8 @@ from extracting.job.files import EmbeddingFile, embedding_path
 from extracting.job.manifest import Manifest, Record, differences
 from extracting.video.decode import Ended
 from extracting.video.process import Decoder
-from vad.catalog import SNIPPET_FRAMES
-from vad.errors import InputError
+from vad.datasets import SNIPPET_FRAMES
+from vad.files import InputError
 
 ATTEMPTS = 2  # at a video whose decoder process dies
 HOPELESS = 3  # videos in a row, from the first on, whose embeddings are not finite

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from extracting.config import Job
-from extracting.job.files import NAME_BYTES
-from extracting.video.frames import frame_files, is_frame_folder
 from vad.catalog import VIDEO_SUFFIXES, Dataset
 from vad.errors import InputError
 from vad.splits import Found, split_files, split_videos
+
+from extracting.config import Job
+from extracting.job.files import NAME_BYTES
+from extracting.video.frames import frame_files, is_frame_folder
 
 
 def find_videos(folder: Path) -> list[Job]:

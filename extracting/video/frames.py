@@ -14,8 +14,8 @@ import numpy as np
 from extracting.config import TAILS
 from extracting.video.containers import expected_frames
 from extracting.video.log import DecoderLog
-from vad.catalog import SNIPPET_FRAMES, VIDEO_SUFFIXES
-from vad.errors import InputError
+from vad.datasets import SNIPPET_FRAMES, VIDEO_SUFFIXES
+from vad.files import InputError
 
 HEIGHT, WIDTH = 256, 340
 BLOCK_SNIPPETS = 32  # the release reads 512 frames at a time

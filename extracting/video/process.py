@@ -19,7 +19,8 @@ import numpy as np
 
 from extracting.config import Config, Job
 from extracting.video.decode import LENGTH, Ended, decode
-from vad.catalog import ROOT, SNIPPET_FRAMES
+from vad.datasets import SNIPPET_FRAMES
+from vad.files import ROOT
 
 BUFFER = 4 << 20  # bytes of the sockets: a snippet is 4.2 MB
 # A forked copy of a process that has OpenCV loaded takes some 15 ms a video, a fresh Python 0.4 s.

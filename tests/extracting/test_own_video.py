@@ -9,7 +9,7 @@ import pytest
 
 from extracting.own_video import embed_own_videos
 from tests.extracting.helpers import BOTH, Sums, make, write_video
-from vad.errors import InputError
+from vad.files import InputError
 
 SUMS = dict.fromkeys(BOTH, Sums())
 

@@ -25,7 +25,7 @@ from tests.extracting.clip.helpers import (
     random_frames,
     whole_clip,
 )
-from vad.errors import InputError
+from vad.files import InputError
 
 CPU = torch.device("cpu")
 LITE = "timm:tf_efficientnet_lite0"

@@ -20,7 +20,7 @@ from extracting.clip.tower import (
 )
 from extracting.clip.weights import fingerprint, packaged_weights, read_checkpoint
 from tests.extracting.clip.helpers import golden_weights
-from vad.errors import InputError
+from vad.files import InputError
 
 LITE = "tf_efficientnet_lite0"
 SMALL = "mobilenetv3_small_050"  # 1.6 million weights

@@ -14,7 +14,7 @@ from extracting.clip import weights as weights_module
 from extracting.clip.tower import load_tower
 from extracting.clip.weights import fingerprint, packaged_weights, read_checkpoint, tower_weights
 from tests.extracting.clip.helpers import event_checkpoint, golden_weights, whole_clip
-from vad.errors import InputError
+from vad.files import InputError
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import torch
 
 from extracting.clip.encoder import Encoder
 from extracting.clip.tower import load_tower
-from extracting.config import parse_crops
 from extracting.job.cli import extract
 from extracting.job.manifest import Manifest
 from tests.extracting.helpers import ROOT, command, hidden, write_video
-from vad.errors import InputError
+from vad.files import InputError
+from vad.options import parse_crops
 
 UNTRAINED = ("--clip_ckpt", "untrained", "--event_ckpt", "untrained")
 

@@ -18,7 +18,7 @@ from extracting.job.ray import Cluster, Encoders, environment
 from extracting.job.run import ExtractionRun, Summary
 from extracting.job.videos import find_videos
 from tests.extracting.helpers import BOTH, contents, hidden, write_video
-from vad.errors import InputError
+from vad.files import InputError
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is not installed (pip install "ray>=2.9")')
 CONFIG = Config(crops=(0, 5), event_threshold=3, workers=1)

@@ -37,7 +37,7 @@ from tests.extracting.helpers import (
     write_video,
 )
 from tests.tools.fuzz import MUTATIONS, check, copies, plain_sums, run_over
-from vad.errors import InputError
+from vad.files import InputError
 
 
 def embedded(done: ExtractionRun, modality: str = "image") -> list[str]:

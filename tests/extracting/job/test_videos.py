@@ -11,7 +11,7 @@ import pytest
 from extracting.job.videos import find_videos, pick_test_videos
 from tests.extracting.helpers import write_video
 from vad.catalog import MSAD, SHANG
-from vad.errors import InputError
+from vad.files import InputError
 
 
 def write_frames(folder: Path, number: int, suffix: str = ".jpg") -> Path:

@@ -14,7 +14,7 @@ import pytest
 from extracting.video.frames import Video, VideoError, check_opencv, group_snippets
 from extracting.video.log import DecoderLog
 from tests.extracting.video.helpers import moving_pictures, outcome_of, write_video
-from vad.errors import InputError
+from vad.files import InputError
 
 
 def numbered(count: int) -> Iterator[np.ndarray]:

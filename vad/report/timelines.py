@@ -1,0 +1,236 @@
+"""Appendix I: test videos along the time axis, and one's own videos scored without ground truth."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from vad.data import TestVideo, Video, embedding_header
+from vad.datasets import SNIPPET_FRAMES, VIDEO_SUFFIXES
+from vad.evaluation import Run, TestSet, shared_protocol
+from vad.files import InputError
+from vad.metrics import roc_auc, samples
+from vad.report import plots
+from vad.report.table import NONE, Table, value_cell
+from vad.scoring import ScoredVideo
+
+THUMBNAILS = 8  # frames above a timeline
+SELECTED = 6  # videos that are drawn where none is named
+
+
+# which videos
+
+
+def only_named(test: TestSet, names: Sequence[str]) -> TestSet:
+    """The test set reduced to the named videos, in the order of the names; all of it without names.
+
+    Raises InputError for a name that no test video has, with the names nearest to it.
+    """
+    dataset = test.dataset
+    known = {dataset.key(video.name): video for video in test.videos}
+    for name in names:
+        if dataset.key(name) not in known:
+            titles = [video.name for video in test.videos]
+            near = difflib.get_close_matches(name, titles, n=3, cutoff=0.5)
+            hint = f"close to it: {', '.join(near)}" if near else f"the first is {titles[0]}"
+            what = f"no test video of {dataset.title} has this name; {hint}"
+            raise InputError(f"--timeline {name}: {what}")
+    chosen = [known[key] for key in dict.fromkeys(map(dataset.key, names))]
+    return replace(test, videos=chosen) if names else test
+
+
+def select_videos(videos: Sequence[ScoredVideo], count: int = SELECTED) -> list[ScoredVideo]:
+    """The videos with most anomalous frames: one of each label before a second of any."""
+    anomalous = [video for video in videos if video.frame_labels.any()]
+    anomalous.sort(key=lambda video: -int(video.frame_labels.sum()))
+    labels = [video.label for video in anomalous]
+    turns = [labels[:k].count(label) for k, label in enumerate(labels)]
+    return [anomalous[k] for k in np.argsort(turns, kind="stable")[:count]]
+
+
+def own_video(name: str, streams: Mapping[str, Path]) -> TestVideo:
+    """A video from its own embeddings (stream → file), without list, label or ground truth.
+
+    It ends with its shorter stream.
+    """
+    headers = {stream: embedding_header(path) for stream, path in streams.items()}
+    snippets = min(shape[0] for shape, _ in headers.values())
+    dtypes = {stream: dtype for stream, (_, dtype) in headers.items()}
+    video = Video(name, "no label", False, 5, streams, snippets, dtypes)
+    return TestVideo(name, video.label, (video,), np.zeros(SNIPPET_FRAMES * snippets, np.uint8))
+
+
+# pictures
+
+
+@plots.styled
+def draw_timeline(
+    video: ScoredVideo,
+    path: Path,
+    *,
+    fps: float | None = None,
+    thumbnails: Sequence[np.ndarray] = (),
+) -> list[Path]:
+    """Score, ground truth and modality weights along one video (Appendix I), as <path>.png and .pdf.
+
+    fps: frames a second, for an axis in seconds; without it the axis counts frames.
+    thumbnails: RGB images (H, W, 3), taken at even distances and shown above.
+    """
+    scale = 1 / fps if fps else 1.0
+    edges = np.arange(len(video.scores) + 1) * SNIPPET_FRAMES * scale
+    heights = [1.3, 1.0]
+    if len(thumbnails):  # as high as a thumbnail of its share of the page, undistorted
+        height, width = thumbnails[0].shape[:2]
+        heights.insert(0, 0.85 * plots.PAGE / len(thumbnails) * height / width)
+    fig = Figure(figsize=(plots.PAGE, sum(heights) + 0.9), layout="constrained")
+    axes = fig.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    fig.suptitle(f"{video.name} ({video.label})", fontsize=9, parse_math=False)  # a name may hold $
+    if len(thumbnails):
+        _draw_thumbnails(axes[0], thumbnails, edges[-1])
+    score, weights = axes[-2:]
+    for start, end in spans(video.frame_labels):
+        for ax in (score, weights):
+            ax.axvspan(start * scale, end * scale, color=plots.GROUND_TRUTH, alpha=0.55, lw=0)
+        score.patches[0].set_label("anomaly (ground truth)")
+    fused = {"color": plots.COLOUR["fusion"], "lw": 1.4, "label": "anomaly score"}
+    score.stairs(video.scores, edges, baseline=None, **fused)
+    score.set(ylim=(-0.03, 1.03), ylabel="anomaly score")
+    for stream, values in video.weights.items():
+        label = rf"$\hat{{w}}_{stream[0]}$ ({stream})"
+        weights.stairs(values, edges, baseline=None, lw=1.3, label=label, **plots.look(stream))
+    # the two mirror each other around 1/2; the axis must not make a thousandth look large
+    away = max(float(np.abs(values - 0.5).max()) for values in video.weights.values())
+    reach = max(0.01, 1.15 * away)
+    weights.set(ylim=(0.5 - reach, 0.5 + reach), ylabel="modality weight")
+    weights.set(xlim=(0, edges[-1]), xlabel="time (s)" if fps else "frame")
+    for ax in (score, weights):
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    fig.align_ylabels([score, weights])
+    return plots.save(fig, path)
+
+
+def _draw_thumbnails(ax: Axes, thumbnails: Sequence[np.ndarray], end: float) -> None:
+    """Thumbnails side by side; each covers the stretch of time it was taken from."""
+    width = end / len(thumbnails)
+    for number, picture in enumerate(thumbnails):
+        ax.imshow(picture, extent=(number * width, (number + 0.97) * width, 0, 1), aspect="auto")
+    ax.set(xlim=(0, end), ylim=(0, 1), yticks=[])
+    ax.tick_params(bottom=False, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+
+
+def draw_timelines(
+    videos: Sequence[ScoredVideo], folder: Path, video_dir: Path | None, fps: float | None
+) -> list[Path]:
+    """timeline_<video>.png and .pdf of each video, with frames where `video_dir` holds its file.
+
+    fps: frames a second where no file tells.
+    """
+    files: dict[str, Path] = {}  # the first of a name
+    for path in sorted(video_dir.rglob("*")) if video_dir else ():
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            files.setdefault(path.stem, path)
+    pictures = []
+    for video in tqdm(videos, desc="timelines", unit="video", leave=False):
+        thumbnails, own_fps = read_thumbnails(files.get(video.name), len(video.frame_labels))
+        path = folder / f"timeline_{video.name.replace('/', '_')}"
+        pictures += draw_timeline(video, path, fps=own_fps or fps, thumbnails=thumbnails)
+    return pictures
+
+
+def read_thumbnails(path: Path | None, frames: int) -> tuple[list[np.ndarray], float | None]:
+    """RGB frames from the middles of equal parts of a video, and its frames a second.
+
+    No frames where the file cannot be read so far; no rate where it does not tell.
+    """
+    capture = cv2.VideoCapture(str(path)) if path else None
+    if capture is None or not capture.isOpened():
+        return [], None
+    wanted = {int((k + 0.5) * frames / THUMBNAILS) for k in range(THUMBNAILS)}
+    thumbnails = []
+    for index in range(max(wanted) + 1):
+        if not capture.grab():
+            break
+        if index in wanted:
+            thumbnails.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return thumbnails if len(thumbnails) == len(wanted) else [], fps or None
+
+
+def spans(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Half-open intervals (s, e) of the true elements: [0, 1, 1, 0] → [(1, 3)]."""
+    steps = np.diff((np.asarray(mask) != 0).astype(np.int8), prepend=0, append=0)
+    starts, ends = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0)
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+# reports
+
+
+def report_timelines(
+    run: Run, folder: Path, names: Sequence[str], video_dir: Path | None
+) -> tuple[list[Table], list[Path]]:
+    """Timelines of the named test videos, else of selected ones, and a table of what they show."""
+    run = replace(run, test=only_named(run.test, names))
+    videos = run.videos if names else select_videos(run.videos)
+    pictures = draw_timelines(videos, folder, video_dir, run.dataset.fps)
+    rows = []
+    for video in videos:
+        anomalous = ", ".join(f"{start} – {end}" for start, end in spans(video.frame_labels))
+        inside = video.frame_labels.reshape(-1, SNIPPET_FRAMES).any(1)
+        auc = value_cell("AUC", roc_auc(samples([video])))
+        means = (_mean_cell(video.scores[part]) for part in (inside, ~inside))
+        rows.append((video.name, video.label, anomalous or "none", auc, *means))
+    columns = ["video", "label", "anomalous frames", "AUC (%)", "score inside", "score outside"]
+    notes = ["Score: mean over snippets with and without anomalous frames."]
+    if video_dir is None:
+        notes.append("No frames are shown: --video_dir is the folder of the test videos.")
+    protocol = shared_protocol([run])
+    table = Table(
+        f"Appendix I, {run.dataset.title}: timelines",
+        protocol.line(omit=("videos", "ano_auc", "AP")),
+        pd.DataFrame(rows, columns=columns),
+        (*notes, *protocol.notes(beside_paper=False)),
+    )
+    table.save(folder / "timelines")
+    return [table], pictures
+
+
+def report_own_videos(
+    videos: Sequence[ScoredVideo], files: Sequence[Path], folder: Path, threshold: float
+) -> Table:
+    """A timeline of each of one's own videos, and a table of when their scores are high."""
+    rows = []
+    for video, file in zip(videos, files, strict=True):
+        thumbnails, fps = read_thumbnails(file, len(video.frame_labels))
+        path = folder / f"timeline_{video.name}"
+        draw_timeline(video, path, fps=fps, thumbnails=thumbnails)
+        snippet, digits, unit = (SNIPPET_FRAMES / fps, 1, "s") if fps else (SNIPPET_FRAMES, 0, "frames")
+        above = ", ".join(
+            f"{start * snippet:.{digits}f} – {end * snippet:.{digits}f}"
+            for start, end in spans(video.scores > threshold)
+        )
+        cells = (video.name, str(len(video.scores)), f"{video.scores.max():.3f}")
+        rows.append((*cells, f"{above} {unit}" if above else "none"))
+    columns = ["video", "snippets", "highest score", f"above {threshold:g}"]
+    protocol = (
+        "no ground truth is known for these videos · the threshold is not tuned: look at the timelines"
+    )
+    table = Table("Own videos", protocol, pd.DataFrame(rows, columns=columns))
+    table.save(folder / "videos")
+    return table
+
+
+def _mean_cell(scores: np.ndarray) -> str:
+    return f"{scores.mean():.3f}" if len(scores) else NONE

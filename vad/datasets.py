@@ -1,4 +1,4 @@
-"""A data set is a folder: dataset.toml with names and training values, annotations.csv with its videos.
+"""A data set is a folder: dataset.toml with names and training values, annotations.csv with videos.
 
 The built-in ones and one's own are read alike. list/README.md describes both files.
 """
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property, lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -132,7 +133,7 @@ class Dataset:
 
     @cached_property
     def videos(self) -> Mapping[str, AnnotatedVideo]:
-        """The annotated videos by name, in the table's order; InputError for a missing or wrong table."""
+        """The annotated videos by name, in the table's order; InputError for a wrong table."""
         return {video.name: video for video in _read_annotations(self)}
 
     @cached_property
@@ -246,11 +247,12 @@ class Dataset:
         intervals = row.intervals.get(split, row.intervals.get("", ()))
         if not intervals and self.is_anomalous(row.label):
             what = f"{video} ({row.label}) has no interval"
-            raise InputError(f"{self.annotation_path}: {what}; write first and last + 1, as in 30-90")
+            advice = "write first and last + 1, as in 30-90"
+            raise InputError(f"{self.annotation_path}: {what}; {advice}")
         return intervals
 
     def frame_labels(self, video: str, frames: int, split: str) -> np.ndarray:
-        """Labels (frames,) uint8 of a video's first frames, 1 where anomalous; errors of `intervals`."""
+        """Labels (frames,) uint8 of a video's first frames, 1 where anomalous."""
         labels = np.zeros(frames, dtype=np.uint8)
         for start, end in self.intervals(video, split):
             labels[start:end] = 1
@@ -282,26 +284,19 @@ def snippet_count(frames: int, tail: str) -> int:
 def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:
     """The rows of annotations.csv; InputError names file and line of a mistake."""
     path = dataset.annotation_path
-    lines = read_text(path, "table of annotations").splitlines()
-    comment = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    reader = csv.DictReader(lines[comment:], restval="", strict=True)
-    try:
-        rows = [(comment + reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise InputError(f"{path}: after line {comment + reader.line_num}: {error}") from None
-    columns = reader.fieldnames or []
-    if not {"video", "label"} <= set(columns) or len(set(columns)) < len(columns):
-        shown = ", ".join(columns)
-        raise InputError(f"{path}: the columns are {shown}; needed are video and label, each once")
+    rows = _read_rows(path)
+    columns = next(iter(rows.values()), {})
     splits = [
-        column for column in columns
-        if column not in ("video", "alias", "label") and any(row[column] in SIDES for _, row in rows)
-    ]  # fmt: skip
+        column
+        for column in columns
+        if column not in ("video", "alias", "label")
+        and any(row[column] in SIDES for row in rows.values())
+    ]
     if not splits:
         raise InputError(f"{path}: no column says train or test of the videos; add one, as official")
     videos: list[AnnotatedVideo] = []
     seen: dict[str, int] = {}
-    for line, row in rows:
+    for line, row in rows.items():
         try:
             videos.append(_annotated_video(dataset, row, splits))
             for name in {videos[-1].name, *videos[-1].alias}:
@@ -312,12 +307,32 @@ def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:
     return videos
 
 
+def _read_rows(path: Path) -> dict[int, dict[str, str]]:
+    """Line → cells by column, below the comment that begins a table."""
+    lines = read_text(path, "table of annotations").splitlines()
+    comment = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    reader = csv.reader(lines[comment:], strict=True)
+    try:
+        numbered = [(comment + reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        line = comment + reader.line_num
+        raise InputError(f"{path}, line {line}: {error}; check quotation marks") from None
+    cells = {line: [cell.strip() for cell in row] for line, row in numbered}
+    columns = cells.pop(min(cells, default=0), [])
+    if not {"video", "label"} <= set(columns) or len(set(columns)) < len(columns):
+        shown = ", ".join(columns)
+        raise InputError(f"{path}: the columns are {shown}; needed are video and label, each once")
+    for line, row in cells.items():
+        if len(row) > len(columns):
+            advice = "put a name with a comma in quotation marks"
+            raise InputError(f"{path}, line {line}: more cells than columns; {advice}")
+    return {line: dict(zip_longest(columns, row, fillvalue="")) for line, row in cells.items()}
+
+
 def _annotated_video(
     dataset: Dataset, row: Mapping[str, str], splits: Iterable[str]
 ) -> AnnotatedVideo:
-    if None in row:
-        raise InputError("more cells than columns; put a name with a comma in quotation marks")
-    name, label = video_name(row["video"]), unicodedata.normalize("NFC", row["label"].strip())
+    name, label = video_name(row["video"]), unicodedata.normalize("NFC", row["label"])
     if not name:
         raise InputError("the video has no name")
     dataset.class_names(label)
@@ -367,7 +382,7 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def load_dataset(name: str) -> Dataset:
-    """A data set by its name, its folder's name (`ucf`), or the path of one's own file or its folder.
+    """A data set by its name, its folder (`ucf`), or the path of one's own file or its folder.
 
     Raises InputError for another name, which names the known ones, and for a file with mistakes.
     """
@@ -379,29 +394,35 @@ def load_dataset(name: str) -> Dataset:
     if path.suffix.lower() != ".toml":
         known = ", ".join(dataset_names())
         raise InputError(f"unknown data set {name!r}; known are {known} and paths of .toml files")
-    dataset = _read_dataset(path.absolute(), own=True)
-    if any(dataset.name in (other.name, other.folder) for other in _built_in()):
-        raise InputError(f"{path}: name is {dataset.name!r}, a built-in data set; choose another")
-    return dataset
+    return _read_dataset(path.absolute(), own=True)
 
 
 def _read_dataset(path: Path, own: bool) -> Dataset:
-    hints = get_type_hints(Dataset)
-    known = {name: hints[name] for name in hints if name not in ("path", "own")}
-    needed = [f.name for f in fields(Dataset) if f.default is f.default_factory is MISSING]
+    # NFC: labels are compared with names of folders, see `label_of`
+    text = unicodedata.normalize("NFC", read_text(path, "data set file"))
     try:
-        # NFC: labels are compared with names of folders, see `label_of`
-        table = tomllib.loads(unicodedata.normalize("NFC", read_text(path, "data set file")))
-        if isinstance(labels := table.get("classes"), list):
-            table["classes"] = _named_by_themselves(labels)
-        values = {"title": table.get("name"), **_typed_table(table, known, "", needed)}
-        dataset = Dataset(**values, path=path, own=own)
-        _check(dataset)
+        table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: this data set file is not valid TOML ({error})") from None
+    try:
+        dataset = Dataset(**_values(table), path=path, own=own)
+        _check(dataset)
     except InputError as error:
-        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
     return dataset
+
+
+def _values(table: dict[str, object]) -> dict[str, object]:
+    """The fields of `Dataset` that a TOML table gives, checked by their types."""
+    hints = get_type_hints(Dataset)
+    known = {key: kind for key, kind in hints.items() if key not in ("path", "own")}
+    needed = [f.name for f in fields(Dataset) if f.default is f.default_factory is MISSING]
+    if isinstance(table.get("classes"), list):
+        labels = _typed(table["classes"], tuple[str, ...], "classes", "")
+        if len(set(labels)) < len(labels):
+            raise InputError("classes holds a label twice; keep one")
+        table = {**table, "classes": {label: label for label in labels}}
+    return {"title": table.get("name"), **_typed_table(table, known, "", needed)}
 
 
 def _typed_table(
@@ -427,9 +448,12 @@ def _typed(value: object, kind: object, key: str, inside: str) -> object:
     if origin is Mapping and isinstance(value, dict):
         return {k: _typed(v, inner[1], k, f" in [{key}]") for k, v in value.items()}
     if isinstance(value, list) and (origin is tuple or kind is object):
-        return tuple(_typed(item, (inner or [object])[0], key, inside) for item in value)
+        item_kind = inner[0] if inner else object
+        return tuple(_typed(item, item_kind, key, inside) for item in value)
     # not isinstance: True is an int to Python, and not a number of epochs to anybody
-    if kind is object or value in (inner if origin is Literal else ()) or type(value) is kind in (str, bool):
+    if kind is object or type(value) is kind in (str, bool):
+        return value
+    if origin is Literal and value in inner:
         return value
     if kind not in (int, float) or type(value) not in (int, kind):
         raise InputError(f"{key}{inside} is {value!r}; it must be {_in_words(kind)}")
@@ -448,22 +472,13 @@ def _in_words(kind: object) -> str:
     return words.get(kind, "a table")
 
 
-def _named_by_themselves(labels: list[object]) -> dict[object, object]:
-    """A list of classes as the table label = name."""
-    twice = [label for label in labels if labels.count(label) > 1]
-    if twice:
-        raise InputError(f"classes holds {twice[0]!r} twice; keep one")
-    for label in labels:
-        if not isinstance(label, str):
-            raise InputError(f"classes holds {label!r}; a label must be text")
-    return {label: label for label in labels}
-
-
 def _check(dataset: Dataset) -> None:
     """InputError for values of the right type that cannot be."""
     name, labels = dataset.name, (dataset.normal, *dataset.classes)
     if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith("."):
         raise InputError(f"name is {name!r}; it names folders, so use letters, digits, - and _")
+    if dataset.own and any(name in (other.name, other.folder) for other in _built_in()):
+        raise InputError(f"name is {name!r}, a built-in data set; choose another")
     for label in (*labels, *dataset.classes.values()):
         if not label or label != label.strip() or not label.isprintable() or "/" in label:
             raise InputError(f"the label {label!r} is no folder's name, without / and outer blanks")

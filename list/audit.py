@@ -1,12 +1,48 @@
-"""Door: what does not fit in the lists, embeddings, ground truth and videos of any --dataset."""
+"""Check lists, embeddings, ground truth and videos of a data set against each other and its table."""
 
+from __future__ import annotations
+
+import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from vad.data import lists_metadata
+from vad.datasets import load_dataset
+from vad.files import run_command
+from vad.options import PROFILES, preset
+from vad.prepare.audit import audit
 
-from vad.errors import run_door
-from vad.list_doors import audit
+
+def main() -> int:
+    """Print the findings; returns 1 where there are any."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--dataset", required=True, help="name of a data set, or one's own .toml file")
+    add("--split", help="split to check against (default: that of the lists)")
+    add("--profile", choices=tuple(PROFILES), help="preset of options")
+    add("--list_root", type=Path, help="folder of train.csv, test.csv, gt.npy (default: list/<folder>/rgb/<encoder>)")
+    add("--feature_root", type=Path, help="folder that holds rgb/ (default: as recorded with the lists)")
+    add("--video_root", type=Path, help="folder of the videos, of which only the names are read")
+    add("--gt_path", type=Path, help="gt.npy, where it is not in --list_root")
+    add("--values", choices=("auto", "all", "none"), default="auto", help="look for NaN: up to 2 GiB, all, none")
+    add("--json", action="store_true", help="print JSON, with every example")
+    flags = parser.parse_args()
+    dataset = load_dataset(flags.dataset)
+    lists = flags.list_root or dataset.list_root
+    recorded = None if flags.profile else lists_metadata(lists / "test.csv").get("split")
+    found = audit(
+        dataset,
+        flags.split or dataset.default_split(str(recorded or preset(flags.profile or "default").split)),
+        list_root=flags.list_root,
+        feature_root=flags.feature_root,
+        video_root=flags.video_root,
+        gt_path=flags.gt_path,
+        values=flags.values,
+    )
+    print(found.as_json() if flags.json else found)
+    return 1 if found.findings else 0
+
 
 if __name__ == "__main__":
-    run_door(audit)
+    run_command(main)

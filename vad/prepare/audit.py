@@ -1,0 +1,410 @@
+"""The audit: lists, embeddings, ground truth and videos of a data set against each other and its table.
+
+One row a crop of a video of a list, in one DataFrame; each check is a line on these rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from vad.data import STREAMS, ListRow, embedding_header, event_path, feature_root_of, list_rows, resolve_path
+from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, VIDEO_SUFFIXES, Dataset
+from vad.files import InputError
+from vad.prepare import ground_truth as gt
+from vad.prepare.lists import scan, video_key
+
+LISTS = {"train": "training", "test": "test"}
+MOST_BYTES = 2 << 30  # values of embeddings larger than this together are read only when asked for
+READERS = 8  # files are opened side by side: on a network disk waiting is everything
+SHOWN, WIDE = 3, 100  # examples in a line of the table, and characters of one; JSON has all
+UNKNOWN = "?"  # class of a video whose label the data set does not have
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what was found, what should be, and whether that is a finding."""
+
+    check: str
+    found: int | str
+    expected: int | str | None = None
+    finding: bool = False
+    note: str = ""
+    examples: tuple[str, ...] = ()
+
+
+def none_of(check: str, examples: Iterable[object], note: str = "") -> Check:
+    """A check of things of which there should be none."""
+    named = tuple(map(str, examples))
+    return Check(check, len(named), 0, bool(named), note if named else "", named)
+
+
+def not_checked(check: str, why: str) -> Check:
+    """A check for which something is not at hand; not a finding."""
+    return Check(check, "not checked", note=why)
+
+
+@dataclass
+class Audit:
+    """All checks of one data set under one split."""
+
+    title: str
+    dataset: str
+    split: str
+    sources: dict[str, str] = field(default_factory=dict)  # what was read
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[Check]:
+        """The checks that found something wrong."""
+        return [check for check in self.checks if check.finding]
+
+    def as_json(self) -> str:
+        """The whole audit with every example."""
+        content = {
+            "dataset": self.dataset,
+            "split": self.split,
+            "clean": not self.findings,
+            "findings": len(self.findings),
+            "sources": self.sources,
+            "checks": [asdict(check) for check in self.checks],
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False)
+
+    def __str__(self) -> str:
+        """A table: check, found, expected; an exclamation mark before a finding."""
+        wide = max(map(len, self.sources), default=0)
+        lines = [f"{self.title}, {self.split} split"]
+        lines += [f"  {name:<{wide}}  {text}" for name, text in self.sources.items()]
+        cells = [("check", "found", "expected", "")]
+        cells += [
+            (f"{'!' if c.finding else ' '} {c.check}", _number(c.found), _number(c.expected), _remark(c))
+            for c in self.checks
+        ]
+        a, b, c = (max(len(line[column]) for line in cells) for column in range(3))
+        lines += ["", *(f"{w:<{a}}  {x:>{b}}  {y:>{c}}  {z}".rstrip() for w, x, y, z in cells), ""]
+        count = len(self.findings)
+        lines.append(f"{count} finding{'s' * (count > 1)}, marked !" if count else "no finding")
+        return "\n".join(lines)
+
+
+def _number(value: int | str | None) -> str:
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else value
+
+
+def _remark(check: Check) -> str:
+    shown = [text if len(text) <= WIDE else f"{text[: WIDE - 1]}…" for text in check.examples[:SHOWN]]
+    more = len(check.examples) - SHOWN
+    examples = ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+    return "; ".join(part for part in (check.note, examples) if part)
+
+
+def audit(
+    dataset: Dataset,
+    split: str,
+    *,
+    list_root: Path | None = None,
+    feature_root: Path | None = None,
+    video_root: Path | None = None,
+    gt_path: Path | None = None,
+    values: str = "auto",
+) -> Audit:
+    """Check all that is there; a folder that is not given is looked for where the data set says.
+
+    values: "auto" reads embeddings up to 2 GiB for NaN, "all" any, "none" no number.
+    Raises InputError where a given folder does not hold what it should, or there is nothing to audit.
+    """
+    lists = list_root or dataset.list_root
+    there = [f"{side}.csv" for side in SIDES if (lists / f"{side}.csv").is_file()]
+    if list_root and not there:
+        raise InputError(f"--list_root {lists}: holds no train.csv and no test.csv")
+    root = feature_root or feature_root_of(lists / "test.csv") or dataset.data_root
+    embedded = (root / IMAGE_FOLDER).is_dir()
+    if feature_root and not embedded:
+        raise InputError(f"--feature_root {root}: no folder {IMAGE_FOLDER}/ in it")
+    videos = _video_files(dataset, video_root)
+    if not there and not embedded and not videos:
+        raise InputError(f"{lists}: no train.csv or test.csv; give --list_root, or make them first")
+    report = Audit(dataset.title, dataset.name, split)
+    report.sources = {
+        "lists": f"{lists} ({', '.join(there) or 'none'})",
+        "table": str(dataset.annotation_path),
+        "embeddings": str(root) if embedded else "none; give --feature_root",
+        "videos": f"{len(videos):,}" if videos else "none; give --video_root",
+    }
+    rows = _read_lists(dataset, lists, there, report.checks)
+    report.checks += [*_counts(dataset, split, rows), *_sides(dataset, split, rows)]
+    report.checks += _unlisted(dataset, rows, root if embedded else None, videos)
+    files = _read_headers(rows, dataset, root) if embedded and len(rows) else pd.DataFrame()
+    report.checks += _embeddings(files, root, values)
+    report.checks += _ground_truth(dataset, split, gt_path or lists / "gt.npy", rows, files)
+    return report
+
+
+def _video_files(dataset: Dataset, given: Path | None) -> dict[str, str]:
+    """Key → name of every video file; InputError where a given folder holds none."""
+    root = given or dataset.video_root
+    if given and not given.is_dir():
+        raise InputError(f"--video_root {root}: no such folder")
+    paths = sorted(root.rglob("*")) if root and root.is_dir() else []
+    names = [p.stem for p in paths if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")]
+    if given and not names:
+        raise InputError(f"--video_root {root}: holds no video")
+    return {dataset.key(name): name for name in names}
+
+
+# lists
+
+
+def _read_lists(dataset: Dataset, folder: Path, names: list[str], checks: list[Check]) -> pd.DataFrame:
+    """The rows of the lists, each once, with key and class; what is wrong with some goes to `checks`."""
+    records, broken = [], []
+    for name in names:
+        count = len(records)
+        for number, row in list_rows(folder / name, dataset):
+            where = f"{name}, row {number}"
+            if isinstance(row, InputError):
+                broken.append(f"{where}: {row}")
+            else:
+                records.append((Path(name).stem, where, row, dataset.key(row.video), *vars(row).values()))
+        if len(records) == count:
+            broken.append(f"{name}: holds no video")
+    rows = pd.DataFrame(records, columns=["side", "where", "row", "key", "path", "label", "video", "crop"])
+    rows["kind"] = [_or(UNKNOWN, dataset.class_key, label) for label in rows.label]
+    rows["told"] = [_or(label, dataset.label_of, path) for path, label in zip(rows.path, rows.label, strict=True)]
+    twice = rows.duplicated(["side", "video", "crop"])
+    unknown, wrong = rows.kind == UNKNOWN, (rows.kind != UNKNOWN) & (rows.told != rows.label)
+    if names:
+        checks += [
+            none_of("rows that cannot be read", broken),
+            none_of("rows that stand twice", (f"{r.where}: crop {r.crop} of {r.video}" for r in _each(rows[twice]))),
+            none_of("rows with an unknown class", (f"{r.where}: {r.label!r}" for r in _each(rows[unknown & ~twice]))),
+            none_of("rows whose label contradicts their path",
+                    (f"{r.where}: {r.label} in {r.told}" for r in _each(rows[wrong & ~twice]))),
+        ]  # fmt: skip
+    return rows[~twice]
+
+
+def _or(other: str, function: Callable[[str], str], text: str) -> str:
+    """What a function of the data set says of a text; `other` where it is unknown."""
+    try:
+        return function(text)
+    except InputError:
+        return other
+
+
+def _each(rows: pd.DataFrame) -> Iterable[Any]:
+    return rows.itertuples(index=False)
+
+
+def _counts(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]:
+    """Videos of each list and class beside the numbers of the table."""
+    table = dataset.class_counts(split)
+    for n, (side, name) in enumerate(LISTS.items()):
+        found = Counter(rows[rows.side == side].drop_duplicates("video").kind)
+        if not found:
+            yield not_checked(f"{name} videos", "no list")
+            continue
+        yield _count(f"{name} videos", found.total(), dataset.split_counts[split][n])
+        for kind in dict.fromkeys([dataset.normal, *dataset.classes, *table, *sorted(found)]):
+            expected = table.get(kind, (0, 0))[n]
+            if found[kind] or expected:
+                yield _count(f"  {name}, {_title(dataset, kind)}", found[kind], expected)
+
+
+def _title(dataset: Dataset, kind: str) -> str:
+    full = "normal" if kind == dataset.normal else dataset.classes.get(kind, kind)
+    return full if full.lower() == kind.lower() else f"{full} ({kind})"
+
+
+def _count(check: str, found: int, expected: int) -> Check:
+    more = found - expected
+    note = f"{more} too many" if more > 0 else f"{-more} missing" if more else ""
+    return Check(check, found, expected, bool(more), note)
+
+
+def _sides(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]:
+    """Videos in both lists, in neither, and on the other side of the data set's own split."""
+    own = dataset.default_split("official")
+    official = {side: dataset.split_names(own, side) for side in SIDES}
+    train, test = (rows[rows.side == side].drop_duplicates("key") for side in SIDES)
+    note = f"the {split} split {{}} on them" if split != own else ""
+    if len(train) and len(test):
+        yield none_of("videos in both lists", train[train.key.isin(test.key)].video)
+    if len(train):
+        leaks = train[train.key.isin(official["test"])].video
+        yield none_of("official test videos used for training", leaks, note.format("trains"))
+    if len(test):
+        moved = test[test.key.isin(official["train"])].video
+        yield none_of("official training videos used for testing", moved, note.format("tests"))
+    for side, name in LISTS.items() if len(rows) else ():
+        lacking = [video for video in official[side] if video not in set(rows.key)]
+        yield none_of(f"official {name} videos in neither list", lacking)
+
+
+def _unlisted(
+    dataset: Dataset, rows: pd.DataFrame, root: Path | None, videos: Mapping[str, str]
+) -> Iterator[Check]:
+    """Embeddings and video files (key → name) that neither list names."""
+    listed, embedded = set(rows.key), {}
+    if not listed:
+        return
+    if root:
+        try:
+            embedded = {video_key(name, dataset): name for name in scan(root / IMAGE_FOLDER)}
+            names = [name for key, name in embedded.items() if key not in listed]
+            yield none_of("embedded videos in neither list", names)
+        except InputError as error:
+            yield Check("tree of image embeddings", "broken", None, True, str(error))
+    if videos:
+        yield none_of("video files in neither list", (name for key, name in videos.items() if key not in listed))
+        yield none_of("listed videos without a video file", sorted(listed - set(videos)))
+    if videos and embedded:
+        yield none_of("video files without embeddings", sorted(set(videos) - set(embedded)))
+
+
+# embeddings
+
+
+def _read_headers(rows: pd.DataFrame, dataset: Dataset, root: Path) -> pd.DataFrame:
+    """One row a file, image before event: the columns of `rows`, and stream, file, S, D, problem."""
+
+    def read(row: ListRow) -> list[tuple[str, str, float, float, str]]:
+        try:
+            image = resolve_path(row.path, root)
+        except InputError as error:
+            return [("image", row.path, np.nan, np.nan, str(error))]
+        try:
+            event = event_path(image, dataset.event_folders)
+        except InputError:
+            event = root / dataset.event_folders[0] / image.name  # no folder of events: all are missing
+        return [
+            (stream, *_header(path, f"{root}/")) for stream, path in zip(STREAMS, (image, event), strict=True)
+        ]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        work = tqdm(pool.map(read, rows["row"]), "embedding headers", len(rows), leave=False, delay=1)
+        files = rows.assign(file=list(work)).explode("file", ignore_index=True)
+    return files.join(pd.DataFrame(files.pop("file").tolist(), columns=["stream", "file", "S", "D", "problem"]))
+
+
+def _header(path: Path, root: str) -> tuple[str, float, float, str]:
+    """File below `root`, S, D and "", or what is wrong: "missing" or a sentence."""
+    file = str(path).removeprefix(root)
+    if not os.path.exists(path):  # Path.exists raises for a name that is too long
+        return file, np.nan, np.nan, "missing"
+    try:
+        return file, *embedding_header(path)[0], ""
+    except InputError as error:
+        return file, np.nan, np.nan, str(error).replace(root, "")
+
+
+def _embeddings(files: pd.DataFrame, root: Path, values: str) -> Iterator[Check]:
+    if files.empty:
+        yield not_checked("embeddings", "no --feature_root with rgb/ in it")
+        return
+    for stream in STREAMS:
+        own = files[files.stream == stream]
+        yield none_of(f"{stream} files missing, of {len(own):,}", own[own.problem == "missing"].file)
+        yield none_of(f"{stream} files that cannot be read", own[~own.problem.isin(["", "missing"])].problem)
+    good = files[files.problem == ""].astype({"S": int, "D": int})
+    pairs = good.groupby("path", sort=False).S.agg(["first", "last"])
+    pairs = pairs[pairs["first"] != pairs["last"]]
+    yield none_of("image and event of different S", (f"{p}: {i} and {e}" for p, i, e in pairs.itertuples()))
+    counts = good.groupby(["video", "stream"], sort=False).S.nunique()
+    yield none_of("videos whose crops differ in S", dict.fromkeys(v for v, _ in counts[counts > 1].index))
+    yield none_of("embeddings without a snippet", good[good.S == 0].file)
+    width = good.D.mode().iloc[0] if len(good) else 0
+    yield Check("width of the embeddings", int(width))
+    yield none_of("files of another width", (f"{f.file}: {f.D}" for f in _each(good[good.D != width])))
+    for side, rows in files.groupby("side", sort=False):
+        crops = rows.groupby("video", sort=False).crop.agg(frozenset)
+        usual = crops.mode().iloc[0] if len(crops) else frozenset()
+        lacking = [f"{video}: {_numbers(usual - crop)}" for video, crop in crops.items() if usual - crop]
+        yield none_of(f"{LISTS[side]} videos that lack crops", lacking, f"usual: {_numbers(usual)}")
+    yield _values([root / file for file in good.file], values)
+    tail = gt.recorded_tail(gt.extraction_records(files[files.file != files.path]["row"], root).values())
+    yield Check("tail rule of the extraction", tail or "not recorded", "one rule", tail == "mixed")
+
+
+def _numbers(crops: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(crops)))
+
+
+def _values(paths: list[Path], values: str) -> Check:
+    """Files with NaN or infinite numbers."""
+    check = "files with NaN or infinite numbers"
+    size = sum(path.stat().st_size for path in paths)
+    if values == "none" or (values == "auto" and size > MOST_BYTES):
+        return not_checked(check, f"{size / 2**30:.1f} GiB; --values all reads them")
+
+    def finite(path: Path) -> bool:
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, OSError):
+            return False
+        return array.dtype.kind in "fiub" and bool(np.isfinite(array).all())
+
+    with ThreadPoolExecutor(READERS) as pool:
+        work = tqdm(pool.map(finite, paths), "embedding values", len(paths), leave=False, delay=1)
+        return none_of(check, [path for path, ok in zip(paths, work, strict=True) if not ok])
+
+
+# ground truth
+
+
+def _ground_truth(
+    dataset: Dataset, split: str, path: Path, rows: pd.DataFrame, files: pd.DataFrame
+) -> Iterator[Check]:
+    """gt.npy against the videos of the test list, whose S the embeddings or gt.json tell, and the table."""
+    check = "frames of the ground truth"
+    if not path.is_file():
+        yield not_checked(check, f"no {path.name}")
+        return
+    test = rows[rows.side == "test"].drop_duplicates("video")
+    try:
+        recorded = gt.recorded_videos(path)[0] if path.with_suffix(".json").is_file() else []
+        counts = {name: frames // SNIPPET_FRAMES for name, frames in recorded}
+        if len(files):
+            counts |= files[files.S.notna()].drop_duplicates("video").set_index("video").S.astype(int)
+        lacking = [name for name in test.video if name not in counts]
+        if lacking and recorded:
+            raise InputError(f"{path.with_suffix('.json')}: lacks {', '.join(lacking)}")
+        if lacking or test.empty:
+            yield Check(check, len(gt.read_labels(path)))
+            yield not_checked("frames of each test video", "no embeddings, and no metadata of the ground truth")
+            return
+        videos = [(name, int(counts[name])) for name in test.video]
+        labels, notes = gt.load_ground_truth(path, videos, dataset, insist=True)
+    except InputError as error:
+        yield Check(check, "wrong", None, True, str(error))
+        return
+    frames = SNIPPET_FRAMES * sum(count for _, count in videos)
+    yield Check(check, sum(map(len, labels)), frames, note="; ".join(notes))
+    test = test.assign(labels=labels, positive=[int(part.sum()) for part in labels])
+    yield Check("anomalous frames", int(test.positive.sum()))
+    for kind, count in test[~test.kind.isin([dataset.normal, UNKNOWN])].groupby("kind").positive.sum().items():
+        yield Check(f"  anomalous frames, {dataset.classes.get(kind, kind)}", int(count))
+    normal = test.kind == dataset.normal
+    yield none_of("normal videos with anomalous frames", test[normal & (test.positive > 0)].video)
+    unmarked = test[~normal & (test.kind != UNKNOWN) & (test.positive == 0)].video
+    yield none_of("anomalous videos without an anomalous frame", unmarked)
+    differ, absent = [], []
+    for name, part in zip(test.video, labels, strict=True):
+        try:
+            off = int((dataset.frame_labels(name, len(part), split) != part).sum())
+            differ += [f"{name}: {off} frames"] if off else []
+        except InputError:
+            absent.append(name)
+    yield none_of("videos whose frames differ from the table", differ)
+    yield none_of("test videos that the table does not annotate", absent)

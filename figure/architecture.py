@@ -1,69 +1,299 @@
-"""Draw Figure 1 from the network itself: `python figure/architecture.py` writes figure/architecture.{svg,pdf,png}."""
+"""Figure 1, drawn from the network itself: `python figure/architecture.py` writes architecture.{svg,pdf,png}."""
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from the root and from here
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import IEFVAD, ConfigError, Objective
-from vad.errors import run_door
-from vad.figures_architecture import Architecture, draw_architecture
-from vad.settings import add_dataset_flags, add_switch_flags, loss_fields, model_fields, resolve
+from vad.files import ROOT, run_command
+from vad.options import add_flags, command_parser, explicit_options, resolve
+from vad.report import plots
+from vad.report.plots import COLOUR, look, shade, styled
+
+Point = tuple[float, float]
+WIDTH, HEIGHT = 168, 82  # of the canvas, in its own units
+ROW = {"image": 62.0, "event": 20.0}  # height of a stream's middle
+MIDDLE = 41.0
+OUTWARD = {"image": 1, "event": -1}  # the variance path runs on the far side of the mean's
+SIGN = {"image": "i", "event": "e"}
+INK, PALE, LOSS = "0.15", "0.45", "0.35"
+FUSION = COLOUR["fusion"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a network is made of, as far as the figure shows it."""
+
+    streams: tuple[str, ...]  # "image", "event"
+    width: int  # D
+    layers: int  # of self-attention in each encoder
+    heads: int
+    noise_model: str
+    nu: float
+    epsilon_placement: str
+    temporal_update: str
+    steps: int  # refinement steps N
+    step_layers: tuple[str, ...]  # names of the layers of one step
+    lambda_ref: float
+    mil: str
+    parameters: Mapping[str, int]  # encoder, head (of one stream), temporal, refinement, classifier, all
 
 
 def describe(model: IEFVAD, objective: Objective) -> Architecture:
-    """What the drawing shows, read from the network's modules and settings."""
+    """The facts of the figure, read from the network's modules and options."""
     c = model.config
     streams = tuple(m for m in ("image", "event") if hasattr(model, f"{m}_encoder"))
     encoder, head = (getattr(model, f"{streams[0]}_{part}") for part in ("encoder", "head"))
     blocks = model.refinement.blocks
+    parts = {"encoder": encoder, "head": head, "temporal": model.temporal_update, "refinement": model.refinement,
+             "classifier": model.classifier, "all": model}  # fmt: skip
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     return Architecture(
-        streams=streams,
-        width=model.classifier.in_features,
-        layers=len(encoder.attentions),
-        heads=encoder.attentions[0].num_heads,
-        noise_model=c.noise_model,
-        nu=c.nu,
-        epsilon_placement=c.epsilon_placement,
-        temporal_update=c.temporal_update,
-        steps=len(blocks),
-        step_layers=tuple(type(layer).__name__ for layer in blocks[0]) if len(blocks) else (),
-        lambda_ref=model.refinement.lambda_ref,
-        mil=objective.mil,
-        parameters={
-            "encoder": _count(encoder),
-            "head": _count(head),
-            "temporal": _count(model.temporal_update),
-            "refinement": _count(model.refinement),
-            "classifier": _count(model.classifier),
-            "all": _count(model),
-        },
-    )
+        streams, model.classifier.in_features, len(encoder.attentions), encoder.attentions[0].num_heads,
+        c.noise_model, c.nu, c.epsilon_placement, c.temporal_update,
+        len(blocks), tuple(type(layer).__name__ for layer in blocks[0]) if len(blocks) else (),
+        model.refinement.lambda_ref, objective.mil, counts,
+    )  # fmt: skip
 
 
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+@dataclass(frozen=True)
+class Box:
+    """A box by its centre and size, in the units of the canvas."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def edge(self, across: int, up: int = 0) -> Point:
+        """Middle of an edge: (−1, 0) left, (1, 0) right, (0, 1) top, (0, −1) bottom."""
+        return self.x + across * self.width / 2, self.y + up * self.height / 2
+
+
+class Canvas:
+    """A drawing surface, `WIDTH` units wide, whose unit is the same in both directions."""
+
+    def __init__(self, inches: float) -> None:
+        self.figure = Figure(figsize=(inches, inches * HEIGHT / WIDTH))
+        self.axes = self.figure.add_axes((0, 0, 1, 1))
+        self.axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
+        self.axes.set_axis_off()
+
+    def box(
+        self, at: Box, text: str, *, colour: str = "0.4", size: float = 6.2, ls: object = "-", fill: float | None = 0.12
+    ) -> Box:
+        """A rounded box with a text, returned as given. fill: share of the colour in its face, None: white."""
+        face = "white" if fill is None else shade(colour, (fill - 0.25) / 0.75)
+        self._rounded(at, 0, facecolor=face, edgecolor=colour, lw=0.9, ls=ls, zorder=2 if fill else 2.1)
+        self.text((at.x, at.y), text, size=size)
+        return at
+
+    def stack(self, at: Box, count: int, colour: str, zorder: float = 1.9) -> None:
+        """Edges of up to three further cards behind a box that exists `count` times."""
+        for k in reversed(range(1, min(count, 4))):
+            self._rounded(at, 0.9 * k, facecolor="white", edgecolor=colour, lw=0.6, zorder=zorder - 0.01 * k)
+
+    def _rounded(self, at: Box, shift: float, **style: object) -> None:
+        corner = at.x - at.width / 2 + 0.8 + shift, at.y - at.height / 2 + 0.8 + shift
+        size = at.width - 1.6, at.height - 1.6
+        self.axes.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0.8", **style))
+
+    def arrow(
+        self, *points: Point, text: str = "", below: str = "", color: str = INK, ls: object = "-", lw: float = 1.0,
+        shift: Point = (0.0, 1.6),
+    ) -> None:  # fmt: skip
+        """An arrow through the points; a text `shift`ed from the middle of its last piece, another below it."""
+        if len(points) > 2:
+            xs, ys = zip(*points[:-1], strict=True)
+            self.axes.plot(xs, ys, color=color, ls=ls, lw=lw, zorder=3, solid_joinstyle="miter")
+        (x0, y0), (x1, y1) = points[-2:]
+        self.axes.add_patch(FancyArrowPatch(
+            (x0, y0), (x1, y1), arrowstyle="-|>,head_length=2.2,head_width=1.3", color=color, lw=lw, ls=ls,
+            shrinkA=0, shrinkB=0, mutation_scale=1.4, zorder=3, joinstyle="miter",
+        ))  # fmt: skip
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        self.note((x + shift[0], y + shift[1]), text)
+        self.note((x - 0.5, y - 1.6), below, size=4.6)
+
+    def text(self, at: Point, text: str, *, size: float = 6.2, align: str = "center", **style: object) -> None:
+        """Text whose centre, or left or right end, is at the point."""
+        style = {"color": INK, "fontsize": size, "ha": align, "va": "center", "linespacing": 1.25, "zorder": 5, **style}
+        self.axes.text(*at, text, **style)
+
+    def note(self, at: Point, text: str, *, size: float = 5.4, align: str = "center") -> None:
+        """Small grey text."""
+        self.text(at, text, size=size, color=PALE, align=align)
+
+
+@styled
+def draw_architecture(facts: Architecture, path: Path) -> list[Path]:
+    """Streams and Sections 3.1 – 3.6 from left to right, as <path>.png, .pdf and .svg."""
+    canvas = Canvas(inches=7.2)
+    ends = {stream: _stream(canvas, facts, stream) for stream in facts.streams}
+    fusion = _fusion(canvas, facts, ends)
+    classifier = _fused_path(canvas, facts, fusion)
+    _losses(canvas, facts, ends, classifier)
+    total = f"{_millions(facts.parameters['all'])} parameters · B windows of T steps, D = {facts.width}"
+    canvas.note((WIDTH - 1, 1.5), total, align="right")
+    # the facts stay inside the .svg: a test compares them with the present network
+    return plots.save(canvas.figure, path, (".png", ".pdf", ".svg"), about=repr(facts))
+
+
+def _stream(canvas: Canvas, facts: Architecture, stream: str) -> tuple[Box, Box]:
+    """One modality up to its precision; returns the boxes of mean and precision."""
+    y, sign, out = ROW[stream], SIGN[stream], OUTWARD[stream]
+    colour, line = COLOUR[stream], look(stream)
+    _snippet(canvas, stream, y)
+    tower = canvas.box(Box(20.5, y, 12, 15), f"CLIP\nViT-L/14\nof {'frames' if stream == 'image' else 'events'}")
+    canvas.note((20.5, y + 9), "App. F.1")
+    canvas.note((20.5, y - 9), "frozen")
+    canvas.arrow((12.1, y), tower.edge(-1), **line)
+    encoder = _encoder(canvas, facts, stream)
+    canvas.arrow(tower.edge(1), encoder.edge(-1), text=rf"$x_{sign}$", below=f"B×T×{facts.width}", **line)
+    mean = canvas.box(Box(71.5, y - 6 * out, 11, 8), rf"$\mu_{sign}$", colour=colour, size=7.5)
+    logvar = canvas.box(Box(71.5, y + 6 * out, 11, 8), rf"$\log\,\sigma^2_{sign}$", colour=colour, size=7.5)
+    canvas.note((72.3, y + 13.4 * out), f"Eq. 1, linear, {_millions(facts.parameters['head'])}")
+    for head in (mean, logvar):
+        canvas.arrow((encoder.edge(1)[0], y + (head.y - y) * 0.35), head.edge(-1), **line)
+    precision = canvas.box(Box(93, y + 5 * out, 17, 12), _precision(facts, sign), colour=colour)
+    noise = f"Student's t, ν = {facts.nu:g}" if facts.noise_model == "StudentT" else "Gaussian"
+    canvas.note((93, y + 13.4 * out), f"3.2  {noise}")
+    canvas.arrow(logvar.edge(1), (precision.edge(-1)[0], logvar.y), **line)
+    return mean, precision
+
+
+def _encoder(canvas: Canvas, facts: Architecture, stream: str) -> Box:
+    """Section 3.1: the attention layers as a stack, and the last LayerNorm."""
+    y, colour = ROW[stream], COLOUR[stream]
+    style = {"colour": colour, "fill": None, "size": 5.6}
+    encoder = canvas.box(Box(49, y, 21, 22), "", colour=colour)
+    layer = Box(48.4, y + 4.2, 16.6, 9)
+    canvas.stack(layer, facts.layers, colour, zorder=2.05)
+    canvas.box(layer, f"self-attention,\n{facts.heads} heads;\nadd, LayerNorm", **style)
+    canvas.text((58.3, y - 2.0), f"×{facts.layers}", size=5.8, align="right")
+    whitening = canvas.box(Box(48.4, y - 6.6, 16.6, 5.4), "LayerNorm", **style)
+    canvas.arrow(layer.edge(0, -1), whitening.edge(0, 1), color=colour)
+    canvas.note((46.5, y + 12.4), f"3.1  temporal encoder, {_millions(facts.parameters['encoder'])}")
+    return encoder
+
+
+def _snippet(canvas: Canvas, stream: str, y: float) -> None:
+    """Sixteen frames as offset cards: a scene, or the points where it moved."""
+    patch, face = canvas.axes.add_patch, {"image": "0.86", "event": "0.12"}[stream]
+    for k in range(3):
+        patch(Rectangle((1.2 + 1.4 * k, y - 4 - k), 7.6, 8, fc=face, ec=COLOUR[stream], lw=0.7, zorder=2 + 0.1 * k))
+    left, bottom = 4.0, y - 6
+    if stream == "image":
+        patch(Rectangle((left, bottom), 7.6, 3, fc="0.6", lw=0, zorder=2.4))
+        patch(Rectangle((left + 2.8, bottom + 1.6), 1.8, 4.2, fc=COLOUR["image"], lw=0, zorder=2.5))
+    else:
+        for dx, dy in ((2.6, 1.6), (2.7, 2.9), (2.6, 4.4), (2.9, 5.6), (4.6, 1.8), (4.7, 3.2), (4.6, 4.6), (4.4, 5.8)):
+            patch(Rectangle((left + dx, bottom + dy), 0.5, 0.5, fc="white", lw=0, zorder=2.5))
+    canvas.text((6.4, y + 6.6), stream, size=7, color=COLOUR[stream], fontweight="bold")
+    canvas.note((6.4, y - 9), "16 frames\na snippet")
+
+
+def _fusion(canvas: Canvas, facts: Architecture, ends: Mapping[str, tuple[Box, Box]]) -> Box:
+    """Section 3.3, with the mean of each stream and its weight as arrows."""
+    text = r"$z_t = \hat{w}_i\,\mu_i + \hat{w}_e\,\mu_e$" + "\n\n" + r"$\hat{w}_m = \frac{w_m}{w_i + w_e}$"
+    if len(facts.streams) == 1:
+        text = rf"$z_t = \mu_{SIGN[facts.streams[0]]}$" + "\n\none stream,\nweight 1"
+    box = canvas.box(Box(93, MIDDLE, 20, 16), text, colour=FUSION, size=6.6)
+    canvas.note((95, MIDDLE + 9.6), "3.3  fusion", align="left")
+    for stream, (mean, precision) in ends.items():
+        out, line = OUTWARD[stream], look(stream)
+        at = MIDDLE + 4.5 * out
+        canvas.arrow(mean.edge(1), (79.5, mean.y), (79.5, at), (box.edge(-1)[0], at), **line)
+        canvas.arrow(precision.edge(0, -out), box.edge(0, out), text=rf"$w_{SIGN[stream]}$", shift=(-2.4, 0), **line)
+    return box
+
+
+def _fused_path(canvas: Canvas, facts: Architecture, fusion: Box) -> Box:
+    """Sections 3.4 – 3.6: time, refinement, classifier; returns the classifier's box."""
+    line = {"color": FUSION, "lw": 1.4}
+    kalman = _kalman(canvas, facts)
+    canvas.arrow(fusion.edge(1), kalman.edge(-1), text="$z_t$", below=f"B×T×{facts.width}", **line)
+    refine = Box(143, MIDDLE, 13.3, 16)
+    canvas.stack(refine, facts.steps, FUSION)
+    text = rf"$s \leftarrow s - {facts.lambda_ref:g}\,r_k$" + "\n\n" + "\n".join(facts.step_layers)
+    canvas.box(refine, text if facts.steps else "no step:\n$s$ as it is", colour=FUSION, size=5.8)
+    behind = 0.9 * max(min(facts.steps - 1, 3), 0)  # reach of the cards of the stack
+    canvas.note((144, MIDDLE + 9.4 + behind), f"3.5  refinement, N = {facts.steps}")
+    canvas.note((143, MIDDLE - 9.4), _millions(facts.parameters["refinement"]))
+    canvas.arrow(kalman.edge(1), refine.edge(-1), text="$s_t$", below=f"B×T×{facts.width}", **line)
+    classifier = canvas.box(Box(161.8, MIDDLE, 9.6, 10), "linear,\nsigmoid", colour=FUSION)
+    canvas.note((160.5, MIDDLE + 6.4), "3.6  classifier")
+    canvas.arrow((refine.edge(1)[0] + behind, MIDDLE), classifier.edge(-1), **line)
+    return classifier
+
+
+def _kalman(canvas: Canvas, facts: Architecture) -> Box:
+    """Section 3.4: state and precision fed back to the next step, unless there is no recursion."""
+    recursive = facts.temporal_update != "none"
+    state = "$s_t = s_{t-1}$\n$+\\,k_t\\,(z_t - s_{t-1})$\n\n"
+    text = {"kalman": state + "$q$ learned", "paper": state + "$q$ = 0", "none": "$s_t = z_t$\n\nno recursion"}
+    box = canvas.box(Box(119.7, MIDDLE, 15, 16), text[facts.temporal_update], colour=FUSION, size=6.0)
+    canvas.note((119.7, MIDDLE + (14.5 if recursive else 9.6)), "3.4  Kalman update" if recursive else "3.4  left out")
+    if recursive:
+        top = MIDDLE + 8
+        canvas.arrow((124.7, top), (124.7, top + 4.4), (114.7, top + 4.4), (114.7, top), color=FUSION)
+        canvas.note((119.7, top + 2.2), "$s_{t-1}, P_{t-1}$")
+    return box
+
+
+def _losses(canvas: Canvas, facts: Architecture, ends: Mapping[str, tuple[Box, Box]], classifier: Box) -> None:
+    """Section 3.6: the training loss, dashed, with thin lines from what each term reads."""
+    style = {"colour": LOSS, "ls": (0, (3, 1.6)), "fill": None, "size": 5.8}
+    thin = {"color": LOSS, "ls": (0, (1, 1.2)), "lw": 0.8}
+    if len(ends) == 2:
+        reg = canvas.box(Box(63, MIDDLE, 22.5, 8.4), "$L_{reg}$: angle and norm\nof $\\mu_i$ against $\\mu_e$", **style)
+        for stream, (mean, _) in ends.items():
+            out = OUTWARD[stream]
+            canvas.arrow((mean.x, mean.y - 4 * out), (mean.x, reg.y + 4.2 * out), **thin)
+    for stream, (_, precision) in ends.items():
+        text = f"$L_{{kl}}$: $N(\\mu_{SIGN[stream]}, \\sigma^2_{{eff}})$\nagainst $N(0, 1)$"
+        kl = canvas.box(Box(119, precision.y + 2 * OUTWARD[stream], 18, 8.4), text, **style)
+        canvas.arrow((precision.edge(1)[0], kl.y), kl.edge(-1), **thin)
+    rule = {"topk": "mean of the\ntop-$k$ steps", "segment": "largest\nsegment mean"}[facts.mil]
+    cls = canvas.box(Box(153, 17, 26, 10.5), f"$L_{{cls}}$: {rule}\nagainst the video's label", **style)
+    start, end = classifier.edge(0, -1), (classifier.x, cls.edge(0, 1)[1])
+    canvas.arrow(start, end, text="$p_t$", shift=(2.2, 0), color=FUSION)
+    canvas.note((classifier.x - 2.6, (start[1] + end[1]) / 2), "B×T")
+    regulariser = r" + \lambda_{reg}\,L_{reg}" if len(ends) == 2 else ""
+    canvas.text((153, 8.4), rf"$L = L_{{cls}} + \lambda_{{kl}}\,L_{{kl}}{regulariser}$", size=6.6)
+
+
+def _precision(facts: Architecture, sign: str) -> str:
+    inside = r"(\sigma^2_{eff} + \epsilon)" if facts.epsilon_placement == "weights" else r"\sigma^2_{eff}"
+    ratio = r"\frac{\nu}{\nu+1}\," if facts.noise_model == "StudentT" else ""
+    return rf"$\sigma^2_{{eff}} = {ratio}\sigma^2_{sign}$" + f"\n\n$w_{sign} = 1 / {inside}$"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count:,}".replace(",", " ")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_dataset_flags(parser)
-    parser.add_argument("--embed_dim", type=int, default=768, help="embedding width D (default 768, ViT-L/14)")
-    parser.add_argument("--modality", choices=("image", "event", "fusion"), default="fusion", help="default fusion")
-    here = Path(__file__).resolve().parent / "architecture"
-    parser.add_argument("--save_path", type=Path, default=here, help="where, without suffix (figure/architecture)")
-    add_switch_flags(parser)
-    args = parser.parse_args()
-    settings = resolve(args)
-    model = IEFVAD(embed_dim=args.embed_dim, modality=args.modality, **model_fields(settings))
-    facts = describe(model, Objective(config=model.config, **loss_fields(settings)))
-    print("\n".join(map(str, draw_architecture(facts, args.save_path))))
+    """Build the network of the flags, draw it and print the paths of the pictures."""
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("--embed_dim", type=int, default=768, help="embedding width D (default 768, ViT-L/14)")
+    add("--save_path", type=Path, default=ROOT / "figure" / "architecture", help="without suffix (figure/architecture)")
+    add_flags(parser, "dataset", "profile", "modality", "model", "loss")
+    flags = parser.parse_args()
+    options = resolve(explicit_options(flags))
+    model = IEFVAD(embed_dim=flags.embed_dim, modality=options.modality, **options.group("model"))
+    facts = describe(model, Objective(config=model.config, **options.group("loss")))
+    print("\n".join(map(str, draw_architecture(facts, flags.save_path))))
 
 
 if __name__ == "__main__":
-    run_door(main, expected=(ConfigError,))
+    run_command(main, expected=(ConfigError,))

@@ -1,61 +1,69 @@
-"""Figure 1 is a drawing of the network as it is: its numbers are the modules', and the committed file is up to date."""
+"""Figure 1 shows the network as it is: its numbers are the modules', and the committed file is up to date."""
 
 from __future__ import annotations
 
 import html
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from matplotlib.figure import Figure
 
 from model import IEFVAD, Objective
-from vad import plotting
-from vad.figures_architecture import Architecture, draw_architecture
+from vad.report import plots
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def describe() -> Callable[..., Architecture]:
-    """The door's `describe` on a network made from keywords."""
-    spec = importlib.util.spec_from_file_location("door_architecture", ROOT / "figure" / "architecture.py")
-    module = importlib.util.module_from_spec(spec)
+def script() -> ModuleType:
+    """The module figure/architecture.py."""
+    spec = importlib.util.spec_from_file_location("figure_architecture", ROOT / "figure" / "architecture.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up
     spec.loader.exec_module(module)
+    return module
 
-    def call(mil: str = "topk", **config: object) -> Architecture:
+
+@pytest.fixture(scope="module")
+def describe(script: ModuleType) -> Callable[..., object]:
+    """The facts of a network made from keywords."""
+
+    def call(mil: str = "topk", **config: object) -> object:
         model = IEFVAD(**config)
-        return module.describe(model, Objective(config=model.config, mil=mil))
+        return script.describe(model, Objective(config=model.config, mil=mil))
 
     return call
 
 
 @pytest.fixture
-def texts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Architecture], str]:
-    """Every text of the drawing of a network, a line each."""
-    kept: list[Figure] = []
-    monkeypatch.setattr(plotting, "save", lambda fig, *rest, **about: kept.append(fig) or [])
+def texts(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[object], str]:
+    """Every text of the figure of a network, a line each."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save", lambda fig, *rest, **about: figures.append(fig) or [])
 
-    def call(facts: Architecture) -> str:
-        draw_architecture(facts, tmp_path / "x")
-        return "\n".join(text.get_text() for text in kept[-1].axes[0].texts)
+    def call(facts: object) -> str:
+        script.draw_architecture(facts, tmp_path / "x")
+        return "\n".join(text.get_text() for text in figures[-1].axes[0].texts)
 
     return call
 
 
-def test_the_numbers_are_the_networks(describe, texts):
-    """D = 64: attention 4·64² + 4·64, LayerNorm 2·64; three layers and the last LayerNorm: 50 432 in an encoder."""
+def test_numbers_are_those_of_the_network(describe, texts):
+    """D = 64: attention 4·64² + 4·64, LayerNorm 2·64; three layers and the last LayerNorm: 50 432 an encoder."""
     facts = describe(embed_dim=64, num_layers=3, num_heads=4, num_refinement_steps=5, lambda_ref=0.25, nu=6.0)
-    assert facts.parameters["encoder"] == 3 * (4 * 64 * 64 + 4 * 64 + 2 * 64) + 2 * 64
-    assert facts.parameters["head"] == 2 * (64 * 64 + 64)
-    assert facts.parameters["refinement"] == 5 * 2 * (64 * 64 + 64)
-    assert facts.parameters["temporal"] == 64 and facts.parameters["classifier"] == 65
-    parts = facts.parameters
-    assert parts["all"] == 2 * (parts["encoder"] + parts["head"]) + sum(
-        parts[name] for name in ("temporal", "refinement", "classifier")
-    )
+    parts = dict(facts.parameters)
+    assert parts.pop("all") == sum(parts.values()) + parts["encoder"] + parts["head"]  # two streams
+    assert parts == {
+        "encoder": 3 * (4 * 64 * 64 + 4 * 64 + 2 * 64) + 2 * 64,
+        "head": 2 * (64 * 64 + 64),
+        "temporal": 64,
+        "refinement": 5 * 2 * (64 * 64 + 64),
+        "classifier": 65,
+    }
     drawn = texts(facts)
     for part in ("×3", "4 heads", "N = 5", "0.25", "ν = 6", "B×T×64", "50 432", "Linear\nReLU\nLinear", "$q$ learned"):
         assert part in drawn, part
@@ -63,10 +71,10 @@ def test_the_numbers_are_the_networks(describe, texts):
 
 
 @pytest.mark.parametrize(
-    ("config", "there", "not_there"),
+    ("config", "shown", "gone"),
     [
         ({"temporal_update": "none"}, "no recursion", "P_{t-1}"),
-        ({"temporal_update": "paper"}, "$q$ = 0", "learned"),
+        ({"temporal_update": "paper"}, "$q$ = 0", "$q$ learned"),
         ({"noise_model": "Gaussian"}, "3.2  Gaussian", r"\nu"),
         ({"epsilon_placement": "sum"}, r"1 / \sigma^2_{eff}$", r"\epsilon"),
         ({"num_refinement_steps": 0}, "N = 0", "ReLU"),
@@ -74,22 +82,30 @@ def test_the_numbers_are_the_networks(describe, texts):
         ({"mil": "segment"}, "segment mean", "top-$k$"),
     ],
 )
-def test_a_setting_changes_the_drawing(describe, texts, config, there, not_there):
+def test_an_option_changes_the_figure(describe, texts, config, shown, gone):
     drawn = texts(describe(embed_dim=16, **config))
-    assert there in drawn and not_there not in drawn
-    assert not_there in texts(describe(embed_dim=16)) or "learned" in not_there
+    assert shown in drawn and gone not in drawn
+    assert gone in texts(describe(embed_dim=16))
 
 
-def test_the_files_are_whole_and_the_same_every_time(describe, tmp_path):
+def test_files_are_the_same_every_time(script, describe, tmp_path):
     facts = describe(embed_dim=16)
-    first, again = (draw_architecture(facts, tmp_path / name / "a") for name in ("one", "two"))
+    first, again = (script.draw_architecture(facts, tmp_path / name / "a") for name in ("one", "two"))
     assert [path.name for path in first] == ["a.png", "a.pdf", "a.svg"]
     assert [a.read_bytes() == b.read_bytes() for a, b in zip(first, again, strict=True)] == [True] * 3
-    changed = draw_architecture(replace(facts, steps=9), tmp_path / "three" / "a")
+    changed = script.draw_architecture(replace(facts, steps=9), tmp_path / "three" / "a")
     assert changed[2].read_bytes() != first[2].read_bytes()
 
 
-def test_the_committed_figure_is_of_the_present_network(describe):
+def test_committed_figure_is_of_the_present_network(describe):
     """Fails when the default network changes: run `python figure/architecture.py` and look at the result."""
     svg = html.unescape((ROOT / "figure" / "architecture.svg").read_text(encoding="utf-8"))
     assert repr(describe(embed_dim=768)) in svg
+
+
+def test_command_writes_what_its_flags_ask_for(script, monkeypatch, tmp_path, capsys):
+    flags = ["--embed_dim", "16", "--visual_head", "2", "--nu", "4", "--save_path", str(tmp_path / "a")]
+    monkeypatch.setattr("sys.argv", ["architecture.py", *flags])
+    script.main()
+    assert capsys.readouterr().out.split() == [str(tmp_path / f"a.{suffix}") for suffix in ("png", "pdf", "svg")]
+    assert "nu=4.0" in html.unescape((tmp_path / "a.svg").read_text(encoding="utf-8"))

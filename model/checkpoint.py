@@ -67,16 +67,14 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     state = content.get("model_state_dict", content)
     if not _is_state_dict(state):
         raise CheckpointError(
-            f"{path} holds no weights of this model: it is neither a state_dict, nor a dictionary with "
-            f"'model_state_dict', nor a file this code wrote"
+            f"{path} holds no weights of this model: it is neither a state_dict, nor a dictionary "
+            f"with 'model_state_dict', nor a file this code wrote"
         )
     if all(name.startswith("module.") for name in state):  # saved from (Distributed)DataParallel
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     model = {from_released_name(name): tensor for name, tensor in state.items()}
-    extra = (
-        {k: v for k, v in content.items() if k in ("epoch", "ap")} if state is not content else {}
-    )
-    return {"form": "released", "model": model, "config": _infer_config(model, path), **extra}
+    about = {k: content[k] for k in ("epoch", "ap") if state is not content and k in content}
+    return {"form": "released", "model": model, "config": _infer_config(model, path), **about}
 
 
 def _is_state_dict(content: object) -> bool:
@@ -89,7 +87,7 @@ def _is_state_dict(content: object) -> bool:
 
 
 def load_checkpoint(path: str | Path, **overrides: object) -> IEFVAD:
-    """The model of a checkpoint, in eval mode on the CPU; see `read_checkpoint` and `build_model`."""
+    """The model of a checkpoint, in eval mode on the CPU; see `read_checkpoint`, `build_model`."""
     return build_model(read_checkpoint(path), path, **overrides)
 
 
@@ -110,11 +108,9 @@ def build_model(content: Mapping[str, object], path: str | Path, **overrides: ob
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     state = dict(content["model"])
-    if (
-        content["config"].get("modality", "fusion") == "fusion"
-        and model.config.modality != "fusion"
-    ):
-        dropped = "event_" if model.config.modality == "image" else "image_"
+    saved, wanted = content["config"].get("modality", "fusion"), model.config.modality
+    if saved == "fusion" != wanted:
+        dropped = "event_" if wanted == "image" else "image_"
         state = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
     if model.config.temporal_update != "kalman":
         state.pop(PROCESS_NOISE, None)
@@ -189,7 +185,7 @@ def _reason(error: Exception) -> str:
 
 
 def _numpy_scalars() -> list[object]:
-    """Types of the score in the authors' training files; numpy 1 and 2 pickle it under two names."""
+    """Types of the score in the authors' files; numpy 1 and 2 pickle it under two names."""
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
@@ -197,7 +193,7 @@ def _numpy_scalars() -> list[object]:
 
 
 def _infer_config(model: Mapping[str, Tensor], path: Path) -> dict[str, object]:
-    """Width, layers and refinement steps from names and shapes, which do not tell heads, ν and λ_ref."""
+    """Width, layers and refinement steps, from names and shapes; heads, ν, λ_ref do not show."""
     classifier = model.get("classifier.weight")
     if classifier is None or classifier.dim() != 2:
         raise CheckpointError(
@@ -219,37 +215,27 @@ def _infer_config(model: Mapping[str, Tensor], path: Path) -> dict[str, object]:
 def _check_tensors(
     content: Mapping[str, object], state: Mapping[str, Tensor], model: IEFVAD, path: str | Path
 ) -> None:
-    """Raise CheckpointError naming the first missing, extra or misshapen tensor as the file calls it."""
-
-    def shown(name: str) -> str:
-        return repr(to_released_name(name) if content["form"] == "released" else name)
-
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    """Raise CheckpointError naming the first missing, extra or misshapen tensor."""
+    shown = to_released_name if content["form"] == "released" else str
+    c, expected = model.config, {name: x.shape for name, x in model.state_dict().items()}
     if PROCESS_NOISE in expected and PROCESS_NOISE not in state:
         raise CheckpointError(
-            f"{path}: tensor {PROCESS_NOISE!r} is missing: these weights were trained without a learned "
-            f"process noise; evaluate them with temporal_update 'none' or 'paper'"
+            f"{path}: tensor {PROCESS_NOISE!r} is missing: these weights were trained without a "
+            f"learned process noise; evaluate them with temporal_update 'none' or 'paper'"
         )
-    for what, names in (
-        ("missing", expected.keys() - state.keys()),
-        ("unexpected", state.keys() - expected.keys()),
+    shapes = {name: x.shape for name, x in state.items() if name in expected}
+    for problem, names in (
+        ("is missing", expected.keys() - state.keys()),
+        ("is unexpected", state.keys() - expected.keys()),
+        ("has shape", {name for name, shape in shapes.items() if shape != expected[name]}),
     ):
         if names:
+            name = min(names)
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            if problem == "has shape":
+                problem += f" {tuple(shapes[name])} instead of {tuple(expected[name])}"
             raise CheckpointError(
-                f"{path}: tensor {shown(min(names))} is {what}{more}; expected {_summary(model)}"
+                f"{path}: tensor {shown(name)!r} {problem}{more}; expected a {c.modality} model "
+                f"of width {c.embed_dim}, {c.num_layers} layers, "
+                f"{c.num_refinement_steps} refinement steps"
             )
-    for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            raise CheckpointError(
-                f"{path}: tensor {shown(name)} has shape {tuple(state[name].shape)} instead of {shape}; "
-                f"expected {_summary(model)}"
-            )
-
-
-def _summary(model: IEFVAD) -> str:
-    c = model.config
-    return (
-        f"a {c.modality} model of width {c.embed_dim}, {c.num_layers} layers, "
-        f"{c.num_refinement_steps} refinement steps"
-    )

@@ -29,7 +29,7 @@ def fuse(
     epsilon: float,
     epsilon_placement: str = "weights",
 ) -> Fused:
-    """Precision-weighted mean of two independent Gaussian estimates (Section 3.3); arguments (B, T, D).
+    """Precision-weighted mean of two independent Gaussian estimates, (B, T, D) each (Section 3.3).
 
     epsilon_placement "weights" is Eq. 4: w = 1/(σ²_eff + ε). "sum" is the released code: w =
     1/σ²_eff, and ε is added once, to the sum of the weights.

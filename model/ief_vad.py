@@ -52,14 +52,11 @@ class IEFVADConfig:
                 "padding": PADDINGS,
             },
         )
-        if (
-            not 0 < self.nu < math.inf
-            or not 0 <= self.epsilon < math.inf
-            or self.num_refinement_steps < 0
-        ):
+        nu, epsilon, steps = self.nu, self.epsilon, self.num_refinement_steps
+        if not 0 < nu < math.inf or not 0 <= epsilon < math.inf or steps < 0:
             raise ConfigError(
                 f"nu must be positive and finite (ν → ∞ is noise_model Gaussian), epsilon and "
-                f"num_refinement_steps not negative; got {self.nu}, {self.epsilon}, {self.num_refinement_steps}"
+                f"num_refinement_steps not negative; got {nu}, {epsilon}, {steps}"
             )
         if not math.isfinite(self.lambda_ref):
             raise ConfigError(f"lambda_ref must be a number; got {self.lambda_ref}")
@@ -69,7 +66,8 @@ class IEFVADConfig:
             )
         if self.num_layers < 1 or not 0 <= self.dropout < 1:
             raise ConfigError(
-                f"num_layers must be 1 or more, dropout from 0 to below 1; got {self.num_layers}, {self.dropout}"
+                f"num_layers must be 1 or more, dropout from 0 to below 1; "
+                f"got {self.num_layers}, {self.dropout}"
             )
 
 
@@ -82,7 +80,7 @@ def check_choices(config: object, choices: Mapping[str, Iterable[str]]) -> None:
 
 @dataclass(frozen=True)
 class IEFVADOutput:
-    """The network's estimates for a batch of windows; None for the mean and log-variance of an absent stream."""
+    """Output for a batch of windows; mean and log-variance of an absent stream are None."""
 
     logits: Tensor  # (B, T, 1) before the sigmoid
     fused: Tensor  # (B, T, D) state after refinement
@@ -126,7 +124,7 @@ class IEFVAD(nn.Module):
     def forward(
         self, image: Tensor | None, event: Tensor | None, lengths: Tensor | None = None
     ) -> IEFVADOutput:
-        """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each window, None for all T.
+        """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each, None for all T.
 
         float16 embeddings are widened here, so that they cost half the copy to a GPU. A
         single-modality network takes None for the other stream. Raises ValueError for shapes that
@@ -192,7 +190,7 @@ class IEFVAD(nn.Module):
             return self.classifier(state.to(self.classifier.weight.dtype))
 
     def _mask(self, x: Tensor | None, lengths: Tensor | None) -> Tensor | None:
-        """(B, 1, 1, T) True at valid steps, shared by layers and streams; None to attend to all steps."""
+        """(B, 1, 1, T) True at valid steps, shared by layers and streams; None to attend to all."""
         if lengths is None or x is None or self.config.padding == "attended":
             return None
         # a window without a single valid step would leave its attention nothing to attend to (NaN)

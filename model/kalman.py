@@ -34,8 +34,7 @@ class Filtered(NamedTuple):
 def sequential_update(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> Filtered:
     """Eq. 5 one step at a time: the slow reference of the kernels; arguments as in `kalman_filter`.
 
-    Example, q = ε = 0: after 2 with variance 1, 6 with variance 3 makes s = (2 + 6/3)/(1 + 1/3) =
-    3, 1/P = 3/4.
+    Example: z = 2, 6 with σ² = 1, 3 and q = ε = 0 ends in s = (2 + 6/3) / (1 + 1/3) = 3, 1/P = 3/4.
     """
     s, P = z[:, 0], 1 / variance[:, 0]
     steps = [(s, 1 / P, torch.ones_like(s))]
@@ -48,7 +47,7 @@ def sequential_update(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) ->
     return Filtered(*(torch.stack(values, 1) for values in zip(*steps, strict=True)))
 
 
-# torch.compile would unroll the recursion into thousands of operations, for minutes and for every T anew
+# torch.compile would unroll the recursion into thousands of operations, anew for every T
 @torch.compiler.disable
 def kalman_filter(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> Filtered:
     """Filter a window of fused observations (Eq. 5).
@@ -71,9 +70,8 @@ class TemporalUpdate(nn.Module):
     def __init__(self, *, embed_dim: int, temporal_update: str, epsilon: float) -> None:
         super().__init__()
         if temporal_update not in TEMPORAL_UPDATES:
-            raise ValueError(
-                f"unknown temporal update {temporal_update!r}; known are {', '.join(TEMPORAL_UPDATES)}"
-            )
+            known = ", ".join(TEMPORAL_UPDATES)
+            raise ValueError(f"unknown temporal update {temporal_update!r}; known are {known}")
         self.temporal_update = temporal_update
         self.epsilon = epsilon
         if temporal_update == "kalman":
@@ -81,7 +79,7 @@ class TemporalUpdate(nn.Module):
             self.raw_process_noise = nn.Parameter(torch.full((embed_dim,), math.log(math.e - 1)))
 
     def process_noise(self, like: Tensor) -> Tensor:
-        """q of each dimension, (D,), on the device and in the type of `like`; 0 unless it is learned."""
+        """q of each dimension, (D,), on the device and in the type of `like`; 0 unless learned."""
         if self.temporal_update == "kalman":
             return F.softplus(self.raw_process_noise).to(like)
         return like.new_zeros(like.shape[-1])

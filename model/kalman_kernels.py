@@ -83,7 +83,7 @@ class KalmanScan(torch.autograd.Function):
 def affine_scan(a: Tensor, b: Tensor) -> Tensor:
     """x_t = a_t x_{t−1} + b_t with x_{−1} = 0 in about 3√T long steps; all (B, T, D)."""
     T = a.shape[1]
-    a, b = _stretches(a, 1.0), _stretches(b, 0.0)  # (B, n, C, D)
+    a, b = _stretches(a, 1.0), _stretches(b, 0.0)  # (B, n, L, D)
     steps = list(zip(a.unbind(2), b.unbind(2), strict=True))
     A, whole = steps[0]
     for a_j, b_j in steps[1:]:
@@ -103,40 +103,34 @@ def variance_scan(r: Tensor, drift: Tensor, start: Tensor) -> tuple[Tensor, Tens
 
     r: (B, T, D) ≥ 0; drift: (D,) q + ε ≥ 0; start: (B, D). Returns (B, T, D) each.
 
-    Any number of steps maps V to A² V / (1 + J V) + C. For one step A = r/(q + ε + r), C = (q + ε)
-    A and J = 1/(q + ε + r). A ≤ 1 and J C ≤ T, so no composition overflows whatever the variances
-    are.
+    Any number of steps maps V to A² V / (1 + J V) + C. With c = q + ε, one step has A = r/(c + r),
+    C = c A and J = 1/(c + r). Each composed A ≤ 1, and C J ≤ T with the next step's J: no
+    composition overflows, whatever the variances are.
     """
     T = r.shape[1]
-    r = _stretches(r, 1.0)  # (B, n, C, D)
-    steps = r.unbind(2)
-    A, C, J = _variance_map(steps[0], drift)
-    for r_j in steps[1:]:
-        A_j, C_j, J_j = _variance_map(r_j, drift)
-        B = 1 + C * J_j
-        J = torch.addcmul(J, A.square() / B, J_j)
-        A, C = A_j * A / B, torch.addcmul(C_j, A_j.square(), C / B)
+    r = _stretches(r, 1.0)  # (B, n, L, D)
+    total = _positive(r + drift)
+    weight = r / total
+    maps = list(zip(*(x.unbind(2) for x in (weight, weight * drift, 1 / total)), strict=True))
+    A, C, J = maps[0]
+    for A_j, C_j, J_j in maps[1:]:
+        overlap = 1 + C * J_j
+        share = A / overlap
+        J = torch.addcmul(J, A * share, J_j)
+        A, C = A_j * share, torch.addcmul(C_j, A_j.square(), C / overlap)
     ends = [start]
     for A_i, C_i, J_i in zip(*(x.unbind(1)[:-1] for x in (A, C, J)), strict=True):
         ends.append(torch.addcmul(C_i, A_i, A_i / (ends[-1].reciprocal() + J_i)))
     v = torch.stack(ends, 1)  # the variance before each stretch
     posterior, gain, keep = torch.empty_like(r), torch.empty_like(r), torch.empty_like(r)
-    for r_j, v_j, k_j, keep_j in zip(
-        steps, *(x.unbind(2) for x in (posterior, gain, keep)), strict=True
-    ):
+    steps = zip(*(x.unbind(2) for x in (r, posterior, gain, keep)), strict=True)
+    for r_j, v_j, k_j, keep_j in steps:
         m = v + drift
         total = _positive(m + r_j)
         torch.div(m, total, out=k_j)
         torch.div(r_j, total, out=keep_j)
         v = torch.mul(k_j, r_j, out=v_j)
     return tuple(x.flatten(1, 2)[:, :T] for x in (posterior, gain, keep))
-
-
-def _variance_map(r: Tensor, drift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A, C and J of one step."""
-    total = _positive(r + drift)
-    A = r / total
-    return A, drift * A, total.reciprocal()
 
 
 def _positive(x: Tensor) -> Tensor:
@@ -190,7 +184,7 @@ def _later_steps(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _stretches(x: Tensor, fill: float) -> Tensor:
-    """(B, T, D) → (B, n, C, D) with C about √T; `fill` follows the last step."""
+    """(B, T, D) → (B, n, L, D), n stretches of L ≈ √T steps; `fill` follows the last step."""
     B, T, D = x.shape
-    C = max(1, math.ceil(math.sqrt(T)))
-    return F.pad(x, (0, 0, 0, -T % C), value=fill).view(B, -1, C, D)
+    L = max(1, math.ceil(math.sqrt(T)))
+    return F.pad(x, (0, 0, 0, -T % L), value=fill).view(B, -1, L, D)

@@ -1,4 +1,4 @@
-"""Section 3.6, Eq. 6, Appendix E: multiple-instance classification, KL to the prior, regulariser."""
+"""Section 3.6, Eq. 6, Appendix E: multiple-instance classification, KL, regulariser."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def top_k_probability(probability: Tensor, lengths: Tensor) -> Tensor:
     """
     k = lengths // INSTANCE_STEPS + 1
     valid = _valid(probability, lengths)
-    # as many as the longest window could ask for: a GPU would wait for the values of `k` in every step
+    # the most that a window can need: with the largest `k`, a GPU would wait for it in every step
     most = probability.shape[1] // INSTANCE_STEPS + 1
     largest = probability.masked_fill(~valid, -1.0).topk(most, dim=1).values
     chosen = torch.arange(largest.shape[1], device=k.device) < k.unsqueeze(1)
@@ -44,7 +44,7 @@ def top_k_probability(probability: Tensor, lengths: Tensor) -> Tensor:
 
 
 def segment_probability(probability: Tensor, lengths: Tensor) -> Tensor:
-    """Largest mean over consecutive segments of 16 valid steps, a shorter last segment over its own steps.
+    """Largest mean over consecutive segments of 16 valid steps; a shorter last segment counts too.
 
     probability: (B, T); lengths: (B,) ≥ 1. Returns (B,).
     """
@@ -86,12 +86,12 @@ def kl_loss(mu: Tensor, logvar_eff: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def cosine_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None) -> Tensor:
-    """mean(1 − cos(μ_i, μ_e)) over the steps that count (Section 3.6); arguments as in `kl_loss`."""
+    """mean(1 − cos(μ_i, μ_e)) over the steps that count (Section 3.6); see `kl_loss`."""
     return _mean(1 - F.cosine_similarity(image_mu, event_mu, dim=-1), valid)
 
 
 def norm_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None) -> Tensor:
-    """mean(|‖μ_i‖ − ‖μ_e‖|) over the steps that count (Section 3.6); arguments as in `kl_loss`."""
+    """mean(|‖μ_i‖ − ‖μ_e‖|) over the steps that count (Section 3.6); see `kl_loss`."""
     return _mean((image_mu.norm(dim=-1) - event_mu.norm(dim=-1)).abs(), valid)
 
 
@@ -118,16 +118,14 @@ class Objective:
                 raise ConfigError(f"{name} must be a number; got {getattr(self, name)}")
 
     def terms(self, output: IEFVADOutput, lengths: Tensor, anomalous: Tensor) -> LossTerms:
-        """output: of a batch; lengths: (B,) valid steps; anomalous: (B,) video labels, 0 or 1."""
+        """Terms of a batch; lengths: (B,) valid steps; anomalous: (B,) video labels, 0 or 1."""
         # where padding is attended to, the released code averages it in here as well
         valid = _valid(output.logits[..., 0], lengths) if self.config.padding == "masked" else None
         cosine = norm = output.logits.new_zeros(())
         if output.image_mu is not None and output.event_mu is not None:
             image_mu, event_mu = full_precision(output.image_mu), full_precision(output.event_mu)
-            cosine, norm = (
-                cosine_loss(image_mu, event_mu, valid),
-                norm_loss(image_mu, event_mu, valid),
-            )
+            cosine = cosine_loss(image_mu, event_mu, valid)
+            norm = norm_loss(image_mu, event_mu, valid)
         return LossTerms(
             classification=classification_loss(output.logits, lengths, anomalous, self.mil),
             cosine=cosine,
@@ -149,10 +147,9 @@ class Objective:
     ) -> Tensor:
         if mu is None or logvar is None:
             return output.logits.new_zeros(())
-        noise_model = (
-            self.config.noise_model if self.kl_noise_model == "model" else self.kl_noise_model
-        )
-        logvar_eff = effective_logvar(full_precision(logvar), noise_model, self.config.nu)
+        c, chosen = self.config, self.kl_noise_model
+        noise_model = c.noise_model if chosen == "model" else chosen
+        logvar_eff = effective_logvar(full_precision(logvar), noise_model, c.nu)
         return kl_loss(full_precision(mu), logvar_eff, valid)
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Refinement(nn.Module):
-    """s ← s − λ_ref · r_k(s) for k = 1 … N, each r_k its own Linear–ReLU–Linear; N = 0 returns s."""
+    """s ← s − λ_ref · r_k(s), k = 1 … N, each r_k its own Linear–ReLU–Linear; N = 0 returns s."""
 
     def __init__(self, *, embed_dim: int, num_steps: int, lambda_ref: float) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class TemporalEncoder(nn.Module):
-    """Post-norm self-attention without feed-forward or positional term, then one LayerNorm ("whitening").
+    """Post-norm self-attention without feed-forward or position, then a LayerNorm ("whitening").
 
     x ← LN(x + MHA(x, x, x)), `num_layers` times. Only the update of Section 3.4 knows the steps'
     order.

@@ -37,7 +37,7 @@ def gaussian(nu: float) -> float:
     return 0.0
 
 
-# name → what the Laplace approximation adds to log σ² (Eq. 3); another noise model is one more entry
+# name → what the Laplace approximation adds to log σ² (Eq. 3)
 NOISE_MODELS: Mapping[str, Callable[[float], float]] = MappingProxyType(
     {"StudentT": student_t, "Gaussian": gaussian}
 )
@@ -52,10 +52,10 @@ def effective_logvar(logvar: Tensor, noise_model: str, nu: float) -> Tensor:
 
 
 def precision(logvar_eff: Tensor, epsilon: float) -> Tensor:
-    """Inverse-variance weight w = 1 / (σ²_eff + ε) (Eq. 4); (..., D) → (..., D), in full precision."""
+    """Inverse-variance weight w = 1 / (σ²_eff + ε) (Eq. 4), in full precision; (..., D)."""
     return 1 / (torch.exp(full_precision(logvar_eff)) + epsilon)
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """float32, or float64 where x is: variances span many orders of magnitude, also under autocast."""
+    """x in float32 at least: under autocast too, variances span many orders of magnitude."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,238 @@
+"""Figures: files are written, and what is drawn is what was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from vad.files import InputError
+from vad.metrics import BINS, average_precision, calibration_error, reliability, samples
+from vad.report import plots
+from vad.scoring import ScoredVideo
+
+SPANS = ((10, 40), (64, 65), (300, 320))
+
+
+def video(name: str = "Arson009", spans: tuple[tuple[int, int], ...] = SPANS) -> ScoredVideo:
+    rng = np.random.default_rng(len(name))
+    labels = np.zeros(320, np.uint8)
+    for start, end in spans:
+        labels[start:end] = 1
+    weight = rng.uniform(0.45, 0.5, 20).astype(np.float32)
+    weights = {"image": weight, "event": 1 - weight}
+    return ScoredVideo(name, "Arson", rng.random(20).astype(np.float32), weights, weight[:8], labels)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Figure]:
+    """Runs a draw_… function and returns the figure it was about to write."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save", lambda fig, path: figures.append(fig) or [path])
+
+    def call(draw: Callable[..., list[Path]], *arguments: object, **options: object) -> Figure:
+        draw(*arguments, tmp_path / "x", **options)
+        return figures[-1]
+
+    return call
+
+
+def legend(owner: object) -> list[str]:
+    return [text.get_text() for text in owner.get_texts()]
+
+
+PROBES = pd.DataFrame(
+    [
+        ("CLEAN", 0, 0.9, 0.5),
+        ("EV_NOISE", 0.5, 0.85, 0.52),
+        ("EV_NOISE", 0.1, 0.89, 0.51),
+        ("IMG_NOISE", 0.1, 0.8, 0.45),
+        ("IMG_NOISE", 0.5, 0.6, 0.4),
+    ],
+    columns=["masked", "level", "AUC", "w_image"],
+)
+LOG = pd.DataFrame(
+    {"step": [1, 2, 3], "epoch": [0, 0, 1], "loss": [3, 2, 1], "loss_kl": [1, 1, 0], "AUC": [0.5, 0.6, 0.7]}
+)
+RADAR = {"fusion": {"a": 0.9, "b": 0.8, "c": 0.7}, "image": {"a": 0.6, "b": 0.35}}
+CHANGE = {("image", 0.1): -np.arange(8.0), ("image", 0.5): -2 * np.arange(8.0), ("event", 0.1): np.ones(8)}
+FALL = {"image": {0.1: [-0.1, -0.3], 0.5: [-0.4, -0.4]}, "event": {0.1: [0.0, 0.2]}}
+RUNS = pd.DataFrame({
+    "nu": ["10", "2", "10", "2"],
+    "mil": ["topk", "topk", "segment", "segment"],
+    "AUC": ["0.9", "0.8", "0.7", "n/a"],
+})  # fmt: skip
+EVERY = [
+    (plots.draw_radar, RADAR, {"metric": "AUC", "title": "t"}),
+    (plots.draw_weight_change, CHANGE, {"title": "t"}),
+    (plots.draw_weight_fall, FALL, {"title": "t"}),
+    (plots.draw_probe_curves, PROBES, {"metric": "AUC", "title": "t"}),
+    (plots.draw_training, LOG, {"title": "t"}),
+    (plots.draw_curves, {"fusion": [video()]}, {"title": "t"}),
+    (plots.draw_reliability, {"fusion": [video()]}, {"title": "t"}),
+    (plots.draw_modalities, {"AUC": {"image": [0.5, 0.6], "fusion": [0.9]}}, {"title": "t"}),
+    (plots.draw_sweep, RUNS, {"names": ["nu", "mil"], "title": "t"}),
+]
+
+
+@pytest.mark.parametrize(("draw", "data", "options"), EVERY, ids=lambda v: getattr(v, "__name__", ""))
+def test_files_are_whole_and_the_same_every_time(
+    draw: Callable[..., list[Path]], data: object, options: dict[str, object], tmp_path: Path
+) -> None:
+    before = dict(matplotlib.rcParams)
+    paths = draw(data, tmp_path / "sub" / "a.b", **options)
+    assert [p.name for p in paths] == ["a.b.png", "a.b.pdf"]  # a dot in the name is no suffix
+    assert sorted(p.name for p in paths[0].parent.iterdir()) == ["a.b.pdf", "a.b.png"]
+    png, pdf = (p.read_bytes() for p in paths)
+    assert png.startswith(b"\x89PNG") and pdf.startswith(b"%PDF")
+    assert draw(data, tmp_path / "again", **options)[1].read_bytes() == pdf
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write here"):
+        plots.draw_training(LOG, tmp_path / "file" / "training", title="t")
+
+
+def test_radar_holds_every_class_in_percent(drawn: Callable[..., Figure]) -> None:
+    ax = drawn(plots.draw_radar, RADAR, metric="AUC", title="t").axes[0]
+    image, fusion = ax.lines  # image before fusion, whatever order the caller had
+    assert (image.get_label(), fusion.get_label()) == ("image", "fusion")
+    assert fusion.get_ydata() == pytest.approx([90, 80, 70, 90])  # closed
+    assert image.get_ydata() == pytest.approx([60, 35, np.nan, 60], nan_ok=True)
+    assert ax.get_ylim() == (20, 100)  # 35 is inside, and the title names the centre
+    assert "centre = 20" in ax.get_title()
+    with pytest.raises(InputError, match="no anomalous video"):
+        plots.draw_radar({"image": {}}, Path("x"), metric="AUC", title="t")
+
+
+def test_radar_of_two_classes_becomes_bars(drawn: Callable[..., Figure]) -> None:
+    ax = drawn(plots.draw_radar, {"image": {"a": 0.5, "b": 0.25}}, metric="AP", title="t").axes[0]
+    assert [bar.get_height() for bar in ax.patches] == [50, 25]
+    assert ax.get_ylabel() == "AP (%)"
+
+
+def test_weight_change_has_image_above_event(drawn: Callable[..., Figure]) -> None:
+    above, below = drawn(plots.draw_weight_change, CHANGE, title="t").axes
+    assert (above.get_title(), below.get_title()) == ("image masked", "event masked")
+    lines = {line.get_label(): line.get_ydata() for line in above.lines if line.get_label().endswith("%")}
+    assert list(lines) == ["50 %", "10 %"]
+    assert np.array_equal(lines["10 %"], CHANGE["image", 0.1])
+
+
+def test_weight_change_draws_three_spread_levels(drawn: Callable[..., Figure]) -> None:
+    five = {("image", level): np.zeros(3) for level in (0.05, 0.1, 0.2, 0.3, 0.5)}
+    ax = drawn(plots.draw_weight_change, five, title="t").axes[0]
+    assert legend(ax.get_legend()) == ["5 %", "20 %", "50 %"]
+
+
+def test_weight_fall_is_mean_spread_and_every_run(drawn: Callable[..., Figure]) -> None:
+    ax = drawn(plots.draw_weight_fall, FALL, title="t").axes[0]
+    image, event = ax.containers
+    assert image.lines[0].get_ydata() == pytest.approx([-0.2, -0.4])
+    # ± 0.1414: the standard deviation (n − 1) of −0.1 and −0.3
+    assert image.lines[2][0].get_segments()[0][:, 1] == pytest.approx([-0.3414, -0.0586], abs=1e-4)
+    assert event.lines[0].get_xdata() == pytest.approx([10.6])
+    dots = sorted(y for line in ax.lines if line.get_marker() == "." for y in line.get_ydata())
+    assert dots == [-0.4, -0.4, -0.3, -0.1, 0.0, 0.2]
+
+
+def test_probe_curves_begin_clean_and_run_by_level(drawn: Callable[..., Figure]) -> None:
+    left, right = drawn(plots.draw_probe_curves, PROBES, metric="AUC", title="t").axes
+    image, event = left.lines
+    assert image.get_color() == plots.COLOUR["image"]
+    assert list(image.get_xdata()) == [0, 10, 50]
+    assert image.get_ydata() == pytest.approx([90, 80, 60])
+    assert event.get_ydata() == pytest.approx([90, 89, 85])
+    assert right.lines[1].get_ydata() == pytest.approx([0.5, 0.51, 0.52])
+
+
+def test_training_shows_terms_metrics_and_epochs(drawn: Callable[..., Figure]) -> None:
+    left, right = drawn(plots.draw_training, LOG, title="t").axes
+    assert legend(left.get_legend()) == ["total", "kl"]
+    assert list(left.lines[0].get_ydata()) == [3, 2, 1]
+    assert right.lines[0].get_ydata() == pytest.approx([50, 60, 70])
+    assert list(left.lines[-1].get_xdata()) == [3, 3]  # the one change of epoch
+    with pytest.raises(InputError, match="no column loss; its columns are step"):
+        plots.draw_training(LOG[["step"]], Path("x"), title="t")
+
+
+def test_curves_are_those_of_the_printed_numbers(drawn: Callable[..., Figure]) -> None:
+    videos = [video(), video("Fire")]
+    left, right = drawn(plots.draw_curves, {"fusion": videos}, title="t").axes
+    x, y = left.lines[0].get_data()
+    assert f"AUC {100 * np.trapezoid(y, x):.2f} %" in legend(left.get_legend())[0]
+    # the steps as drawn (each value held until the next x) enclose the average precision
+    recall, precision = right.lines[0].get_data()
+    assert right.lines[0].get_drawstyle() == "steps-post"
+    assert -np.sum(np.diff(recall) * precision[:-1]) == pytest.approx(average_precision(samples(videos)))
+    # 51 of each video's 320 frames are anomalous
+    assert legend(right.get_legend())[-1] == f"chance ({100 * 51 / 320:.1f} % of frames)"
+    with pytest.raises(InputError, match="one kind is missing"):
+        plots.draw_curves({"fusion": [video(spans=())]}, Path("x"), title="t")
+
+
+def test_reliability_draws_the_error_and_the_counts(drawn: Callable[..., Figure]) -> None:
+    videos = {"fusion": [video()], "image": [video("Fire", ())]}
+    above, below = drawn(plots.draw_reliability, videos, title="t").axes
+    diagonal, image, fusion = above.lines
+    assert list(diagonal.get_xdata()) == [0, 1]
+    curve = reliability(samples(videos["fusion"]))
+    filled = curve.frames > 0
+    assert 0 < filled.sum() < BINS  # a bin without frames has no point
+    assert np.array_equal(fusion.get_xdata(), curve.score[filled])
+    assert np.array_equal(fusion.get_ydata(), curve.observed[filled])
+    assert not image.get_ydata().any()  # a normal video
+    errors = [f"{m}: ECE {calibration_error(samples(videos[m])):.3f}" for m in ("image", "fusion")]
+    assert legend(above.get_legend()) == ["calibrated", *errors]
+    counts = below.patches[1].get_data().values
+    assert np.array_equal(counts[filled], curve.frames[filled]) and below.get_yscale() == "log"
+
+
+def test_bars_are_means_with_their_spread(drawn: Callable[..., Figure]) -> None:
+    results = {"AUC": {"fusion": [0.9, 0.8, 0.7], "image": [0.5], "event": [float("nan"), 0.5]}}
+    ax = drawn(plots.draw_modalities, results, title="t").axes[0]
+    image, fusion = ax.patches
+    assert (image.get_height(), fusion.get_height()) == pytest.approx((50, 80))
+    assert image.get_x() < fusion.get_x()
+    (spread,) = [c for c in ax.collections if len(c.get_segments())]
+    assert spread.get_segments()[0][:, 1] == pytest.approx([70, 90])  # ± 10: n − 1
+    assert {t.get_text() for t in ax.texts} == {"50.0", "n/a", "80.0"}
+
+
+def test_sweep_sorts_numbers_and_marks_missing_runs(drawn: Callable[..., Figure]) -> None:
+    fig = drawn(plots.draw_sweep, RUNS, names=["nu", "mil"], title="t")
+    (ax,) = fig.axes  # AUC is the only metric of these runs
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "10"]
+    topk, segment = ax.containers
+    assert topk.lines[0].get_ydata() == pytest.approx([80, 90])
+    assert segment.lines[0].get_ydata() == pytest.approx([np.nan, 70], nan_ok=True)
+    assert [t.get_text() for t in ax.texts] == ["n/a"]
+    assert legend(fig.legends[0]) == ["topk", "segment"]
+    assert "one run each" in fig.get_suptitle()
+
+
+def test_sweep_is_mean_and_spread_beside_the_paper(drawn: Callable[..., Figure]) -> None:
+    runs = pd.DataFrame({"nu": [4, 4, 8], "AUC": [0.7, 0.8, 0.9], "AP": [0.5, 0.5, 0.5]})
+    paper = {"8": {"AP": (60.0, 1.0)}}
+    fig = drawn(plots.draw_sweep, runs, names=["nu"], title="UCF-Crime", paper=paper)
+    auc, ap = fig.axes
+    assert auc.containers[0].lines[0].get_ydata() == pytest.approx([75, 90])
+    # ± 7.07: the standard deviation (n − 1) of 70 and 80
+    assert auc.containers[0].lines[2][0].get_segments()[0][:, 1] == pytest.approx([67.93, 82.07], abs=0.01)
+    assert ap.containers[1].lines[0].get_ydata() == pytest.approx([60])
+    assert legend(fig.legends[0]) == ["paper"]
+    assert fig.get_suptitle() == "UCF-Crime: mean ± std over 1–2 runs, every run a dot"
+
+
+def test_modalities_differ_in_colour_dash_and_grey() -> None:
+    greys = [np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) for colour in plots.COLOUR.values()]
+    assert np.diff(sorted(greys)).min() > 0.12
+    assert plots.LINE["image"] != plots.LINE["event"]
+    assert plots.WIDTH["fusion"] > plots.WIDTH["image"]

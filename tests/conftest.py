@@ -1,4 +1,4 @@
-"""What every test shares: the project's root on sys.path, the parity arrays, the real data where it is at hand."""
+"""What tests share: the root on sys.path, parity arrays, real data, a tiny data set, commands."""
 
 from __future__ import annotations
 
@@ -87,20 +87,25 @@ def tiny(tmp_path: Path) -> Tiny:
 
 
 @pytest.fixture
-def door(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
-    """Runs a root door in this process; returns its exit code, what it printed, and what it said on stderr."""
-
-    from vad.errors import run_door  # the root is on sys.path only now
+def command(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """Runs main, test or test2 in this process; returns exit code, standard output and error."""
+    from vad.files import run_command  # the root is on sys.path only now
 
     def run(name: str, *flags: object) -> tuple[int, str, str]:
-        spec = importlib.util.spec_from_file_location(f"door_{name}", ROOT / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / f"{name}.py")
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
-            run_door(module.main, expected=(module.CheckpointError, module.ConfigError))
+            run_command(module.main, expected=(module.CheckpointError, module.ConfigError))
         printed = capsys.readouterr()
         return stopped.value.code, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture
+def door(command) -> Callable[..., tuple[int, str, str]]:
+    """The same as `command`."""
+    return command

@@ -58,10 +58,7 @@ def select_videos(videos: Sequence[ScoredVideo], count: int = SELECTED) -> list[
 
 
 def own_video(name: str, streams: Mapping[str, Path]) -> TestVideo:
-    """A video from its own embeddings (stream → file), without list, label or ground truth.
-
-    It ends with its shorter stream.
-    """
+    """A video from its embeddings (stream → file) alone; it ends with its shorter stream."""
     headers = {stream: embedding_header(path) for stream, path in streams.items()}
     snippets = min(shape[0] for shape, _ in headers.values())
     dtypes = {stream: dtype for stream, (_, dtype) in headers.items()}
@@ -104,18 +101,22 @@ def draw_timeline(
     fused = {"color": plots.COLOUR["fusion"], "lw": 1.4, "label": "anomaly score"}
     score.stairs(video.scores, edges, baseline=None, **fused)
     score.set(ylim=(-0.03, 1.03), ylabel="anomaly score")
-    for stream, values in video.weights.items():
-        label = rf"$\hat{{w}}_{stream[0]}$ ({stream})"
-        weights.stairs(values, edges, baseline=None, lw=1.3, label=label, **plots.look(stream))
-    # the two mirror each other around 1/2; the axis must not make a thousandth look large
-    away = max(float(np.abs(values - 0.5).max()) for values in video.weights.values())
-    reach = max(0.01, 1.15 * away)
-    weights.set(ylim=(0.5 - reach, 0.5 + reach), ylabel="modality weight")
+    _draw_weights(weights, video.weights, edges)
     weights.set(xlim=(0, edges[-1]), xlabel="time (s)" if fps else "frame")
     for ax in (score, weights):
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     fig.align_ylabels([score, weights])
     return plots.save(fig, path)
+
+
+def _draw_weights(ax: Axes, weights: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
+    for stream, values in weights.items():
+        label = rf"$\hat{{w}}_{stream[0]}$ ({stream})"
+        ax.stairs(values, edges, baseline=None, lw=1.3, label=label, **plots.look(stream))
+    # the two mirror each other around 1/2; the axis must not make a thousandth look large
+    away = max(float(np.abs(values - 0.5).max()) for values in weights.values())
+    reach = max(0.01, 1.15 * away)
+    ax.set(ylim=(0.5 - reach, 0.5 + reach), ylabel="modality weight")
 
 
 def _draw_thumbnails(ax: Axes, thumbnails: Sequence[np.ndarray], end: float) -> None:

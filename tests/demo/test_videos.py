@@ -1,0 +1,191 @@
+"""The synthetic data set: its counts and table, files complete and kept, the documented commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+import demo
+from demo import __main__ as command
+from demo import videos as module
+from demo.script import render, write_script
+from demo.videos import DATASET, TEST, TRAIN, SyntheticVideo, plan_videos, render_videos, write_video
+from vad.files import ROOT, InputError
+
+
+def decoded(path: Path) -> np.ndarray:
+    video, frames = cv2.VideoCapture(str(path)), []
+    while (read := video.read())[0]:
+        frames.append(read[1])
+    return np.array(frames)
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes long."""
+    monkeypatch.setattr(module, "_render_all", lambda *_: None)
+
+
+def test_half_of_each_side_is_normal():
+    """108 training and 54 test videos: half normal, a sixth of each of three classes."""
+    videos = plan_videos(0, TRAIN, TEST)
+    for side, number in (("train", 108), ("test", 54)):
+        labels = [video.label for video in videos if video.side == side]
+        assert len(labels) == number
+        assert labels.count(DATASET.normal) == number // 2
+        assert {labels.count(label) for label in DATASET.classes} == {number // 6}
+    assert len({video.name for video in videos}) == len(videos)
+    # measured before the code moved; embeddings and ground truth on users' disks have this length
+    assert sum(video.frames for video in videos) == 29_464
+
+
+def test_rows_of_the_table():
+    normal = SyntheticVideo(0, "Normal_001", "Normal", "train", 200, ())
+    crash = SyntheticVideo(1, "Crash_002", "Crash", "test", 400, ((5, 60), (90, 150)))
+    assert normal.row == "Normal_001,,Normal,train,train,200,\n"
+    assert crash.row == "Crash_002,,Crash,test,test,400,5-60 90-150\n"
+
+
+def test_table_is_read_as_it_was_written(tmp_path: Path, unrendered: None):
+    render_videos(tmp_path, tmp_path / "annotations.csv", seed=4, train=5, test=4)
+    dataset = replace(DATASET, annotations=str(tmp_path / "annotations.csv"))
+    planned = plan_videos(4, 5, 4)
+    assert [
+        SyntheticVideo(k, v.name, v.label, v.splits["official"], v.frames, v.intervals[""])
+        for k, v in enumerate(dataset.videos.values())
+    ] == planned
+    assert dataset.split_counts == {"official": (5, 4), "released": (5, 4)}
+
+
+def test_videos_are_kept_and_missing_ones_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out, table = tmp_path / "demo", tmp_path / "list" / "annotations.csv"
+    # two processes here, one below: their number must not matter
+    render_videos(out, table, seed=4, train=2, test=2, workers=2)
+    paths = {video.name: out / "videos" / video.file for video in plan_videos(4, 2, 2)}
+    assert list(paths) == ["Normal_001", "Intruder_001", "Normal_002", "Intruder_002"]
+    assert sorted(out.rglob("*.mp4")) == sorted(paths.values())
+    before = {name: (path.stat().st_mtime_ns, path.read_bytes()) for name, path in paths.items()}
+    paths["Normal_002"].unlink()  # as after an interruption
+    render_videos(out, table, seed=4, train=2, test=2)
+    assert "rendered 1, 3 existed" in capsys.readouterr().out
+    for name, path in paths.items():
+        assert path.read_bytes() == before[name][1]
+        assert (path.stat().st_mtime_ns == before[name][0]) == (name != "Normal_002")
+    assert not (out / "unfinished").exists()
+
+
+def test_decoded_video_is_what_was_rendered(tmp_path: Path):
+    video = plan_videos(0, 2, 2)[1]
+    write_video(video, 0, tmp_path)
+    frames = decoded(tmp_path / "videos" / video.file)
+    rendered = list(render(write_script(0, video.index, video.label)))
+    assert len(frames) == len(rendered) == video.frames
+
+    def distance(shift: int) -> np.ndarray:
+        return np.array([cv2.norm(rendered[t], frames[t + shift]) for t in range(8, video.frames - 8)])
+
+    # frame t of the file is frame t of the rendering, as far as the codec's loss allows to see
+    assert (distance(0) < np.minimum(distance(-4), distance(4))).mean() > 0.95
+
+
+def test_short_file_is_an_error_and_not_kept(tmp_path: Path):
+    """A full disk: the writer does not report it, the count of frames does."""
+    video = plan_videos(0, 2, 2)[1]
+    with pytest.raises(InputError, match=f"{video.frames} of {video.frames + 1} frames were written"):
+        write_video(replace(video, frames=video.frames + 1), 0, tmp_path)
+    assert not (tmp_path / "videos" / video.file).exists()
+
+
+def test_other_settings_need_overwrite(tmp_path: Path, unrendered: None):
+    render_videos(tmp_path, tmp_path / "a.csv", seed=0, train=2, test=2)
+    old = tmp_path / "videos" / "Normal" / "Normal_001.mp4"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"of seed 0")
+    with pytest.raises(InputError, match="seed 0, not 1"):
+        render_videos(tmp_path, tmp_path / "a.csv", seed=1, train=2, test=2)
+    assert old.exists()
+    render_videos(tmp_path, tmp_path / "a.csv", seed=1, train=2, test=2, overwrite=True)
+    assert not old.exists()
+
+
+def test_videos_of_the_earlier_layout_are_accepted(tmp_path: Path, unrendered: None):
+    """The record as it was written before the code moved here."""
+    record = {"seed": 0, "train": 2, "test": 2, "drawing": "1f3509294fc9"}
+    (tmp_path / "demo.json").write_text(json.dumps(record, indent=1))
+    old = tmp_path / "videos" / "Normal" / "Normal_001.mp4"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"kept")
+    render_videos(tmp_path, tmp_path / "a.csv", train=2, test=2)
+    assert old.read_bytes() == b"kept"
+
+
+def test_other_pixels_need_overwrite(tmp_path: Path, unrendered: None):
+    (tmp_path / "demo.json").write_text('{"seed": 0, "train": 2, "test": 2, "drawing": "other"}')
+    with pytest.raises(InputError, match="another version of this code; give --overwrite"):
+        render_videos(tmp_path, tmp_path / "a.csv", train=2, test=2)
+
+
+def test_foreign_videos_are_left_alone(tmp_path: Path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "mine.mp4").write_bytes(b"mine")
+    with pytest.raises(InputError, match="not rendered here"):
+        render_videos(tmp_path, tmp_path / "a.csv", train=2, test=2, overwrite=True)
+    assert (tmp_path / "videos" / "mine.mp4").exists()
+
+
+def test_too_few_videos_are_refused():
+    with pytest.raises(InputError, match="at least 2"):
+        plan_videos(0, 1, 2)
+
+
+def test_prepare_runs_the_documented_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    ran: list[list[str]] = []
+
+    def run(line: list[str], cwd: Path, check: bool) -> SimpleNamespace:
+        ran.append(line)
+        assert cwd == ROOT
+        return SimpleNamespace(returncode=2 if "generate_gt" in line[1] else 0)
+
+    monkeypatch.setattr(demo, "render_videos", lambda *_, **__: None)
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    with pytest.raises(InputError, match=r"generate_gt\.py --dataset demo` ended with exit code 2"):
+        demo.prepare()
+    assert ran == [[sys.executable, *line] for line in demo.COMMANDS]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "$ python -m demo.encoder"
+    assert shown[1].startswith("$ python extracting/gen.py --dataset demo --modality both --crops 5 --clip_ckpt ")
+    assert all((ROOT / line[0]).is_file() for line in demo.COMMANDS[1:])
+
+
+def test_overwrite_reaches_encoder_and_extraction(monkeypatch: pytest.MonkeyPatch):
+    """Lists and ground truth are written anew anyway."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(demo, "render_videos", lambda *_, **__: None)
+    monkeypatch.setattr(demo.subprocess, "run", lambda line, **_: ran.append(line) or SimpleNamespace(returncode=0))
+    demo.prepare(overwrite=True)
+    assert ["--overwrite" in line for line in ran] == [True, True, False, False]
+
+
+def test_interrupted_command_interrupts_prepare(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo, "render_videos", lambda *_, **__: None)
+    monkeypatch.setattr(demo.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=130))
+    with pytest.raises(KeyboardInterrupt):
+        demo.prepare()
+
+
+def test_out_writes_videos_and_table_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrendered: None):
+    monkeypatch.setattr(sys, "argv", ["demo", "--out", str(tmp_path), "--train", "3", "--test", "2", "--seed", "7"])
+    command.main()
+    lines = (tmp_path / "list" / "annotations.csv").read_text().splitlines()
+    assert lines[:2] == [
+        "# synthetic videos: python -m demo --seed 7 --train 3 --test 2",
+        "video,alias,label,official,released,frames,intervals",
+    ]
+    assert len(lines) == 2 + 3 + 2

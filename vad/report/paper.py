@@ -1,0 +1,88 @@
+"""The numbers that the paper printed (paper_tables.json), and which of them belong to a result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from vad.datasets import Dataset
+from vad.evaluation import Protocol
+from vad.experiments import SweepResult, short_name
+from vad.options import MODALITIES
+
+PAPER = json.loads((Path(__file__).parent / "paper_tables.json").read_text(encoding="utf-8"))
+METRICS = ("AUC", "AP", "Ano-AUC")  # what runs are compared by
+Printed = Mapping[str, tuple[float | None, float | None]]  # metric → (mean, std) as printed
+
+
+def paper_method(noise_model: str) -> str:
+    """What Table 1 calls the model with this noise."""
+    return f"IEF-VAD ({'Student-T' if noise_model == 'StudentT' else noise_model})"
+
+
+def paper_methods(dataset: Dataset) -> dict[str, Printed]:
+    """Table 1 of a data set: method → metric → (mean, std); empty where the paper lacks it."""
+    name, table = dataset.name, PAPER["table1"]
+    metrics = table["metric"].get(name, ())
+    found = {}
+    for method, row in table["rows"].items():
+        if name in row:
+            spreads = row.get(f"{name}_std", [None] * len(metrics))
+            pairs = zip(row[name], spreads, strict=True)
+            found[method] = dict(zip(metrics, pairs, strict=True))
+    return found
+
+
+def paper_numbers(protocol: Protocol, modality: str) -> dict[str, Printed]:
+    """Table of the paper that has this case → its numbers; the peers' tables are of Student's t."""
+    dataset, found = protocol.dataset, {}
+    methods = paper_methods(dataset)
+    if not methods:
+        return {}
+    if modality == "fusion":
+        found["Table 1"] = methods.get(paper_method(protocol.noise_model), {})
+    if protocol.noise_model != "StudentT":
+        return found
+    totals = {m: PAPER["table2"][dataset.name].get(m.replace("-", " ")) for m in METRICS}
+    column = MODALITIES.index(modality)
+    found["Table 2"] = {m: (row[column], None) for m, row in totals.items() if row}
+    if modality == "fusion":
+        title, rows = paper_masking(dataset)
+        names = (dataset.metric, "Brier", "kl", *PAPER["table6"]["columns"][5:])
+        pairs = zip(names, rows["CLEAN", 0.0], strict=True)
+        found[title] = {name: (value, None) for name, value in pairs}
+    return found
+
+
+def paper_masking(dataset: Dataset) -> tuple[str, dict[tuple[str, float], list[float]]]:
+    """Title of a data set's masking table, and its rows by (masked, level); none without one."""
+    for number in (6, 7, 8, 9):
+        table = PAPER[f"table{number}"]
+        if table["dataset"] == dataset.name:
+            return f"Table {number}", {(row[0], row[1]): row[2:] for row in table["rows"]}
+    return "As Tables 6–9", {}
+
+
+def paper_sweep(result: SweepResult) -> tuple[str, dict[str, Printed]]:
+    """Title of a sweep's table, and the paper's numbers by swept value (Tables 3–5).
+
+    No numbers for a grid, for another data set, or for values the paper does not have.
+    """
+    dataset, names = result.protocol.dataset, result.names
+    title = f"{dataset.title}, " + (" × ".join(map(short_name, names)) if names else "runs")
+    loss = PAPER["table5"].get(dataset.name)
+    tables = {
+        "Table 3": PAPER["table3"] if PAPER["table3"]["dataset"] == dataset.name else {},
+        "Table 4": PAPER["table4"].get(dataset.name, {}),
+        "Table 5": {"loss": {"values": PAPER["table5"]["columns"], **loss}} if loss else {},
+    }
+    number = next((n for n, table in tables.items() if len(names) == 1 and names[0] in table), None)
+    if number is None:
+        return title, {}
+    table = tables[number][names[0]]
+    values = [value if isinstance(value, str) else f"{value:g}" for value in table["values"]]
+    metrics = [m for m in METRICS if m in table]
+    printed = {value: {m: tuple(table[m][k]) for m in metrics} for k, value in enumerate(values)}
+    swept = set(result.runs[f"sweep {names[0]}"])
+    return f"{number}, {title}", {value: row for value, row in printed.items() if value in swept}

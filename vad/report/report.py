@@ -1,0 +1,242 @@
+"""What the commands print, draw and write: results, Tables 1 and 2, seeds and sweeps."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import pandas as pd
+
+from vad.evaluation import Protocol, Run, save_numbers, shared_protocol
+from vad.experiments import ELSEWHERE, SweepResult
+from vad.files import InputError
+from vad.metrics import several_labels_note
+from vad.options import MODALITIES, as_text
+from vad.report import plots
+from vad.report.paper import paper_methods, paper_sweep
+from vad.report.table import Table, render_all
+from vad.report.tables import (
+    Intervals,
+    class_table,
+    method_table,
+    results_table,
+    seeds_table,
+    sweep_runs,
+    sweep_table,
+    varying_options,
+)
+from vad.report.timelines import draw_timelines, select_videos
+from vad.statistics import intervals
+
+
+def report_results(
+    runs: Sequence[Run], folder: Path, video_dir: Path | None
+) -> tuple[list[Table], list[Path]]:
+    """Tables and pictures of one checkpoint, or of several compared; all are written to `folder` too."""
+    frame, groups = runs_frame(runs), by_modality(runs)
+    first = groups["fusion"][0] if "fusion" in groups else runs[0]
+    pooled = [f"Runs of different {name} are averaged here." for name in varying_options(frame)]
+    protocol = shared_protocol(runs, count_of(groups), pooled)
+    if len(runs) == 1:
+        bounds = mean_intervals(runs)
+        table = results_table(first.metrics, protocol, modality=first.modality, intervals=bounds)
+        tables = {"results": table}
+        if paper_methods(protocol.dataset) and first.modality == "fusion":
+            tables["methods"] = method_table(frame, protocol, {protocol.noise_model: bounds})
+    else:
+        tables = {"results": seeds_table(frame, shared_protocol(runs))}
+    tables["classes"] = class_table(class_frames(groups), several_labels(protocol, first))
+    for name, table in tables.items():
+        table.save(folder / name)
+    pictures = _pictures(runs, groups, first, folder)
+    pictures += draw_timelines(select_videos(first.videos), folder, video_dir, first.dataset.fps)
+    save_numbers(runs, folder)
+    return list(tables.values()), pictures
+
+
+def _pictures(
+    runs: Sequence[Run], groups: Mapping[str, Sequence[Run]], first: Run, folder: Path
+) -> list[Path]:
+    """Bars over runs, the classes, the curves and the calibration of each modality."""
+    dataset, pictures = first.dataset, []
+    title = f"{dataset.title}, {len(first.videos)} test videos"
+    if len(runs) > 1:
+        shown = {
+            metric: {modality: [run.metrics[metric] for run in group] for modality, group in groups.items()}
+            for metric in ("AUC", "Ano-AUC", "AP")
+        }
+        pictures += plots.draw_modalities(shown, folder / "modalities", title=title)
+    pictures += _draw_classes(groups, folder / "classes", title)
+    one_each = {modality: group[0].videos for modality, group in groups.items()}
+    which = title + (", first run of each" if len(runs) > len(one_each) else "")
+    labels = np.concatenate([video.frame_labels for video in first.videos])
+    if labels.any() and not labels.all():  # otherwise no curve is defined, and the table says why
+        pictures += plots.draw_curves(one_each, folder / "curves", title=which)
+    return pictures + plots.draw_reliability(one_each, folder / "reliability", title=which)
+
+
+def report_table(
+    number: int, runs: Sequence[Run], folder: Path, notes: Sequence[str] = ()
+) -> tuple[list[Table], list[Path]]:
+    """Table 1, or Table 2 with Figure 2, written to `folder` too. notes: what these runs lack."""
+    groups, pictures = by_modality(runs), []
+    if number == 1:
+        models = {name: [r for r in runs if r.options.noise_model == name] for name in ("Gaussian", "StudentT")}
+        models = {name: group for name, group in models.items() if group}
+        bounds = {name: mean_intervals(group) for name, group in models.items()}
+        frame = runs_frame([run for group in models.values() for run in group])
+        table = method_table(frame, shared_protocol(runs, footnotes=notes), bounds)
+    else:
+        count = count_of(groups)
+        if count is None:
+            numbers = ", ".join(f"{modality} {len(group)}" for modality, group in groups.items())
+            notes = [*notes, f"Runs behind each column: {numbers}."]
+        protocol = shared_protocol(runs, count, notes)
+        table = class_table(class_frames(groups), several_labels(protocol, runs[0]))
+        several = f", mean of {count} runs" if count and count > 1 else ""
+        title = f"{protocol.dataset.title}, {protocol.videos} test videos{several}"
+        pictures = _draw_classes(groups, folder / "figure2", title)
+    table.save(folder / f"table{number}")
+    save_numbers(runs, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
+    return [table], pictures
+
+
+def report_sweep(result: SweepResult, folder: Path) -> tuple[Table, list[Path]]:
+    """The table of a sweep, or of seeds alone; the paths of its files and of a sweep's picture."""
+    table, (runs, names) = sweep_table(result), sweep_runs(result)
+    path = folder / ("_".join(["sweep", *names]) if names else "runs")
+    files = table.save(path)
+    if names:
+        title, paper = result.protocol.dataset.title, paper_sweep(result)[1]
+        files += plots.draw_sweep(runs, path, names=names, title=title, paper=paper)
+    return table, files
+
+
+def show(tables: Sequence[Table], pictures: Sequence[Path], folder: Path, form: str) -> None:
+    """Print tables in a format of `vad.report.table.SUFFIXES`, and where the files are."""
+    print(render_all(tables, form))
+    names = ", ".join(path.name for path in pictures if path.suffix == ".png")
+    print("\npictures and tables" + (f": {names}" if names else ""), f"in {folder}", sep="\n",
+          file=log_stream(form))  # fmt: skip
+
+
+def log_stream(form: str) -> TextIO:
+    """Where what is no table is printed: a format for machines or papers has standard output alone."""
+    return sys.stdout if form == "text" else sys.stderr
+
+
+# runs that may stand together
+
+
+def check_table(number: int | None, runs: Sequence[Run]) -> None:
+    """InputError, before anything is scored, where these runs do not make the table of this number.
+
+    That is: another command makes it, a run is named twice, runs of one mean differ in more than
+    their seed, Table 1 of single streams, or Table 2 of two noise models. None: no table of the paper.
+    """
+    if number in ELSEWHERE:
+        command = ELSEWHERE[number].format(name=runs[0].dataset.given if runs else "DATASET")
+        raise InputError(f"Table {number} is made by another command: {command}")
+    _check_once(runs)
+    single = next((run for run in runs if run.modality != "fusion"), None)
+    if number == 1 and single:
+        raise InputError(
+            f"{single.path} is a model of {single.modality} alone; Table 1 is of fused models "
+            f"(--table 2 has the single streams)"
+        )
+    if number == 2 and len({run.options.noise_model for run in runs}) > 1:
+        raise InputError("Table 2 is of one noise model, these checkpoints are of two; name those of one")
+    if number is not None:
+        groups: dict[tuple[str, str], list[Run]] = {}
+        for run in runs:
+            groups.setdefault((run.modality, run.options.noise_model), []).append(run)
+        for group in groups.values():
+            _check_alike(group)
+
+
+def check_masking_runs(runs: Sequence[Run]) -> None:
+    """InputError where runs have no weights to mask, or are no sample of one model over seeds."""
+    for run in runs:
+        if run.modality != "fusion":
+            raise InputError(f"{run.path} is a model of {run.modality} alone: it has no weights to probe")
+        if run.seed is None and len(runs) > 1:
+            raise InputError(f"{run.path} does not say which seed it was trained with; probe it alone")
+    _check_once(runs)
+    _check_alike(runs)
+
+
+def _check_once(runs: Sequence[Run]) -> None:
+    seen: dict[object, Run] = {}
+    for run in runs:
+        # a released checkpoint does not say its seed: two files are then two runs
+        which = run.path.resolve() if run.seed is None else run.seed
+        other = seen.setdefault((which, *recorded(run).items()), run)
+        if other is not run:
+            what = "one file" if run.seed is None else f"the run of seed {run.seed}"
+            raise InputError(f"{other.path} and {run.path} are both {what}; name each run once")
+
+
+def _check_alike(runs: Sequence[Run]) -> None:
+    first = recorded(runs[0])
+    for run in runs:
+        ours = recorded(run)
+        name = next((name for name in first if ours[name] != first[name]), None)
+        if name:
+            raise InputError(
+                f"{runs[0].path} has {name} {first[name]}, {run.path} {ours[name]}: their mean would be of neither; "
+                f"name runs that differ in their seed only"
+            )
+
+
+# runs as frames
+
+
+def recorded(run: Run) -> dict[str, str]:
+    """What tells runs apart beside their seed, as text."""
+    options = {name: as_text(value) for name, value in run.options.recorded().items()}
+    del options["dataset"]  # spelled in several ways; `open_runs` refuses runs of several data sets
+    return {"weights": run.weights, **options, "modality": run.modality}
+
+
+def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """A row a run: modality, seed (None: unknown), weights, options as text, metrics as fractions."""
+    return pd.DataFrame([{**recorded(run), "seed": run.seed, **run.metrics} for run in runs])
+
+
+def by_modality(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each modality there is, image before event before fusion."""
+    groups = {modality: [run for run in runs if run.modality == modality] for modality in MODALITIES}
+    return {modality: group for modality, group in groups.items() if group}
+
+
+def count_of(groups: Mapping[str, Sequence[Run]]) -> int | None:
+    """How many runs each group has; None where they are not equally many."""
+    counts = {len(group) for group in groups.values()}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def class_frames(groups: Mapping[str, Sequence[Run]]) -> dict[str, pd.DataFrame]:
+    """For `class_table`: modality → a row a run with its classes and metrics."""
+    return {m: pd.DataFrame([{**run.metrics, **run.classes} for run in group]) for m, group in groups.items()}
+
+
+def several_labels(protocol: Protocol, run: Run) -> Protocol:
+    """The protocol with the note on test videos that count under several classes."""
+    return replace(protocol, footnotes=(*protocol.footnotes, *several_labels_note(run.videos, run.dataset)))
+
+
+def mean_intervals(runs: Sequence[Run]) -> Intervals:
+    """Intervals over videos of the mean over runs: every run is resampled with the same videos."""
+    rows = [run.resampled for run in runs]
+    return intervals({name: np.mean([row[name] for row in rows], axis=0) for name in rows[0]})
+
+
+def _draw_classes(groups: Mapping[str, Sequence[Run]], path: Path, title: str) -> list[Path]:
+    """The radar of the classes, mean over runs; nothing where no test video has a class."""
+    first = next(iter(groups.values()))[0]
+    values = {m: pd.DataFrame([r.classes for r in group]).mean(skipna=False).to_dict() for m, group in groups.items()}
+    return plots.draw_radar(values, path, metric=first.dataset.metric, title=title) if any(values.values()) else []

@@ -251,7 +251,7 @@ def load_embedding(path: Path, nan: str) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
         x = convert(array, np.dtype(np.float32))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path} is not a readable array of numbers ({error}); extract it again") from None
     finite = np.isfinite(x)
     if finite.all():
@@ -415,7 +415,7 @@ def _is_whole(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:
     """Whether a cache is there, of this shape, and as long as it should be."""
     try:
         array = np.load(path, mmap_mode="r")  # refuses a file that is cut short
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):  # the last for an empty file
         return False
     return array.shape == shape and array.dtype == dtype
 

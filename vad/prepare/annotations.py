@@ -69,13 +69,11 @@ def label_videos(
     labels: list[np.ndarray] = []
     odd: dict[str, list[str]] = {"end": [], "length": [], "empty": []}
     for video in videos:
-        try:
-            if masks:
-                labels.append(_from_mask(dataset, video, by_name.get(dataset.key(video.name))))
-            else:
-                labels.append(_from_table(dataset, split, video, odd))
-        except InputError as error:
-            raise InputError(f"{source}: {video.name}: {error}") from None
+        where = f"{source}: {video.name}"
+        if masks:
+            labels.append(_from_mask(dataset, video, by_name.get(dataset.key(video.name)), where))
+        else:
+            labels.append(_from_table(dataset, split, video, where, odd))
         if dataset.is_anomalous(video.label) and not labels[-1].any():
             odd["empty"].append(video.name)
     sentences = {
@@ -86,37 +84,39 @@ def label_videos(
     return labels, [f"{sentences[kind]}: {', '.join(names)}" for kind, names in odd.items() if names]
 
 
-def _from_mask(dataset: Dataset, video: LabelledVideo, mask: np.ndarray | None) -> np.ndarray:
+def _from_mask(
+    dataset: Dataset, video: LabelledVideo, mask: np.ndarray | None, where: str
+) -> np.ndarray:
     anomalous = dataset.is_anomalous(video.label)
     if mask is None and not anomalous:
         return np.zeros(video.frames, np.uint8)
     if mask is None:
-        raise InputError(f"a test video labelled {video.label} has no mask here; add one")
+        raise InputError(f"{where}: a test video labelled {video.label} has no mask here; add one")
     # a tail of up to 31 frames is no whole snippet under the released rule
     if not 0 <= len(mask) - video.frames < 2 * SNIPPET_FRAMES:
         raise InputError(
-            f"a mask of {len(mask)} frames for {video.snippets} snippets of {SNIPPET_FRAMES}, which cannot "
-            f"be one video's; give masks of these videos"
+            f"{where}: a mask of {len(mask)} frames for {video.snippets} snippets of {SNIPPET_FRAMES}, which "
+            f"cannot be one video's; give masks of these videos"
         )
     if mask.any() != anomalous:
         frames = "anomalous frames" if mask.any() else "no anomalous frame"
-        raise InputError(f"labelled {video.label}, but its mask has {frames}; correct one of the two")
+        raise InputError(f"{where}: labelled {video.label}, but its mask has {frames}; correct one of the two")
     return mask[: video.frames]
 
 
 def _from_table(
-    dataset: Dataset, split: str, video: LabelledVideo, odd: Mapping[str, list[str]]
+    dataset: Dataset, split: str, video: LabelledVideo, where: str, odd: Mapping[str, list[str]]
 ) -> np.ndarray:
     annotated = dataset.find(video.name)
     if annotated is None:
-        raise InputError(f"a test video labelled {video.label} has no row here; add one")
+        raise InputError(f"{where}: a test video labelled {video.label} has no row here; add one")
     if dataset.is_anomalous(annotated.label) != dataset.is_anomalous(video.label):
-        raise InputError(f"{annotated.label} here, but {video.label} in the list; correct one of the two")
+        raise InputError(f"{where}: {annotated.label} here, but {video.label} in the list; correct one of the two")
     intervals = dataset.intervals(video.name, split)
     for start, end in intervals:
         if start >= video.frames + SNIPPET_FRAMES:
             raise InputError(
-                f"the anomaly {start}-{end} starts after its {video.frames} frames; are these its frame numbers?"
+                f"{where}: the anomaly {start}-{end} starts after its {video.frames} frames; are these its frame numbers?"
             )
         if end > video.frames + SNIPPET_FRAMES and video.name not in odd["end"]:
             odd["end"].append(video.name)
@@ -124,7 +124,7 @@ def _from_table(
     if abs(frames - video.frames) >= 2 * SNIPPET_FRAMES:
         if not 2 / 3 < video.frames / frames < 3 / 2:
             raise InputError(
-                f"{frames} frames here, but {video.snippets} snippets of {SNIPPET_FRAMES} in its embeddings; "
+                f"{where}: {frames} frames here, but {video.snippets} snippets of {SNIPPET_FRAMES} in its embeddings; "
                 f"extract the video at its own frame rate, or correct the table"
             )
         odd["length"].append(video.name)

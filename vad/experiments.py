@@ -25,7 +25,7 @@ from vad.datasets import load_dataset
 from vad.evaluation import Protocol
 from vad.files import InputError, read_text, write_bytes
 from vad.options import MODALITIES, Options, as_text, option_fields, parse_value, resolve, upgrade
-from vad.runtime import Runtime, pick_device
+from vad.runtime import Runtime, available_cores, pick_device
 from vad.train import best_row, check_model, metrics_of, open_data, run_name, train_run
 
 BEST = "best on test "  # begins the columns of numbers that were selected on the test set
@@ -301,7 +301,7 @@ def default_jobs(device: str) -> int:
     """As many runs as cores on a CPU; one on a GPU, whose memory may not do for two."""
     if device != "cpu" and (device != "auto" or torch.cuda.is_available()):
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available_cores()
 
 
 # runs.csv
@@ -312,7 +312,8 @@ def run_row(run: PlannedRun, content: Mapping[str, Any]) -> dict[str, object]:
     options = upgrade(content)
     groups = ("model", "loss", "training", "evaluation", "metrics", "masking", "preparation", "data")
     names = [f.name for group in groups for f in option_fields(group)]
-    about = {name: as_text(options[name]) for name in names if name in options and name not in ("dataset", "profile", "modality")}
+    aside = ("dataset", "profile", "modality")
+    about = {name: as_text(options[name]) for name in names if name in options and name not in aside}
     dataset = load_dataset(str(options["dataset"]))
     best = best_row(content, dataset.metric)
     return {

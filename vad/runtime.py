@@ -157,9 +157,8 @@ def start(options: Options) -> Iterator[Runtime]:
 
 def pick_device(name: str) -> torch.device:
     """Device by --device; "auto" takes the GPU where there is one. InputError for one that is not there."""
-    if hasattr(os, "sched_getaffinity") and "OMP_NUM_THREADS" not in os.environ:
-        # torch counts the machine's cores, not those this process may use
-        torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
+    if "OMP_NUM_THREADS" not in os.environ:  # torch counts the machine's cores, not those allowed
+        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -169,6 +168,11 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {name} cannot be used here ({reason}); try auto, cpu or cuda") from None
     return device
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _local_device(name: str) -> str:

@@ -45,7 +45,7 @@ from vad.evaluation import Protocol, TestSet, open_test_set
 from vad.files import InputError, write_bytes
 from vad.metrics import evaluate as all_metrics
 from vad.options import Options, as_field, as_text, resolve, upgrade
-from vad.runtime import Runtime, command, seed_everything, seed_step, start, versions
+from vad.runtime import Runtime, available_cores, command, seed_everything, seed_step, start, versions
 
 SAVE_SECONDS = 120  # an unfinished run is written at least this often, and at each epoch's end
 NAMED = 8  # videos that an error about a batch names
@@ -150,7 +150,7 @@ def train_run(options: Options) -> Trained:
             data.windows,
             batch_sampler=sampler,
             collate_fn=_as_is,
-            num_workers=4 if runtime.on_gpu or not data.windows.cached else 0,
+            num_workers=min(4, available_cores()) if runtime.on_gpu or not data.windows.cached else 0,
             pin_memory=runtime.on_gpu,
             generator=torch.Generator(),  # else it draws from the numbers that dropout uses
         )

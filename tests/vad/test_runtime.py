@@ -1,0 +1,211 @@
+"""How a run computes: precision, determinism, seeds, versions, and several processes that train one model."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vad.train
+from model import LossTerms
+from tests.vad.runs import content_of, options_of
+from vad.files import InputError
+from vad.runtime import (
+    Runtime,
+    _local_device,
+    code_version,
+    command,
+    make_deterministic,
+    pick_device,
+    seed_everything,
+    seed_step,
+    start,
+    versions,
+)
+from vad.train import train_run
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CPU = torch.device("cpu")
+
+
+def first_step(monkeypatch, options) -> tuple[list[float], list[torch.Tensor]]:
+    """Loss, terms and gradients of a run's first step."""
+    caught, plain = [], vad.train.train_step
+
+    def catch(model, *given):
+        values = plain(model, *given)
+        caught.append((values, [p.grad.clone() for p in model.parameters()]))
+        return values
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vad.train, "train_step", catch)
+        train_run(options)
+    return caught[0]
+
+
+def test_bf16_changes_the_forward_pass_only_by_its_rounding(tiny, tmp_path, monkeypatch):
+    changes = {"dropout": 0.0, "max_epoch": 1}
+    plain, gradients = first_step(monkeypatch, options_of(tiny, tmp_path / "a", **changes))
+    half = options_of(tiny, tmp_path / "b", precision="bf16", **changes)
+    values, rounded = first_step(monkeypatch, half)
+    # eight bits of mantissa: a relative error of 2^-9 a number, of some ten roundings
+    assert plain[0] != values[0] and values[0] == pytest.approx(plain[0], rel=0.02)
+    for exact, near in zip(gradients, rounded, strict=True):
+        assert near.dtype == torch.float32
+        assert torch.linalg.norm(near - exact) <= 0.05 * torch.linalg.norm(exact) + 1e-4
+    assert {tensor.dtype for tensor in content_of(half)["model"].values()} == {torch.float32}
+
+
+def test_the_fused_optimiser_agrees_with_the_plain_one(tiny, tmp_path, monkeypatch):
+    ends, plain = [], torch.optim.AdamW
+    for fused in (True, False):
+        monkeypatch.setattr(torch.optim, "AdamW", lambda params, lr, fused, use=fused: plain(params, lr=lr, fused=use))
+        options = options_of(tiny, tmp_path / str(fused), dropout=0.0, max_epoch=1)
+        train_run(options)
+        ends.append(content_of(options)["model"])
+    assert all(torch.allclose(tensor, ends[1][name], rtol=0, atol=1e-7) for name, tensor in ends[0].items())
+
+
+def test_a_step_draws_alike_whatever_was_drawn_before():
+    def draw(*which: int) -> list[float]:
+        seed_step(*which)
+        return torch.rand(4).tolist()
+
+    first = draw(0, 5)
+    torch.rand(100)
+    assert draw(0, 5) == first
+    others = [draw(*which) for which in ((0, 6), (1, 5), (5, 0), (0, 5, 1), (-1, 5))]
+    assert first not in others and len({tuple(other) for other in others}) == len(others)
+
+
+def test_a_seed_fixes_every_generator():
+    numbers = []
+    for _ in range(2):
+        seed_everything(3)
+        numbers.append((torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()))
+    assert numbers[0] == numbers[1]
+
+
+def test_deterministic_kernels_are_asked_for(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # what was there is put back after the test
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    try:
+        make_deterministic()
+        assert torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+        torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+@pytest.mark.parametrize("name", ["meta", "cuda:99", "gpu", "xpu:3"])
+def test_a_device_that_cannot_compute_is_one_sentence(name):
+    with pytest.raises(InputError, match=rf"--device {name} cannot be used here \(.*\); try auto, cpu or cuda"):
+        pick_device(name)
+
+
+def test_alone_everything_about_processes_is_the_identity(tiny, tmp_path):
+    with start(options_of(tiny, tmp_path, precision="bf16")) as runtime:
+        assert runtime.world == 1 and runtime.describe() == "cpu, bf16"
+        model = torch.nn.Linear(2, 2)
+        assert runtime.wrap(model) is model
+        terms = LossTerms(*torch.arange(5.0))
+        assert runtime.reweight(terms, torch.tensor([1, 2]), True) is terms
+        assert runtime.gather(3) == [3] and runtime.merge(runtime.shard([1, 2])) == [1, 2]
+        with runtime.main_process_first():
+            assert runtime.is_main_process
+
+
+def test_a_list_is_shared_and_merged_in_its_order(monkeypatch):
+    parts = [Runtime(CPU, rank, 3).shard(range(7)) for rank in range(3)]
+    assert [list(part) for part in parts] == [[0, 3, 6], [1, 4], [2, 5]]
+    monkeypatch.setattr(Runtime, "gather", lambda self, value: parts)
+    assert Runtime(CPU, 1, 3).merge(parts[1]) == list(range(7))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(InputError, match=r"3 processes for 2 GPUs; give --nproc-per-node=2"):
+        _local_device("auto")
+    with pytest.raises(InputError, match="--device cuda:1 is one GPU for several processes"):
+        _local_device("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert _local_device("cuda") == "cuda:1" and _local_device("cpu") == "cpu"
+
+
+def test_a_checkpoint_says_how_it_was_made(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/main.py", "--exp_name", "a b"])
+    assert command() == "main.py --exp_name 'a b'"
+    assert set(versions()) == {"code", "python", "torch", "numpy"} and code_version().startswith("1.")
+    options = options_of(tiny, tmp_path, max_epoch=1)
+    train_run(options)
+    for which in ("last", "best"):
+        content = content_of(options, which)
+        assert content["command"] == "main.py --exp_name 'a b'" and content["versions"]["numpy"] == np.__version__
+        assert content["computing"] == "cpu, fp32" and content["seed"] == 0
+
+
+# several processes
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """What share_training.py found; all its processes together, so that torch is imported once."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "tools" / "share_training.py", tmp_path_factory.mktemp("shared")],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=400, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("case", ["2", "3", "released", "paper"])
+def test_gradients_and_losses_are_those_of_one_process(shared, case):
+    # batches of 5 + 5 or 6 + 6 windows of 4 to 40 steps; float32 sums in another order
+    assert shared[f"gradients, {case}"] < 1e-5
+
+
+def test_a_whole_run_goes_as_on_one_process(shared):
+    np.testing.assert_allclose(shared["curve, two"], shared["curve, one"], rtol=2e-3, atol=2e-3)
+    assert shared["files"] == ["run.csv", "run.pth", "run_best.pth"]
+
+
+def test_another_number_of_processes_resumes_a_run(shared):
+    assert shared["other N"] == [0, 0, 0]
+    np.testing.assert_allclose(shared["curve, other N"], shared["curve, one"], rtol=2e-3, atol=2e-3)
+
+
+def test_the_same_number_resumes_bit_for_bit_with_dropout(shared):
+    assert 0 < shared["stopped at"] <= 3 and shared["equal"] is True
+
+
+def test_a_nan_on_one_process_stops_all_and_names_its_video(shared):
+    assert shared["nan"] == [2, 2]
+    main, other = shared["nan said"]
+    # the second process has the last of three normal and of three anomalous videos; its first window was spoilt
+    assert re.search(r"the loss is nan at step 4 \(videos Normal\d+_x264\); ", main)
+    assert "error" not in other and shared["nan kept"] == 2
+
+
+def test_a_process_that_dies_ends_the_others_with_an_error(shared):
+    code, died = shared["dead"]
+    assert died == -9 and code == 1
+    assert "closed" in shared["dead said"] or "reset" in shared["dead said"], shared["dead said"]
+
+
+def test_too_many_processes_for_a_batch_are_one_sentence(shared):
+    assert shared["too many"] == [2, 2, 2, 2]
+    assert "a batch of 3 cannot be shared by 4 processes" in shared["too many said"]

@@ -1,34 +1,51 @@
-"""The inference loop: every snippet scored once, whatever shares its batch."""
+"""The inference loop: every snippet is scored once, whatever shares its batch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from model import IEFVAD
-from vad.catalog import UCFCRIME
-from vad.data import find_test_videos, own_video
-from vad.lists import read_csv
+from vad import scoring
+from vad.data import TestVideo as CroppedVideo  # pytest would collect a name that begins with Test
+from vad.data import Video
+from vad.datasets import load_dataset
+from vad.evaluation import open_test_set
 from vad.metrics import roc_auc, samples
-from vad.scoring import score_videos
-from vad.windows import test_windows as windows_of
-from vad.windows import window_lengths
+from vad.options import resolve
+from vad.scoring import Embeddings, ScoredVideo, score
 
+CPU = torch.device("cpu")
 WINDOW = 16
+SIZES = (1, 5, 255, 256, 257, 300, 511, 512, 513, 1000)  # those of tests/golden/windows.npz
 
 
-def videos_of(tiny, crops=(5,)):
-    return find_test_videos(
-        read_csv(tiny.lists / "test.csv", UCFCRIME), tiny.lists / "gt.npy", UCFCRIME, tiny.root, crops
-    )[0]
+def videos_of(tiny, crops: tuple[int, ...] = (5,)) -> list[CroppedVideo]:
+    places = {"feature_root": str(tiny.root), "list_root": str(tiny.lists)}
+    return open_test_set(resolve({**places, "test_crops": crops}), load_dataset("ucfcrime")).videos
+
+
+def run(model: torch.nn.Module, videos: list[CroppedVideo], window: int = WINDOW, **more: object) -> list[ScoredVideo]:
+    return score(model, videos, Embeddings("refuse"), window=window, device=CPU, progress=False, **more)
+
+
+def own(folder: Path, x: np.ndarray, truth_snippets: int | None = None) -> CroppedVideo:
+    """A video whose image and event embeddings are x."""
+    np.save(folder / "x.npy", x)
+    streams = {"image": folder / "x.npy", "event": folder / "x.npy"}
+    crop = Video("x", "Arson", True, 5, streams, len(x), dict.fromkeys(streams, x.dtype))
+    snippets = len(x) if truth_snippets is None else truth_snippets
+    return CroppedVideo("x", "Arson", (crop,), np.ones(16 * snippets, np.uint8))
 
 
 @dataclass
 class Echo:
-    """Stands for an output whose score and weights can be told from the input."""
+    """An output whose score and weights can be told from the input."""
 
     logits: torch.Tensor
     weight_image: torch.Tensor
@@ -36,142 +53,163 @@ class Echo:
 
 
 class EchoModel(torch.nn.Module):
-    """logit = first image feature, ŵ_i = 0.25, ŵ_e = 0.75."""
+    """logit = first image feature, ŵ_i = 0.25, ŵ_e = 0.75; keeps what it was given."""
 
-    def forward(self, image, event, lengths, window):
+    def __init__(self, padding: str = "masked", width: int = 16) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(padding=padding, embed_dim=width)
+        self.inputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def forward(self, image: torch.Tensor, event: torch.Tensor, lengths: torch.Tensor) -> Echo:
+        self.inputs.append((image, lengths))
         return Echo(image[..., :1], torch.full_like(image, 0.25), torch.full_like(event, 0.75))
 
 
+@pytest.mark.parametrize("S", SIZES)
+def test_windows_are_the_released_ones(golden, tmp_path: Path, S: int) -> None:
+    case = golden("windows")
+    model = EchoModel("attended", width=3)
+    run(model, [own(tmp_path, case[f"in/{S}"])], window=256)
+    windows, lengths = (torch.cat(parts) for parts in zip(*model.inputs, strict=True))
+    expected = case[f"test/{S}"].reshape(-1, 256, 3)
+    used = -(-S // 256)  # the release adds a window of padding alone where S is a multiple of 256
+    assert len(windows) == used and not expected[used:].any()
+    np.testing.assert_array_equal(windows, expected[:used])
+    assert lengths.sum() == S == case[f"testlen/{S}"]
+
+
+def test_a_window_ends_at_its_last_snippet(tmp_path: Path) -> None:
+    model = EchoModel()
+    run(model, [own(tmp_path, np.ones((38, 16), np.float32))])
+    lengths = [n for _, lengths in model.inputs for n in lengths.tolist()]
+    assert lengths == [16, 16, 6]
+
+
 @pytest.mark.parametrize("padding", ["masked", "attended"])
-def test_scores_stand_at_their_snippets(tiny, padding):
+def test_scores_stand_at_their_snippets(tiny, padding: str) -> None:
     videos = videos_of(tiny)
-    scored = score_videos(EchoModel(), videos, window=WINDOW, nan="refuse", padding=padding, progress=None)
+    model = EchoModel(padding)
+    scored = run(model, videos)
     for video, result in zip(videos, scored, strict=True):
-        image = np.load(video.crops[0].paths[0])
+        image = np.load(video.crops[0].streams["image"])
         np.testing.assert_allclose(result.scores, 1 / (1 + np.exp(-image[:, 0])), rtol=1e-5)
-        assert len(result.scores) * 16 == len(result.frame_labels)
-        np.testing.assert_allclose(result.weight_image, 0.25)
-        np.testing.assert_allclose(result.weight_event, 0.75)
+        assert (result.name, result.label) == (video.name, video.label)
+        assert result.scores.dtype == np.float32 and len(result.frame_labels) == 16 * len(result.scores)
+        assert list(result.weights) == ["image", "event"]
+        np.testing.assert_allclose(result.weights["image"], 0.25)
+        np.testing.assert_allclose(result.weights["event"], 0.75)
         np.testing.assert_allclose(result.weight_image_by_dimension, np.full(16, 0.25))
-    assert {len(r.scores) > WINDOW for r in scored} == {True, False}  # one window and several are both covered
+    assert {len(result.scores) > WINDOW for result in scored} == {True, False}  # one window and several
+    steps = {image.shape[1] for image, _ in model.inputs}
+    assert steps == {WINDOW} if padding == "attended" else min(steps) < WINDOW
 
 
 @pytest.mark.parametrize("padding", ["masked", "attended"])
-def test_sharing_a_batch_changes_no_number(tiny, padding):
+def test_sharing_a_batch_changes_no_number(tiny, padding: str) -> None:
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1, padding=padding)
     videos = videos_of(tiny)
-    options = {"window": WINDOW, "nan": "refuse", "padding": padding, "progress": None}
-    together = score_videos(model, videos, **options)
-    for video, result in zip(videos, together, strict=True):
-        alone = score_videos(model, [video], **options)[0]
-        np.testing.assert_allclose(alone.scores, result.scores, atol=1e-6)
-        np.testing.assert_allclose(alone.weight_image, result.weight_image, atol=1e-6)
+    for video, together in zip(videos, run(model, videos), strict=True):
+        (alone,) = run(model, [video])
+        np.testing.assert_allclose(alone.scores, together.scores, atol=1e-6)
+        np.testing.assert_allclose(alone.weights["image"], together.weights["image"], atol=1e-6)
 
 
-def plainly(model, video, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and ŵ_i of one video, its windows whole and one at a time."""
-    image, event = (windows_of(np.load(path), window) for path in video.crops[0].paths)
+def plainly(model: IEFVAD, video: CroppedVideo, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and ŵ_i of one video: its windows whole, one at a time, zeros behind the last."""
+    image, event = (np.load(path) for path in video.crops[0].streams.values())
     scores, weights = [], []
-    for k, length in enumerate(window_lengths(video.snippets, window)):
-        if length:
-            streams = (torch.from_numpy(x[k : k + 1]) for x in (image, event))
-            with torch.no_grad():
-                output = model(*streams, torch.tensor([length]))
-            scores.append(torch.sigmoid(output.logits[0, :length, 0]).numpy())
-            weights.append(output.weight_image[0, :length].mean(1).numpy())
+    for start in range(0, video.snippets, window):
+        length = min(window, video.snippets - start)
+        streams = np.zeros((2, 1, window, 16), np.float32)
+        for stream, x in zip(streams, (image, event), strict=True):
+            stream[0, :length] = x[start : start + length]
+        with torch.no_grad():
+            output = model(*map(torch.from_numpy, streams), torch.tensor([length]))
+        scores.append(torch.sigmoid(output.logits[0, :length, 0]).numpy())
+        weights.append(output.weight_image[0, :length].mean(1).numpy())
     return np.concatenate(scores), np.concatenate(weights)
 
 
 @pytest.mark.parametrize("window", [16, 64])
-@pytest.mark.parametrize(
-    "switches",
-    [
-        {"padding": "masked"},
-        {"padding": "attended", "temporal_update": "none", "epsilon_placement": "sum"},
-        {"padding": "attended", "temporal_update": "kalman"},
-    ],
-)
-def test_batches_cut_short_give_the_plain_ways_numbers(tiny, switches, window, monkeypatch):
+@pytest.mark.parametrize("options", [
+    {"padding": "masked"},
+    {"padding": "attended", "temporal_update": "none", "epsilon_placement": "sum"},
+    {"padding": "attended", "temporal_update": "kalman"},
+])  # fmt: skip
+def test_batches_give_the_numbers_of_full_windows(tiny, options: dict[str, str], window: int, monkeypatch) -> None:
     torch.manual_seed(0)
-    model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1, **switches).eval()
+    model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1, **options).eval()
     videos = videos_of(tiny)
-    steps = []
-    real = IEFVAD.forward
-
-    def forward(self, image, *rest):
-        steps.append(image.shape[1])
-        return real(self, image, *rest)
-
-    monkeypatch.setattr("vad.scoring.BATCH_WINDOWS", 3)
+    monkeypatch.setattr(scoring, "BATCH_WINDOWS", 3)
     expected = [plainly(model, video, window) for video in videos]
-    monkeypatch.setattr(IEFVAD, "forward", forward)
-    scored = score_videos(
-        model, videos, window=window, nan="refuse", padding=switches["padding"], progress=None
-    )
-    assert min(steps) < window  # something was cut
+    scored = run(model, videos, window=window)
     for (scores, weights), result in zip(expected, scored, strict=True):
         np.testing.assert_allclose(result.scores, scores, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(result.weight_image, weights, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(result.weights["image"], weights, rtol=0, atol=1e-6)
     plain = [replace(result, scores=scores) for (scores, _), result in zip(expected, scored, strict=True)]
     assert roc_auc(samples(scored)) == pytest.approx(roc_auc(samples(plain)), abs=1e-7)
 
 
-@pytest.mark.parametrize("padding", ["masked", "attended"])
-def test_an_own_video_ends_with_its_shorter_stream(tmp_path, padding):
-    torch.manual_seed(0)
-    model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1, padding=padding)
-    longer, event = (np.random.default_rng(S).standard_normal((S, 16)).astype(np.float32) for S in (12, 9))
-    for name, x in (("longer", longer), ("cut", longer[:9]), ("event", event)):
-        np.save(tmp_path / f"{name}.npy", x)
-    options = {"window": WINDOW, "nan": "refuse", "padding": padding, "progress": None}
-    scores = [
-        score_videos(model, [own_video("x", {"image": tmp_path / name, "event": tmp_path / "event.npy"})], **options)
-        for name in ("longer.npy", "cut.npy")
-    ]
-    # a step beyond the end, where it stands for all the zeros there, would weigh as much as they
-    np.testing.assert_array_equal(scores[0][0].scores, scores[1][0].scores)
-
-
-def test_weights_by_dimension_are_means_over_the_valid_steps(tiny):
+def test_weights_by_dimension_are_means_over_snippets(tiny) -> None:
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1).eval()
     videos = videos_of(tiny)
-    scored = score_videos(model, videos, window=64, nan="refuse", padding="masked", progress=None)
-    for video, result in zip(videos, scored, strict=True):
-        image, event = (torch.from_numpy(np.load(path)).unsqueeze(0) for path in video.crops[0].paths)
+    for video, result in zip(videos, run(model, videos, window=64), strict=True):
+        image, event = (torch.from_numpy(np.load(path))[None] for path in video.crops[0].streams.values())
         with torch.no_grad():
             weights = model(image, event).weight_image[0].numpy()
         np.testing.assert_allclose(result.weight_image_by_dimension, weights.mean(0), atol=1e-6)
 
 
-def test_crops_are_averaged(tiny):
-    for kind in ("rgb", "event_thr_10"):
-        for path in list((tiny.root / kind).rglob("*__5.npy")):
+def test_crops_are_averaged(tiny) -> None:
+    for stream in ("rgb", "event_thr_10"):
+        for path in list((tiny.root / stream).rglob("*__5.npy")):
             np.save(path.with_name(path.name.replace("__5", "__0")), np.load(path) * 0)
-    options = {"window": WINDOW, "nan": "refuse", "padding": "masked", "progress": None}
-    both = score_videos(EchoModel(), videos_of(tiny, (0, 5)), **options)
-    one = score_videos(EchoModel(), videos_of(tiny), **options)
-    for a, b in zip(both, one, strict=True):
-        np.testing.assert_allclose(a.scores, (b.scores + 0.5) / 2, rtol=1e-6)  # sigmoid(0) for crop 0
+    for a, b in zip(run(EchoModel(), videos_of(tiny, (0, 5))), run(EchoModel(), videos_of(tiny)), strict=True):
+        np.testing.assert_allclose(a.scores, (b.scores + 0.5) / 2, rtol=1e-6)  # crop 0: sigmoid(0)
 
 
-def test_a_transform_sees_whole_embeddings_by_modality_and_name(tiny):
-    seen = []
+def test_scores_are_cut_to_a_shorter_ground_truth(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
+    (whole,) = run(EchoModel(), [own(tmp_path, x)])
+    (cut,) = run(EchoModel(), [own(tmp_path, x, truth_snippets=4)])
+    assert len(cut.frame_labels) == 64 and len(cut.weights["image"]) == len(cut.weights["event"]) == 4
+    np.testing.assert_array_equal(cut.scores, whole.scores[:4])
 
-    def transform(modality, embedding, name):
-        seen.append((modality, name, len(embedding)))
-        return embedding * 0
+
+def test_a_transform_sees_whole_embeddings_by_stream_and_name(tiny) -> None:
+    seen = set()
+
+    def transform(stream: str, x: np.ndarray, name: str) -> np.ndarray:
+        seen.add((stream, name, len(x)))
+        return x * 0
 
     videos = videos_of(tiny)
-    scored = score_videos(
-        EchoModel(), videos, window=WINDOW, nan="refuse", padding="masked", transform=transform, progress=None
-    )
-    assert seen == [(m, v.name, v.snippets) for v in videos for m in ("image", "event")]
-    assert all((r.scores == 0.5).all() for r in scored)
+    scored = run(EchoModel(), videos, transform=transform)
+    assert seen == {(stream, v.name, v.snippets) for v in videos for stream in ("image", "event")}
+    assert all((result.scores == 0.5).all() for result in scored)
 
 
-def test_the_model_returns_to_the_mode_it_was_in(tiny):
+def test_the_model_returns_to_the_mode_it_was_in(tiny) -> None:
     model = EchoModel().train()
-    score_videos(model, videos_of(tiny), window=WINDOW, nan="refuse", padding="masked", progress=None)
+    run(model, videos_of(tiny))
     assert model.training
+    videos = videos_of(tiny)
+    videos[0].crops[0].streams["image"].unlink()
+    with pytest.raises(ValueError, match="is not a readable array"):
+        run(model, videos)
+    assert model.training
+
+
+def test_embeddings_are_kept_as_far_as_they_fit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(scoring, "KEPT_BYTES", 64)  # two of the three, 32 bytes each
+    embeddings = Embeddings("refuse")
+    crops = []
+    for value in range(3):
+        np.save(tmp_path / f"{value}.npy", np.full((3, 4), value, np.float32))
+        crops.append(Video("v", "Normal", False, 5, {"image": tmp_path / f"{value}.npy"}, 2, {}))
+    assert [embeddings(crop, "image").shape for crop in crops] == [(2, 4)] * 3  # cut to S = 2
+    for value in range(3):
+        np.save(tmp_path / f"{value}.npy", np.full((3, 4), 9, np.float32))
+    assert [embeddings(crop, "image")[0, 0] for crop in crops] == [0, 1, 9]

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from vad.report.tables import report_sweep, results_table
 
 from model import CheckpointError, ConfigError
 from vad.datasets import load_dataset
@@ -21,7 +20,9 @@ from vad.experiments import swept_names, train_many
 from vad.files import run_command
 from vad.options import Options, add_flags, command_parser, explicit_options, resolve
 from vad.report.plots import draw_training
+from vad.report.report import report_sweep
 from vad.report.table import SUFFIXES
+from vad.report.tables import results_table
 from vad.train import RunFiles, Trained, best_row, run_name, train_run
 
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from vad.report.tables import aside, check_table, report_results, report_table, show
 
 from extracting.clip.encoder import load_encoder
 from extracting.own_video import embed_own_videos
@@ -23,6 +22,7 @@ from vad.evaluation import EVALUATED, check_width, open_checkpoint, open_runs
 from vad.experiments import find_runs
 from vad.files import InputError, run_command
 from vad.options import add_flags, command_parser, explicit_options, resolve
+from vad.report.report import check_table, log_stream, report_results, report_table, show
 from vad.report.table import SUFFIXES
 from vad.report.timelines import own_video, report_own_videos, report_timelines
 from vad.runtime import pick_device
@@ -102,7 +102,7 @@ def score_own_videos(
     encoders = {m: load_encoder(weights[m], m, tower=tower, device=options.device) for m in modalities}
     for modality, encoder in encoders.items():
         check_width(path, model, encoder.embed_dim, f"those of the {modality} encoder")
-        print(f"{modality} encoder: {encoder.note}", file=aside(flags.format))
+        print(f"{modality} encoder: {encoder.note}", file=log_stream(flags.format))
     folder = Path(options.figure_dir) / (options.exp_name or "own_videos")
     paths = embed_own_videos(flags.video, encoders, folder / "embeddings")
     videos = [own_video(video.stem, streams) for video, streams in zip(flags.video, paths, strict=True)]

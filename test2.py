@@ -6,13 +6,13 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from vad.report.tables import report_masking, show
-
 from model import CheckpointError, ConfigError
 from vad.evaluation import EVALUATED, open_runs
-from vad.files import InputError, run_command
+from vad.files import run_command
 from vad.masking import LEVELS, run_masking
 from vad.options import add_flags, command_parser, explicit_options
+from vad.report.masking import report_masking
+from vad.report.report import check_masking_runs, show
 from vad.report.table import SUFFIXES
 from vad.runtime import pick_device
 
@@ -36,9 +36,7 @@ def main() -> None:
     flags = parse()
     explicit = explicit_options(flags)
     runs = open_runs(flags.ckpt_path, explicit, pick_device(str(explicit.get("device", "auto"))))
-    for run in runs:
-        if run.modality != "fusion":
-            raise InputError(f"{run.path} is a model of {run.modality} alone: it has no weights to probe")
+    check_masking_runs(runs)
     responses = []
     for run in runs:
         score = partial(run.test.score, run.model.to(run.device), run.device, progress=False)

@@ -1,4 +1,4 @@
-"""Masking probe: scores and modality weights with one stream masked (Section 4.2, Tables 6–9, Figure 3)."""
+"""Masking probe: scores and weights with one stream masked (Section 4.2, Tables 6–9, Figure 3)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ class MaskingResponse:
     weight_change: Mapping[tuple[str, float], np.ndarray]  # (masked stream, level) → (D,) Δŵ_i
 
 
-def mask(embedding: np.ndarray, share: float, axis: str, rng: np.random.Generator, window: int) -> np.ndarray:
+def mask(
+    embedding: np.ndarray, share: float, axis: str, rng: np.random.Generator, window: int
+) -> np.ndarray:
     """Masked copy of an (S, D) embedding.
 
     "feature": round(share · D) dimensions, the same for the whole video, are 0 (Section 4.2).
-    "time": round(share · S) steps are multiplied by 0.01. "window": ⌊share · T⌋ steps of every window
-    of T = window padded steps are (the released probe); those that fall on padding change nothing.
+    "time": round(share · S) steps are multiplied by 0.01. "window": ⌊share · T⌋ steps of every padded
+    window of T = window steps are (the released probe); those on padding change nothing.
     """
     masked = np.array(embedding)
     S, D = masked.shape
@@ -80,7 +82,7 @@ def run_masking(
     """Score the test videos unmasked, then with either stream masked at every level.
 
     score: scores the test videos under a transform of the embeddings (None: unchanged). Raises
-    InputError, before anything is scored, for an unknown axis and a level outside 0 … 1 or given twice.
+    InputError before scoring: for an unknown axis, a level outside 0 … 1 or given twice.
     """
     if axis not in AXES:
         raise InputError(f"unknown mask axis {axis!r}; known are {', '.join(AXES)}")
@@ -106,7 +108,11 @@ def _weight_by_dimension(videos: Sequence[ScoredVideo]) -> np.ndarray:
 
 
 def _row(
-    masked: str, level: float, clean: Sequence[ScoredVideo], videos: Sequence[ScoredVideo], dataset: Dataset
+    masked: str,
+    level: float,
+    clean: Sequence[ScoredVideo],
+    videos: Sequence[ScoredVideo],
+    dataset: Dataset,
 ) -> dict[str, str | float]:
     """One row of Tables 6–9, columns in the paper's order."""
     metrics = evaluate(videos, dataset)

@@ -1,7 +1,7 @@
-"""Metrics of scored videos: AUC, AP, Ano-AUC, per class and video, false alarms, calibration, KL, weights.
+"""Metrics of scored videos: AUC, AP, per class and video, false alarms, calibration, KL, weights.
 
-Every frame carries its snippet's score. A snippet therefore enters as two weighted samples: its number of
-anomalous frames and its number of normal frames. That equals the frame-level metric, 16 times smaller.
+Every frame carries its snippet's score. A snippet therefore enters as two weighted samples: its
+number of anomalous and of normal frames. That equals the frame-level metric, 16 times smaller.
 """
 
 from __future__ import annotations
@@ -11,26 +11,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import auc as trapezoid
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from vad.data import STREAMS
 from vad.datasets import SNIPPET_FRAMES, Dataset
 from vad.files import InputError
 from vad.scoring import ScoredVideo
 
-BINS = 15  # of the calibration error, of equal width: (k/15, (k+1)/15]; a score of 0 is in the first
+BINS = 15  # of the calibration error: (k/15, (k+1)/15]; a score of 0 is in the first
 ALARM = 0.5  # a score of at least this is an alarm
-PER_VIDEO = ("per-video AUC, median", "per-video AUC, lower quartile", "per-video AUC, upper quartile",
-             "videos with AUC below 0.5")  # fmt: skip
-PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO)  # the others are fractions
+PER_VIDEO = (
+    *(f"per-video AUC, {part}" for part in ("median", "lower quartile", "upper quartile")),
+    "videos with AUC below 0.5",
+)
+# percentages; the others are fractions
+PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO)
 # what a metric counts, printed below the tables that show it
 DEFINITIONS: Mapping[str, str] = {
     "AP (trapezoid)": "AP (trapezoid): trapezoidal area under the precision–recall curve.",
-    "FAR@0.5": "FAR@0.5: share of the frames of normal-labelled videos with a score of at least 0.5.",
+    "FAR@0.5": "FAR@0.5: share of frames of normal-labelled videos with a score of at least 0.5.",
     "ECE": f"ECE: expected calibration error over frames, {BINS} bins of equal width.",
     "kl": "KL: of the unmasked from the masked prediction, mean over frames, in nats.",
-    **dict.fromkeys(PER_VIDEO, "Per-video AUC: inside each video that holds normal and anomalous frames."),
+    **dict.fromkeys(
+        PER_VIDEO, "Per-video AUC: inside each video that holds normal and anomalous frames."
+    ),
 }
 # why a metric is NaN, printed below the table that shows it
 UNDEFINED: Mapping[str, str] = {
@@ -40,7 +50,8 @@ UNDEFINED: Mapping[str, str] = {
     "Ano-AUC": "Ano-AUC needs normal and anomalous frames in abnormal videos",
     "FAR@0.5": "the false-alarm rate needs normal videos; there are none",
     **dict.fromkeys(
-        PER_VIDEO, "the per-video AUC needs videos that hold normal and anomalous frames; there are none"
+        PER_VIDEO,
+        "the per-video AUC needs videos that hold normal and anomalous frames; there are none",
     ),
 }
 
@@ -86,11 +97,13 @@ def samples(videos: Iterable[ScoredVideo]) -> Samples:
     for video in videos:
         if len(video.frame_labels) != SNIPPET_FRAMES * len(video.scores):
             raise InputError(
-                f"{video.name}: {len(video.frame_labels)} frame labels for {len(video.scores)} snippets "
-                f"of {SNIPPET_FRAMES} frames; make the ground truth again for these embeddings"
+                f"{video.name}: {len(video.frame_labels)} frame labels for {len(video.scores)} "
+                f"snippets of {SNIPPET_FRAMES} frames; make the ground truth again for these embeddings"
             )
         if not np.isfinite(video.scores).all():
-            raise InputError(f"{video.name}: a score is not a number; the checkpoint's training has diverged")
+            raise InputError(
+                f"{video.name}: a score is not a number; the checkpoint's training has diverged"
+            )
         scores.append(video.scores)
         positive.append((np.asarray(video.frame_labels) != 0).reshape(-1, SNIPPET_FRAMES).sum(1))
     counts = np.concatenate(positive)
@@ -139,49 +152,55 @@ def reliability(data: Samples) -> Reliability:
 
 
 def calibration_error(data: Samples) -> float:
-    """Expected calibration error Σ_b n_b/n · |observed_b − score_b| over frames; NaN without frames."""
+    """Expected calibration error Σ_b n_b/n · |observed_b − score_b|; NaN without frames."""
     if not len(data.scores):
         return math.nan
-    curve = reliability(data)
-    return float(np.nansum(curve.frames * np.abs(curve.observed - curve.score)) / curve.frames.sum())
+    bins = reliability(data)
+    return float(np.nansum(bins.frames * np.abs(bins.observed - bins.score)) / bins.frames.sum())
 
 
 def binary_kl(clean: Sequence[ScoredVideo], masked: Sequence[ScoredVideo]) -> float:
-    """Mean over frames of KL(p_clean ‖ p_masked) between Bernoulli predictions, in nats (Appendix H).
+    """Mean over frames of KL(p_clean ‖ p_masked) of Bernoulli predictions, in nats (Appendix H).
 
-    Videos are joined by name. Raises InputError for one that only one side has or that differs in length.
+    Videos are joined by name. Raises InputError for one that is not on both sides at one length.
     """
     sides = [{video.name: video.scores for video in videos} for videos in (clean, masked)]
     if (len(sides[0]), len(sides[1])) != (len(clean), len(masked)):
-        raise InputError("two videos of one name: clean and masked predictions cannot be joined; name each once")
+        raise InputError(
+            "two videos of one name: clean and masked predictions cannot be joined; name each once"
+        )
     lengths = [{(name, len(scores)) for name, scores in side.items()} for side in sides]
     if lengths[0] != lengths[1]:
         name, _ = min(lengths[0] ^ lengths[1])
         raise InputError(f"clean and masked predictions are not of the same videos: {name} differs")
     if not clean:
         return math.nan
-    joined = (np.concatenate([side[video.name] for video in clean]).astype(np.float64) for side in sides)
-    # a float32 sigmoid reaches 0 and 1, where the logarithm has no value; 1e-7 is its resolution there
-    p, q = (np.clip(scores, 1e-7, 1 - 1e-7) for scores in joined)
+    joined = (np.concatenate([side[video.name] for video in clean]) for side in sides)
+    # a float32 sigmoid reaches 0 and 1, which have no logarithm; 1e-7 is its resolution there
+    p, q = (np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7) for scores in joined)
     return float(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
 
 
 def modality_weights(videos: Sequence[ScoredVideo]) -> dict[str, float]:
-    """Mean ŵ of each stream over all, abnormal and normal frames (Tables 6–9); NaN without frames."""
+    """Mean ŵ of each stream over all, abnormal and normal frames (Tables 6–9); NaN without any."""
     data, means = samples(videos), {}
+    parts = {"": data.frames, "_abnormal": data.positive, "_normal": data.negative}
     for stream in STREAMS:
         values = np.concatenate([np.empty(0), *(video.weights[stream] for video in videos)])
-        for part, frames in (("", data.frames), ("_abnormal", data.positive), ("_normal", data.negative)):
+        for part, frames in parts.items():
             mean = values @ frames / frames.sum() if frames.any() else math.nan
             means[f"w_{stream}{part}"] = float(mean)
     return means
 
 
-def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = "abnormal") -> dict[str, float]:
+def evaluate(
+    videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = "abnormal"
+) -> dict[str, float]:
     """Every metric of one evaluation, as fractions.
 
-    Keys: AUC, AP, AP (trapezoid), Ano-AUC, FAR@0.5, Brier, w_image, w_image_abnormal … w_event_normal.
-    A metric that is not defined is NaN; `UNDEFINED` has the reason. ano_auc: see `in_ano_auc`.
+    Keys: AUC, AP, AP (trapezoid), Ano-AUC, FAR@0.5, Brier, w_image, w_image_abnormal …
+    w_event_normal. A metric that is not defined is NaN; `UNDEFINED` has the reason.
+    ano_auc: see `in_ano_auc`.
     Raises InputError where there is no video.
     """
     if not videos:
@@ -189,11 +208,12 @@ def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = 
     data = samples(videos)
     normal = samples(v for v in videos if not dataset.is_anomalous(v.label))
     alarms, frames = normal.negative[normal.scores >= ALARM].sum(), normal.negative.sum()
+    # what older repositories of the field call AP
+    trapezoid = auc(*precision_recall(data)) if data.positive.any() else math.nan
     return {
         "AUC": roc_auc(data),
         "AP": average_precision(data),
-        # the trapezoid is what older repositories of the field call AP
-        "AP (trapezoid)": float(trapezoid(*precision_recall(data))) if data.positive.any() else math.nan,
+        "AP (trapezoid)": float(trapezoid),
         "Ano-AUC": roc_auc(samples(v for v in videos if in_ano_auc(v.label, dataset, ano_auc))),
         "FAR@0.5": float(alarms / frames) if frames else math.nan,
         "Brier": float(data.squared_errors.sum() / data.frames.sum()),  # Appendix H
@@ -204,8 +224,8 @@ def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = 
 def in_ano_auc(label: str, dataset: Dataset, ano_auc: str) -> bool:
     """Whether a video of this label counts for Ano-AUC; InputError for an unknown kind.
 
-    "abnormal": the abnormal videos. "released": every video not labelled exactly "Normal", which keeps
-    the normal videos of XD-Violence (`A`) and ShanghaiTech (`normal`).
+    "abnormal": the abnormal videos. "released": every video not labelled exactly "Normal", which
+    keeps the normal videos of XD-Violence (`A`) and ShanghaiTech (`normal`).
     """
     if ano_auc not in ("abnormal", "released"):
         raise InputError(f"unknown kind of Ano-AUC {ano_auc!r}; known are abnormal, released")
@@ -234,15 +254,15 @@ def several_labels_note(videos: Sequence[ScoredVideo], dataset: Dataset) -> list
 
 
 def video_aucs(videos: Iterable[ScoredVideo]) -> dict[str, float]:
-    """Name → AUC inside that video, for videos with both kinds of frame: only the anomaly's place counts."""
+    """Name → AUC inside that video, for videos that hold normal and anomalous frames."""
     both = (v for v in videos if v.frame_labels.any() and not v.frame_labels.all())
     return {v.name: roc_auc(samples([v])) for v in both}
 
 
 def video_spread(videos: Iterable[ScoredVideo]) -> dict[str, float]:
-    """Median and quartiles of `video_aucs`, and the share of these videos below 0.5; NaN without any."""
+    """Median and quartiles of `video_aucs`, and the share of them below 0.5; NaN without any."""
     values = np.array(list(video_aucs(videos).values()))
     if not len(values):
         return dict.fromkeys(PER_VIDEO, math.nan)
-    lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75))
-    return dict(zip(PER_VIDEO, map(float, (median, lower, upper, (values < 0.5).mean())), strict=True))
+    spread = (*np.quantile(values, (0.5, 0.25, 0.75)), (values < 0.5).mean())
+    return dict(zip(PER_VIDEO, map(float, spread), strict=True))

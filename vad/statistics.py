@@ -1,7 +1,7 @@
 """Statistics of results: 95 % intervals by resampling whole videos, and runs compared pair by pair.
 
-Frames of one video depend on each other, so videos are drawn, not frames. A resample only changes how
-often each video counts; everything that depends on the scores is counted once.
+Frames of one video depend on each other, so videos are drawn, not frames. A resample only changes
+how often each video counts; everything that depends on the scores is counted once.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vad.scoring import ScoredVideo
 
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
 CHUNK = 50  # resamples handled at once: bounds the memory
-SIGN_PATTERNS = 9999  # tried by the sign-flip test: all of them up to 13 pairs, else as many random ones
+SIGN_PATTERNS = 9999  # of the sign-flip test: all of them up to 13 pairs, else random ones
 PAIRED_NOTE = "95 % interval: Student's t of the paired differences; p: sign-flip test."
 
 
 def draw_counts(videos: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
-    """How often each video occurs in each resample, (resamples, videos) float64; rows sum to `videos`.
+    """How often each video occurs in each resample, (R, V) float64; rows sum to V.
 
     Plain resampling, without strata: the share of anomalous videos varies too.
     """
@@ -41,20 +41,21 @@ def resample(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> dict[str, np.ndarray]:
-    """AUC, AP, Ano-AUC, FAR@0.5, Brier and ECE of every resample, (resamples,) each; NaN: not defined.
+    """AUC, AP, Ano-AUC, FAR@0.5, Brier and ECE of every resample, (R,) each; NaN: not defined.
 
     The same seed draws the same videos whatever their scores are: several runs are resampled alike.
     """
     data, V = samples(videos), len(videos)
-    owner = np.repeat(np.arange(V), [len(video.scores) for video in videos])  # video of each snippet
+    owner = np.repeat(np.arange(V), [len(v.scores) for v in videos])  # video of each snippet
     counts = draw_counts(V, resamples, seed)
     abnormal = np.array([in_ano_auc(video.label, dataset, ano_auc) for video in videos])
     normal = np.array([not dataset.is_anomalous(video.label) for video in videos])
+    alarms = data.negative * (data.scores >= ALARM)
     frames, negative, alarms, errors = (
         np.bincount(owner, values, V)
-        for values in (data.frames, data.negative, data.negative * (data.scores >= ALARM), data.squared_errors)
+        for values in (data.frames, data.negative, alarms, data.squared_errors)
     )
-    # |Σ positive − Σ score| of each bin: its frames cancel between the bin's means and its weight
+    # |Σ positive − Σ score| of each bin: its frames cancel between its means and its weight
     gaps = data.positive - data.scores.astype(np.float64) * data.frames
     gaps = np.bincount(BINS * owner + data.bins, gaps, BINS * V).reshape(V, BINS)
     with np.errstate(invalid="ignore"):  # 0/0 in a resample without the frames it needs: NaN is meant
@@ -91,16 +92,16 @@ def _areas(data: Samples, owner: np.ndarray, counts: np.ndarray) -> tuple[np.nda
         times = np.ascontiguousarray(counts[chunk].T)
         hits, alarms, ties = (part @ times for part in tables)
         positive, negative = hits.cumsum(0), alarms.cumsum(0)
-        # an anomalous frame wins against every normal frame below it, and half against one of its score
+        # an anomalous frame wins against every normal frame below it, half against one of its score
         won = (hits * (negative[-1] - negative + ties / 2)).sum(0)
         precision = (hits * (positive / np.maximum(positive + negative, 1))).sum(0)
         areas[:, chunk] = won / (positive[-1] * negative[-1]), precision / positive[-1]
     return areas[0], areas[1]
 
 
-def intervals(resampled: Mapping[str, np.ndarray], level: float = LEVEL) -> dict[str, tuple[float, float]]:
-    """Central interval of each metric over its resamples (percentiles), undefined ones left out."""
-    tail = (1 - level) / 2
+def intervals(resampled: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Central 95 % interval of each metric over its resamples, undefined ones left out."""
+    tail = (1 - LEVEL) / 2
     return {
         name: tuple(map(float, np.nanquantile(values, (tail, 1 - tail))))
         for name, values in resampled.items()
@@ -142,7 +143,7 @@ class Paired:
 
 
 def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | None:
-    """Compare two sets of runs, seed → metric, on the seeds they share; None without a defined pair."""
+    """Compare two sets of runs, seed → metric, on shared seeds; None without a defined pair."""
     d = np.array([b[seed] - a[seed] for seed in sorted(a.keys() & b.keys())], np.float64)
     d = d[np.isfinite(d)]
     n = len(d)
@@ -151,7 +152,8 @@ def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | N
     mean, reach, p = float(d.mean()), math.nan, math.nan
     if n > 1:
         # not ttest_1samp: it has no interval for differences that are all the same
-        reach, p = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * stats.sem(d)), sign_flip_p(d)
+        reach = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * stats.sem(d))
+        p = sign_flip_p(d)
     return Paired(mean, mean - reach, mean + reach, p, n, int((d > 0).sum()), int((d < 0).sum()))
 
 

@@ -206,6 +206,7 @@ def test_modality_weights_are_weighted_by_frames() -> None:
     assert found["w_event_abnormal"] == pytest.approx(0.8)
 
 
+@pytest.mark.filterwarnings("error")  # no warning of scikit-learn beside the reason
 def test_undefined_is_nan_with_a_reason() -> None:
     found = evaluate([scored("n", "Normal", [0.1, 0.2], snippets([0, 0]))], UCFCRIME)
     missing = {name for name, value in found.items() if math.isnan(value)}

@@ -57,8 +57,10 @@ def test_draws_do_not_depend_on_scores() -> None:
 
 
 def test_undefined_numbers_of_a_resample_are_nan() -> None:
-    """Normal videos alone: no AUC, AP or Ano-AUC; the others are defined."""
-    found = resample(made(4, 5)[:1], UCFCRIME, resamples=3)
+    """A normal video alone: no AUC, AP or Ano-AUC. Half of its scores are at the threshold: alarms."""
+    normal = video("n", "Normal", np.array([0.5, 0.4]), np.zeros(32))
+    found = resample([normal], UCFCRIME, resamples=3)
+    assert found["FAR@0.5"].tolist() == [0.5, 0.5, 0.5]
     undefined = {name for name, values in found.items() if np.isnan(values).all()}
     assert undefined == {"AUC", "AP", "Ano-AUC"}
     assert set(intervals(found)) == {"FAR@0.5", "Brier", "ECE"}
@@ -107,7 +109,8 @@ def test_known_p_values() -> None:
     """All five differences on one side: the measured pattern and its mirror image, 2 of 32."""
     assert sign_flip_p(np.array([0.1, 0.2, 0.3, 0.4, 0.5])) == 2 / 32
     assert sign_flip_p(np.zeros(4)) == 1
-    assert sign_flip_p(np.array([0.1, 0.2, -0.3])) == 1  # the sum is zero but for its last bits
+    # the sum is zero but for its last bits: every pattern is as far from zero
+    assert sign_flip_p(np.array([-0.02, -0.03, 0.02, 0.03])) == 1
 
 
 def test_many_pairs_are_sampled_and_never_give_zero() -> None:

@@ -1,4 +1,4 @@
-"""A table of text cells, its formats (aligned text, Markdown, LaTeX, CSV), and how numbers become cells."""
+"""A table of text cells, its four formats, and how numbers become cells."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ class Table:
 
     def render(self, form: str) -> str:
         """The table in one of the formats of `SUFFIXES`."""
-        return {"text": self.text, "markdown": self.markdown, "latex": self.latex, "csv": self.csv}[form]()
+        forms = {"text": self.text, "markdown": self.markdown, "latex": self.latex, "csv": self.csv}
+        return forms[form]()
 
     def save(self, path: Path) -> list[Path]:
         """Write `path` + .txt, .md, .tex and .csv, each whole or not at all; returns these paths."""
@@ -73,13 +74,14 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """For each column, whether it holds numbers: they are aligned right, words left."""
-        return [any(map(_is_number, self.frame.iloc[:, k])) for k in range(self.frame.shape[1])]
+        return [any(map(_is_number, column)) for column in self.frame.to_numpy().T]
 
     def text(self, width: int = 110) -> str:
         """Aligned columns for a terminal; only the lines around the table are wrapped at `width`."""
         widths = [max(map(len, column)) for column in zip(*self.lines, strict=True)]
-        formats = [f"{{:{'>' if right else '<'}{w}}}" for right, w in zip(self.numeric, widths, strict=True)]
-        header, *rows = ("  ".join(formats).format(*line) for line in self.lines)
+        sides = [">" if right else "<" for right in self.numeric]
+        line = "  ".join(f"{{:{side}{w}}}" for side, w in zip(sides, widths, strict=True))
+        header, *rows = (line.format(*cells) for cells in self.lines)
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
         # no-break spaces keep each part of the protocol on one line, and the dot behind it
         glued = self.protocol.replace(" ", "\xa0").replace("\xa0·\xa0", "\xa0· ")
@@ -98,9 +100,9 @@ class Table:
         return "\n".join([f"**{self.title}**", "", self.protocol, "", *lines, "", *notes])
 
     def csv(self) -> str:
-        """The table as CSV, numbers without marks; title, protocol and notes are lines that begin with `#`."""
+        """The table as CSV, without marks; title, protocol and notes are lines that begin with `#`."""
         comments = "".join(f"# {line}\n" for line in (self.title, self.protocol, *self.notes))
-        # a reader that skips comments would cut a cell with a #, unless it is quoted: XD-Violence has such names
+        # a reader that skips comments would cut names with a # (XD-Violence), unless they are quoted
         hashes = any("#" in cell for line in self.lines for cell in line)
         frame = self.frame.map(lambda cell: cell.removesuffix(MARK))
         quoting = csv.QUOTE_ALL if hashes else csv.QUOTE_MINIMAL
@@ -148,7 +150,7 @@ def latex_cell(cell: str) -> str:
         return "$" + cell.replace("±", r"\pm").replace("†", r"^{\dagger}") + "$"
     if cell.startswith("  "):  # an indented row name
         return r"\quad " + latex_cell(cell.strip())
-    # a row's first cell follows the \\ of the row before, which takes a bracket or star for its argument
+    # a first cell follows the \\ of the row before, which takes a bracket or star for its argument
     return ("{}" if cell[:1] in ("[", "*") else "") + latex_text(cell)
 
 
@@ -209,7 +211,8 @@ def mean_cell(values: Iterable[float]) -> str:
     percent = [100 * value for value in values]
     if any(map(math.isnan, percent)):
         return NAN
-    return spread_cell(statistics.fmean(percent), statistics.stdev(percent) if len(percent) > 1 else None)
+    std = statistics.stdev(percent) if len(percent) > 1 else None
+    return spread_cell(statistics.fmean(percent), std)
 
 
 def marked(cell: str, mark: str) -> str:
@@ -224,5 +227,5 @@ def definition_notes(names: Iterable[str]) -> list[str]:
 
 def undefined_notes(metrics: Mapping[str, float]) -> list[str]:
     """Why each undefined metric is undefined."""
-    reasons = [UNDEFINED[name] for name, value in metrics.items() if math.isnan(value) and name in UNDEFINED]
-    return [f"{NAN}: {reason}." for reason in dict.fromkeys(reasons)]
+    names = [name for name, value in metrics.items() if math.isnan(value) and name in UNDEFINED]
+    return [f"{NAN}: {reason}." for reason in dict.fromkeys(UNDEFINED[name] for name in names)]

@@ -133,19 +133,13 @@ class IEFVAD(nn.Module):
         mask = self._mask(image if image is not None else event, lengths)  # (B, 1, 1, T)
         image_mu = image_logvar = event_mu = event_logvar = None
         if self.config.modality != "event":
-            image = self._checked("image", image)
-            image_mu, image_logvar = self.image_head(
-                self.image_encoder(image, mask)
-            )  # (B, T, D) each
+            h = self.image_encoder(self._checked("image", image), mask)  # (B, T, D)
+            image_mu, image_logvar = self.image_head(h)  # (B, T, D) each
         if self.config.modality != "image":
-            event = self._checked("event", event)
-            event_mu, event_logvar = self.event_head(
-                self.event_encoder(event, mask)
-            )  # (B, T, D) each
-        z = self._fuse(
-            image_mu, event_mu, image_logvar, event_logvar
-        )  # (B, T, D) mean, variance, weights
-        filtered = self.temporal_update(z.mean, z.variance)  # (B, T, D) state, variance, gain
+            h = self.event_encoder(self._checked("event", event), mask)  # (B, T, D)
+            event_mu, event_logvar = self.event_head(h)  # (B, T, D) each
+        z = self._fuse(image_mu, event_mu, image_logvar, event_logvar)  # (B, T, D) each
+        filtered = self.temporal_update(z.mean, z.variance)  # (B, T, D) each
         state = self.refinement(filtered.state)  # (B, T, D)
         return IEFVADOutput(
             logits=self._classify(state),  # (B, T, 1)
@@ -194,9 +188,8 @@ class IEFVAD(nn.Module):
         if lengths is None or x is None or self.config.padding == "attended":
             return None
         # a window without a single valid step would leave its attention nothing to attend to (NaN)
-        valid = torch.arange(x.shape[1], device=x.device) < lengths.to(x.device).clamp(
-            min=1
-        ).unsqueeze(1)
+        lengths = lengths.to(x.device).clamp(min=1)
+        valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         return valid[:, None, None]
 
     def _checked(self, name: str, x: Tensor | None) -> Tensor:

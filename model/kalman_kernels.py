@@ -65,10 +65,10 @@ class KalmanScan(torch.autograd.Function):
         ctx: FunctionCtx, z: Tensor, variance: Tensor, q: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """State, variance and gain, (B, T, D) each; arguments as in `kalman_filter`."""
-        later, gain, keep = variance_scan(variance[:, 1:] + epsilon, q + epsilon, variance[:, 0])
+        later, gain = variance_scan(variance[:, 1:] + epsilon, q + epsilon, variance[:, 0])
         posterior = torch.cat([variance[:, :1], later], 1)
         gain = torch.cat([torch.ones_like(z[:, :1]), gain], 1)  # 1: the state starts as z_0
-        state = affine_scan(F.pad(keep, (0, 0, 1, 0)), gain * z)
+        state = affine_scan(1 - gain, gain * z)
         ctx.save_for_backward(z, variance, q, state, posterior, gain)
         ctx.epsilon = epsilon
         return state, posterior, gain
@@ -98,8 +98,8 @@ def affine_scan(a: Tensor, b: Tensor) -> Tensor:
     return out.flatten(1, 2)[:, :T]
 
 
-def variance_scan(r: Tensor, drift: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """V_t, k_t and 1 − k_t in about 3√T long steps, with V_{−1} = start.
+def variance_scan(r: Tensor, drift: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """V_t and k_t in about 3√T long steps, with V_{−1} = start.
 
     r: (B, T, D) ≥ 0; drift: (D,) q + ε ≥ 0; start: (B, D). Returns (B, T, D) each.
 
@@ -122,15 +122,12 @@ def variance_scan(r: Tensor, drift: Tensor, start: Tensor) -> tuple[Tensor, Tens
     for A_i, C_i, J_i in zip(*(x.unbind(1)[:-1] for x in (A, C, J)), strict=True):
         ends.append(torch.addcmul(C_i, A_i, A_i / (ends[-1].reciprocal() + J_i)))
     v = torch.stack(ends, 1)  # the variance before each stretch
-    posterior, gain, keep = torch.empty_like(r), torch.empty_like(r), torch.empty_like(r)
-    steps = zip(*(x.unbind(2) for x in (r, posterior, gain, keep)), strict=True)
-    for r_j, v_j, k_j, keep_j in steps:
+    posterior, gain = torch.empty_like(r), torch.empty_like(r)
+    for r_j, v_j, k_j in zip(*(x.unbind(2) for x in (r, posterior, gain)), strict=True):
         m = v + drift
-        total = _positive(m + r_j)
-        torch.div(m, total, out=k_j)
-        torch.div(r_j, total, out=keep_j)
+        torch.div(m, _positive(m + r_j), out=k_j)
         v = torch.mul(k_j, r_j, out=v_j)
-    return tuple(x.flatten(1, 2)[:, :T] for x in (posterior, gain, keep))
+    return posterior.flatten(1, 2)[:, :T], gain.flatten(1, 2)[:, :T]
 
 
 def _positive(x: Tensor) -> Tensor:

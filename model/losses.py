@@ -53,8 +53,8 @@ def segment_probability(probability: Tensor, lengths: Tensor) -> Tensor:
     fill = -T % INSTANCE_STEPS
     segments = F.pad(probability * valid, (0, fill)).view(B, -1, INSTANCE_STEPS)
     counts = F.pad(valid, (0, fill)).view(B, -1, INSTANCE_STEPS).sum(2)
-    means = segments.sum(2) / counts.clamp(min=1)
-    return means.masked_fill(counts == 0, -1.0).max(1).values
+    # a segment without valid steps has mean 0, which no other is below
+    return (segments.sum(2) / counts.clamp(min=1)).max(1).values
 
 
 INSTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Every form of checkpoint that is in circulation, and every way in which a file can be the wrong one."""
+"""Every form of checkpoint in circulation, and every way in which a file can be wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of the network whatever its weights: fusion facts, padding, single streams, input contracts."""
+"""What holds for the network whatever its weights: fusion, padding, streams, input contracts."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_autocast_keeps_fusion_filter_and_losses_in_float32(config, modality):
     for name in ("logits", "fused", "weight_image", "weight_event", "gain", "variance"):
         assert getattr(output, name).dtype == torch.float32, name
     assert all(term.dtype == torch.float32 for term in terms)
-    # bfloat16 has eight bits: 2⁻⁸ = 4e-3 a product; twice that is what the rest of the network makes of it
+    # bfloat16 has eight bits: 2⁻⁸ = 4e-3 a product; the rest of the network doubles that
     assert (output.logits - exact.logits).abs().max() < 8e-3 * exact.logits.abs().max()
     total = objective.total(terms)
     expected = objective.total(objective.terms(exact, lengths, anomalous))

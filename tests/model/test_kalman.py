@@ -139,6 +139,15 @@ def test_variances_from_tiny_to_huge_in_one_window(kernel):
     assert variance.grad.isfinite().all()
 
 
+@each_kernel
+def test_a_huge_first_variance_is_forgotten(kernel):
+    # then q = ε = 0 and equal variances: the gain of step t is 1/t; 10²⁵ / 10⁻²⁰ overflows float32
+    variance = torch.full((1, 40, 1), 1e-20)
+    variance[:, 0] = 1e25
+    gain = kernel.apply(torch.zeros(1, 40, 1), variance, torch.zeros(1), 0.0)[2]
+    torch.testing.assert_close(gain[0, 1:, 0], 1 / torch.arange(1, 40.0), rtol=1e-5, atol=0)
+
+
 def test_infinite_process_noise_is_no_recursion():
     z, variance = observations(50)
     none = TemporalUpdate(embed_dim=5, temporal_update="none", epsilon=EPSILON)(z, variance)

@@ -161,7 +161,7 @@ def test_terms_keep_float64_and_widen_smaller_types(dtype, result):
 
 @pytest.mark.parametrize("name", ["model", "Gaussian", "StudentT"])
 def test_the_kl_takes_the_noise_model_it_is_given(name):
-    # Student's t, ν = 2: s falls by log(3/2) and e^s to 2/3, so KL changes by ½ (log(3/2) − mean e^s / 3)
+    # ν = 2: s falls by log(3/2), e^s to 2/3 of it: KL changes by ½ (log(3/2) − mean e^s / 3)
     model, output = outputs(noise_model="Gaussian", nu=2.0)
     kl = Objective(config=model.config, kl_noise_model=name).terms(
         output, LENGTHS[:2], ANOMALOUS[:2]

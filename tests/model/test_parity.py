@@ -1,4 +1,4 @@
-"""The network with the released options against the authors' released code: outputs, losses, gradient norms."""
+"""The network with the released options equals the authors' released code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rebuild_inputs(config: dict, embed_dim: int) -> tuple[np.ndarray, np.ndarray
 def run(
     case: np.lib.npyio.NpzFile, weights: dict[str, np.ndarray], image: np.ndarray, event: np.ndarray
 ):
-    """Outputs, loss terms with their total, and gradient norms (released names) of our network on a parity case."""
+    """Output, losses and gradient norms (under released names) of our network on a parity case."""
     config = json.loads(str(case["config"]))
     model = IEFVAD(
         embed_dim=config["embed_dim"],

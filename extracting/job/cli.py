@@ -209,12 +209,13 @@ def choose(
             raise InputError("--test_list says which videos are --split test; add that, or leave it out")
         return jobs, []
     chosen = preset(flags.profile)
-    found, missing = pick_test_videos(jobs, record, chosen.split, flags.test_list)
+    split = record.default_split(chosen.split)
+    found, missing = pick_test_videos(jobs, record, split, flags.test_list)
     enough = "the evaluation needs no more"
     if not set(chosen.test_crops) <= set(config.crops):
         enough = f"the evaluation needs crops {chosen.test_crops}"
     crops = ",".join(map(str, config.crops))
-    print(f"--split test: {len(found)} test videos ({chosen.split} split), crops {crops}; {enough}")
+    print(f"--split test: {len(found)} test videos ({split} split), crops {crops}; {enough}")
     if missing:
         print(f"{len(missing)} test videos of the list were not found: {', '.join(missing)}")
     return found, missing

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vad.catalog import VIDEO_SUFFIXES, Dataset
-from vad.errors import InputError
-from vad.splits import Found, split_files, split_videos
+from vad.datasets import VIDEO_SUFFIXES, Dataset
+from vad.files import InputError
+from vad.prepare.lists import read_names, video_key
 
 from extracting.config import Job
 from extracting.job.files import NAME_BYTES
@@ -89,25 +89,15 @@ def _refuse_same_name(job: Job, videos: Sequence[str]) -> Job:
 def pick_test_videos(
     jobs: Sequence[Job], dataset: Dataset, split: str, test_list: Path | None = None
 ) -> tuple[list[Job], list[str]]:
-    """The test videos of a data set among those found, and the names of the others on its list.
+    """The test videos of a data set among those found, and the names of the others.
 
-    split: "official" or "released". test_list: a list other than the split's own; the data set's test.csv
-    does where that is missing. Raises InputError where there is no list, or none of its videos.
+    split: a split of the data set's table. test_list: a list of names other than the split's.
+    Raises InputError where none of the test videos is found.
     """
-    files = split_files(dataset, split)
-    own = dataset.annotation_file(files.test_list)
-    lists = [path for path in (test_list or own, dataset.list_root / "test.csv") if path.is_file()]
-    if not lists or (test_list and lists[0] != test_list):
-        raise InputError(
-            f"--split test: {test_list or own} is missing, which names {dataset.title}'s test videos; put it"
-            " there (list/README.md says whose it is), give another with --test_list, or extract every video"
-        )
-    train_list = dataset.annotation_file(files.train_list) if files.train_list else None
-    if train_list and not train_list.is_file():
-        train_list = None
-    stems = {Path(job.name).name: Found(Path(job.name).name) for job in jobs}
-    found = split_videos(stems, dataset, files, train_list, lists[0])
-    wanted = {video.name for video in found.test}
-    if not wanted:
-        raise InputError(f"--split test: {lists[0]} names none of the {len(jobs)} videos found")
-    return [job for job in jobs if Path(job.name).name in wanted], found.missing_test
+    keys = [video_key(job.name, dataset) for job in jobs]
+    names = read_names(test_list, dataset, keys) if test_list else dataset.split_names(split, "test")
+    found = [job for key, job in zip(keys, jobs, strict=True) if key in names]
+    if not found:
+        where = test_list or dataset.annotation_path
+        raise InputError(f"--split test: {where} names none of the {len(jobs)} videos found")
+    return found, [name for name in names if name not in keys]

@@ -10,7 +10,7 @@ import pytest
 
 from extracting.job.videos import find_videos, pick_test_videos
 from tests.extracting.helpers import write_video
-from vad.catalog import MSAD, SHANG
+from vad.datasets import load_dataset
 from vad.files import InputError
 
 
@@ -63,24 +63,24 @@ def test_folders_that_cannot_work(tmp_path: Path) -> None:
         find_videos(tmp_path / "empty")
 
 
-def test_split_test_takes_the_test_videos(tmp_path: Path, realdata: Path) -> None:
-    """MSAD's release lists 241 test videos; the official split gives Robbery_10 back to training."""
+def test_split_test_takes_the_test_videos(tmp_path: Path) -> None:
+    """MSAD's release tests Robbery_10, which the official split trains on; aliases are one video."""
     names = ["Robbery_10", "Robbery_11", "MSAD_normal_testing_000", "Nobody_1"]
-    own = realdata / "annotations" / "msad_test_list.txt"
-    present = [name for name in names if name in own.read_text()]
-    assert "Robbery_10" in present
     for name in names:
         write_video(tmp_path / "v" / "C" / f"{name}.avi", 16)
-    jobs = find_videos(tmp_path / "v")
+    jobs, dataset = find_videos(tmp_path / "v"), load_dataset("msad")
     for split, number in (("released", 241), ("official", 240)):
-        chosen, missing = pick_test_videos(jobs, MSAD, split, own)
-        wanted = [name for name in present if split == "released" or name != "Robbery_10"]
-        assert [job.path.stem for job in chosen] == sorted(wanted)
-        assert len(chosen) + len(missing) == number
+        tested = set(dataset.split_names(split, "test"))
+        chosen, missing = pick_test_videos(jobs, dataset, split)
+        wanted = sorted(name for name in names if dataset.key(name) in tested)
+        assert [job.path.stem for job in chosen] == wanted
+        assert ("Robbery_10" in wanted) == (split == "released") and len(chosen) + len(missing) == number
 
 
-def test_split_test_without_a_list_is_refused(tmp_path: Path) -> None:
+def test_split_test_without_any_test_video_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "a.avi", 16)
-    sentence = r"--split test: .* is missing, which names ShanghaiTech's test videos"
-    with pytest.raises(InputError, match=sentence):
-        pick_test_videos(find_videos(tmp_path), SHANG, "official", tmp_path / "none.txt")
+    jobs, dataset = find_videos(tmp_path), load_dataset("shang")
+    with pytest.raises(InputError, match=r"--split test: .*annotations.csv names none of the 1 videos found"):
+        pick_test_videos(jobs, dataset, "official")
+    with pytest.raises(InputError, match=r"none.txt: there is no such list"):
+        pick_test_videos(jobs, dataset, "official", tmp_path / "none.txt")

@@ -240,8 +240,8 @@ def main() -> None:
     default = os.environ.get("IEFVAD_REALDATA", ROOT.parent / "shared" / "realdata")
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("source", nargs="?", type=Path, default=default, help="folder of the sources")
-    parser.add_argument("--out", type=Path, default=ROOT / "list", help="gets <data set>/annotations.csv")
+    parser.add_argument("source", nargs="?", type=Path, default=default, help="the sources")
+    parser.add_argument("--out", type=Path, default=ROOT / "list", help="folder of the results")
     flags = parser.parse_args()
     if not flags.source.is_dir():
         raise InputError(f"{flags.source}: no such folder of sources; name it")

@@ -293,7 +293,7 @@ def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:
         and any(row[column] in SIDES for row in rows.values())
     ]
     if not splits:
-        raise InputError(f"{path}: no column says train or test of the videos; add one, as official")
+        raise InputError(f"{path}: no column says train or test of the videos; add one")
     videos: list[AnnotatedVideo] = []
     seen: dict[str, int] = {}
     for line, row in rows.items():

@@ -21,7 +21,7 @@ from vad.datasets import (
     snippet_count,
     video_name,
 )
-from vad.files import InputError
+from vad.files import ROOT, InputError
 from vad.options import option_fields
 
 SMALL = """
@@ -336,7 +336,7 @@ def test_built_in_data_sets_by_name_and_folder() -> None:
     assert (dataset.data_root.parts[-2:], dataset.video_root) == (("data", "ucf"), None)
     demo = load_dataset("demo")
     assert demo.video_root.parts[-3:] == ("data", "demo", "videos")  # rendered there
-    assert demo.annotation_path.parts[-3:] == ("list", "demo", "annotations.csv")
+    assert demo.annotation_path == ROOT / "list" / "demo" / "annotations.csv"
     assert (demo.synthetic, demo.encoder, demo.overrides["paper"]) == (True, "tiny", {"dropout": 0.8})
 
 

@@ -1,0 +1,129 @@
+"""Compare two sets of runs, paired by seed: `python -m vad.report.compare A_runs.csv B_runs.csv`.
+
+`A_runs.csv:nu=2,mil=topk` takes the runs with these options alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from vad.experiments import SHORT, read_runs
+from vad.files import InputError, run_command
+from vad.options import option_fields
+from vad.report.paper import METRICS
+from vad.report.table import SEPARATOR, SPREAD_NOTE, SUFFIXES, Table, mean_cell
+from vad.report.tables import paired_cells
+from vad.statistics import LEVEL, PAIRED_NOTE, compare_paired, multiple_tests_note, smallest_p
+
+OPTIONS = tuple(f.name for f in option_fields() if f.name not in ("dataset", "seed"))
+# what must be equal for a difference to be one of the options that differ
+CONDITIONS = ("dataset", "data", "weights", "split", "test_crops", "ano_auc", "nan", "torch", "code")
+SHARED = ("dataset", "profile", "modality", "split", "test_crops", "weights")  # shown above the table
+COLUMNS = ["metric", "a (%)", "b (%)", "b − a", "95 % interval", "p", "pairs"]
+
+
+def compare_files(a: str, b: str) -> Table:
+    """Whether the runs of b differ from those of a in AUC, AP and Ano-AUC.
+
+    a, b: a table of runs, or `runs.csv:nu=2` for some of its runs; each must be runs of one kind.
+    Raises InputError where it is not, where the file is no such table, and where no seed is shared.
+    """
+    sides = left, right = read_side(a), read_side(b)
+    seeds = sorted(set(left.index) & set(right.index))
+    rows, notes, tests = [], [], 0
+    for metric in (m for m in METRICS if m in left and m in right):
+        values = [side.loc[seeds, metric] for side in sides]
+        paired = compare_paired(*(column.to_dict() for column in values))
+        if paired is not None:
+            cells = (*map(mean_cell, values), *paired_cells(paired))
+            rows.append([metric, *cells, str(paired.pairs)])
+            notes.append(f"{metric} of b against a: {paired.describe()}.")
+            tests += smallest_p(paired.pairs) < 1 - LEVEL
+    if not rows:
+        raise InputError(f"{a} and {b} share no seed; runs are paired by seed: train both with the same --runs")
+    notes += [*multiple_tests_note(tests), f"{SPREAD_NOTE} {PAIRED_NOTE}"]
+    for name, side in zip("ab", sides, strict=True):
+        if alone := sorted(set(side.index) - set(seeds)):
+            notes.append(f"Left out, for only {name} has them: seeds {', '.join(map(str, alone))}.")
+    left, right = left.loc[seeds], right.loc[seeds]
+    differing = [n for n in OPTIONS if n in left and n in right and _shown(left, n) != _shown(right, n)]
+    notes += _mismatches(left, right, differing)
+    what = [f"{name} {_shown(left, name)} → {_shown(right, name)}" for name in differing]
+    equal = [n for n in SHARED if n in left and _shown(left, n) == _shown(right, n)]
+    header = [f"a: {a}", f"b: {b}", f"differs: {'; '.join(what) or 'no option'}"]
+    header += [f"{name} {_shown(left, name)}" for name in equal]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return Table("Two sets of runs, paired by seed", SEPARATOR.join(header), frame, tuple(notes))
+
+
+def read_side(text: str) -> pd.DataFrame:
+    """The runs that `runs.csv` or `runs.csv:nu=2,mil=topk` names, by seed; metrics are numbers."""
+    path, colon, chosen = text.rpartition(":")
+    if not colon or "=" not in chosen:
+        path, chosen = text, ""
+    runs = read_runs(Path(path))
+    if runs.empty:
+        raise InputError(f"{path} holds no run; main.py --runs writes them there")
+    options = [name for name in OPTIONS if name in runs]
+    for part in filter(None, chosen.split(",")):
+        given, _, value = part.partition("=")
+        name = SHORT.get(given, given)
+        if name not in options:
+            raise InputError(f"{path} has no option {name!r}; it has {', '.join(options)}")
+        known = ", ".join(runs[name].unique())
+        runs = runs[[_same(other, value) for other in runs[name]]]
+        if runs.empty:
+            raise InputError(f"{path} has no run with {name} {value}; it has {known}")
+    for name in options:
+        if len(several := runs[name].unique()) > 1:
+            choice = f"{text}{',' if chosen else ':'}{name}={several[0]}"
+            raise InputError(f"{text} holds runs with {name} {', '.join(several)}; choose some: {choice}")
+    try:
+        metrics = {m: runs[m].replace("", "nan").astype(float) for m in METRICS if m in runs}
+        runs = runs.assign(**metrics).set_index(runs["seed"].astype(int))
+    except ValueError as error:
+        raise InputError(f"{path}: a seed or a metric is no number ({error})") from None
+    if not runs.index.is_unique:
+        first, second = runs.loc[runs.index[runs.index.duplicated()][0], "run"].iloc[:2]
+        raise InputError(f"{path}: runs {first} and {second} have the same options and seed; drop one")
+    return runs
+
+
+def _same(a: str, b: str) -> bool:
+    try:
+        return float(a) == float(b)
+    except ValueError:
+        return a == b
+
+
+def _shown(runs: pd.DataFrame, name: str) -> str:
+    """Every value of a column; "unknown" for one that is missing or empty."""
+    return "/".join(sorted({value or "unknown" for value in runs.get(name, [""])}))
+
+
+def _mismatches(left: pd.DataFrame, right: pd.DataFrame, differing: Sequence[str]) -> Iterator[str]:
+    """Conditions that differ between the sets although nobody asked for it."""
+    # the fingerprint is of the files that were read, and one stream reads half of them
+    expected = {*differing, *(["data"] if "modality" in differing else [])}
+    for name in (name for name in CONDITIONS if name not in expected):
+        a, b = _shown(left, name), _shown(right, name)
+        if a != b:
+            yield f"Not under one condition: {name} is {a} in a, {b} in b."
+
+
+def main() -> None:
+    """Print the comparison of two tables of runs."""
+    parser = argparse.ArgumentParser(prog="python -m vad.report.compare", description=__doc__)
+    parser.add_argument("a", help="<exp_name>_runs.csv of main.py, or a.csv:nu=2 for some of its runs")
+    parser.add_argument("b", help="the same; both are paired by seed")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="text", help="of the table")
+    flags = parser.parse_args()
+    print(compare_files(flags.a, flags.b).render(flags.format))
+
+
+if __name__ == "__main__":
+    run_command(main)

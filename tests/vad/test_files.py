@@ -1,20 +1,119 @@
-"""Files that appear whole or not at all."""
+"""Files appear whole or not at all, mistakes are one sentence, commands end with the right code."""
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from vad.errors import InputError
-from vad.files import write_whole
+from vad.files import (
+    ROOT,
+    InputError,
+    read_json,
+    read_text,
+    run_command,
+    sha256,
+    write_bytes,
+    write_json,
+    writing,
+)
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+def test_a_file_is_replaced_as_a_whole_and_known_when_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.csv"
+    assert [write_bytes(path, data) for data in (b"1", b"1", b"2")] == [True, False, True]
+    assert path.read_bytes() == b"2" and list(path.parent.iterdir()) == [path]
+    assert [write_json(path, {"ü": 1}), write_json(path, {"ü": 1})] == [True, False]
+    assert read_json(path, "file") == {"ü": 1}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_file_is_as_before_where_writing_stops(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"old")
+    with pytest.raises(error), writing(path) as part:
+        part.write_bytes(b"half")
+        raise error
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match=r"file/x/a\.csv: cannot write here \(Not a directory\)"):
-        write_whole(tmp_path / "file" / "x" / "a.csv", b"1")
+        write_bytes(tmp_path / "file" / "x" / "a.csv", b"1")
+    with pytest.raises(InputError, match=r"a: cannot write here \(No space left\)"), writing(tmp_path / "a"):
+        raise OSError(28, "No space left")
 
 
-def test_a_file_is_replaced_as_a_whole_and_told_apart_from_the_same(tmp_path):
-    path = tmp_path / "new" / "a.csv"
-    assert [write_whole(path, data) for data in (b"1", b"1", b"2")] == [True, False, True]
-    assert path.read_bytes() == b"2" and list(path.parent.iterdir()) == [path]
+@pytest.mark.parametrize(("content", "sentence"), [
+    (None, "there is no such table"),
+    (b"\xff\xfe\x00", "this table is not UTF-8 text"),
+    (b"a\0b", "this table is not text"),
+    (b"{", "this table is not valid JSON"),
+    (b"[" * 100_000, "this table is not valid JSON"),
+    (b"[1]", "this table holds no JSON object"),
+])  # fmt: skip
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    path = tmp_path / "t.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=sentence) as caught:
+        read_json(path, "table")
+    assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffpath,label".encode())
+    assert read_text(tmp_path / "a.txt", "list") == "path,label"
+    with pytest.raises(InputError, match=r"cannot read this list \(Is a directory\)"):
+        read_text(tmp_path, "list")
+
+
+def test_the_hash_is_of_the_bytes_or_of_a_folders_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"1").hexdigest()
+    before = sha256(tmp_path)
+    assert before == hashlib.sha256(b"a1").hexdigest()  # name and bytes
+    (tmp_path / "b").write_bytes(b"")
+    assert sha256(tmp_path) != before
+
+
+class OtherError(Exception):
+    """Stands for an error of another package."""
+
+
+@pytest.mark.parametrize(("outcome", "code", "said"), [
+    (None, 0, ""),
+    (1, 1, ""),
+    (InputError("a.csv: wrong"), 2, "error: a.csv: wrong\n"),
+    (OtherError("nu must be positive"), 2, "error: nu must be positive\n"),
+    (KeyboardInterrupt(), 130, "interrupted: finished work is kept; run the same command again to resume\n"),
+])  # fmt: skip
+def test_exit_codes(outcome: object, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int | None:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main, expected=(OtherError,))
+    assert stopped.value.code == code and capsys.readouterr().err == said
+
+
+def test_a_mistake_of_the_code_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_a_reader_that_is_gone_ends_the_command_quietly() -> None:
+    code = "from vad.files import run_command; run_command(lambda: [print('x' * 1000) for _ in range(1000)] and 0)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -1,0 +1,125 @@
+"""Reports: runs that cannot stand together are refused; groups and intervals of those that can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vad.datasets import load_dataset
+from vad.evaluation import Protocol
+from vad.experiments import BEST, SweepResult
+from vad.files import InputError
+from vad.options import Options
+from vad.report.report import (
+    by_modality,
+    check_masking_runs,
+    check_table,
+    count_of,
+    log_stream,
+    mean_intervals,
+    report_sweep,
+    runs_frame,
+)
+from vad.report.tables import varying_options
+
+
+def run(seed: int | None, path: str = "a.pth", weights: str = "last", **options: object) -> SimpleNamespace:
+    """A run as `open_run` returns it, as far as the checks read it."""
+    opened = Options(**options)
+    return SimpleNamespace(
+        path=Path(path), seed=seed, weights=weights, options=opened, modality=opened.modality, metrics={"AUC": 0.5},
+        dataset=load_dataset("ucfcrime"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "runs", "sentence"),
+    [
+        (3, [], "Table 3 is made by another command: python main.py --dataset DATASET --runs 10 --sweep nu"),
+        (8, [run(0)], "python test2.py --dataset ucfcrime --ckpt_path"),
+        (None, [run(0), run(0, "b.pth")], r"a\.pth and b\.pth are both the run of seed 0; name each run once"),
+        (1, [run(None), run(None)], r"a\.pth and a\.pth are both one file"),
+        (1, [run(0), run(1, "b.pth", nu=4.0)], r"a\.pth has nu 8\.0, b\.pth 4\.0: their mean would be of neither"),
+        (1, [run(0), run(0, "b.pth", "best")], r"a\.pth has weights last, b\.pth best"),
+        (1, [run(0, modality="event")], r"a\.pth is a model of event alone; Table 1 is of fused models"),
+        (2, [run(0), run(0, "b.pth", noise_model="Gaussian")], "Table 2 is of one noise model"),
+    ],
+)
+def test_runs_that_make_no_table_are_refused(table: int | None, runs: list, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        check_table(table, runs)
+
+
+def test_runs_that_make_a_table_pass() -> None:
+    """Two seeds of either noise model for Table 1; three modalities of one seed for Table 2."""
+    models = [run(seed, noise_model=name) for seed in (0, 1) for name in ("StudentT", "Gaussian")]
+    check_table(1, models)
+    check_table(2, [run(0, modality=m) for m in ("image", "event", "fusion")])
+    check_table(None, [run(0), run(1, nu=4.0)])  # no table of the paper: runs may differ
+    check_table(1, [run(None), run(None, "b.pth")])  # released files do not say their seed
+
+
+def test_runs_masked_together_differ_in_their_seed_only() -> None:
+    check_masking_runs([run(0), run(1, "b.pth")])
+    check_masking_runs([run(None)])
+    with pytest.raises(InputError, match=r"a\.pth has nu 8\.0, b\.pth 2\.0: their mean would be of neither"):
+        check_masking_runs([run(0), run(1, "b.pth", nu=2.0)])
+    with pytest.raises(InputError, match=r"a\.pth and b\.pth are both the run of seed 0"):
+        check_masking_runs([run(0), run(0, "b.pth")])
+    # weights of one run, but not the same ones: the run is not named twice
+    with pytest.raises(InputError, match=r"a\.pth has weights last, b\.pth best"):
+        check_masking_runs([run(0), run(0, "b.pth", "best")])
+    with pytest.raises(InputError, match=r"b\.pth does not say which seed it was trained with"):
+        check_masking_runs([run(0), run(None, "b.pth")])
+    with pytest.raises(InputError, match=r"a\.pth is a model of image alone: it has no weights to probe"):
+        check_masking_runs([run(0, modality="image")])
+
+
+def test_a_frame_of_runs_shows_what_varies() -> None:
+    frame = runs_frame([run(0), run(1, nu=2.0, test_crops=(0, 5)), run(2, weights="best", dataset="ucf")])
+    assert varying_options(frame) == ["weights", "nu", "test_crops"]  # ucf and ucfcrime are one
+    assert list(frame.test_crops) == ["5", "0,5", "5"] and list(frame.seed) == [0, 1, 2]
+
+
+def test_groups_are_image_before_event_before_fusion() -> None:
+    groups = by_modality([run(0), run(1), run(0, modality="event"), run(0, modality="image")])
+    assert {name: len(group) for name, group in groups.items()} == {"image": 1, "event": 1, "fusion": 2}
+    assert list(groups) == ["image", "event", "fusion"]
+    assert count_of(groups) is None and count_of({"a": [1], "b": [2]}) == 1
+
+
+def test_the_interval_is_of_the_mean_over_runs() -> None:
+    """Two runs whose resamples run against each other: their mean is 0.5 in every resample."""
+    rising = np.linspace(0, 1, 101)
+    pair = [SimpleNamespace(resampled={"AUC": values}) for values in (rising, 1 - rising)]
+    assert mean_intervals(pair) == {"AUC": (0.5, 0.5)}
+    assert mean_intervals(pair[:1])["AUC"] == pytest.approx((0.025, 0.975))
+
+
+def test_other_formats_have_standard_output_to_themselves(capsys) -> None:
+    print("a", file=log_stream("text"))
+    print("b", file=log_stream("latex"))
+    assert tuple(capsys.readouterr()) == ("a\n", "b\n")
+
+
+@pytest.mark.parametrize(("names", "stem"), [((), "runs"), (("nu", "num_refinement_steps"), "sweep_nu_N")])
+def test_a_sweep_has_a_table_and_a_picture(tmp_path: Path, names: tuple[str, ...], stem: str) -> None:
+    rows = [
+        {"seed": str(seed), "weights": "last", "AUC": value, f"{BEST}AUC": "0.9", "nu": "8.0", "sweep nu": nu,
+         "sweep num_refinement_steps": steps}
+        for seed, value in enumerate(("0.8", "0.7"))
+        for nu, steps in (("2", "0"), ("8", "0"))
+    ]  # fmt: skip
+    protocol = Protocol(load_dataset("demo"), "default", "official", (5,), "last", "whole")
+    runs = pd.DataFrame(rows if names else rows[::2])
+    result = SweepResult(names, runs, None, protocol, len(runs), (), tmp_path / "log.csv")
+    table, files = report_sweep(result, tmp_path)
+    suffixes = ["txt", "md", "tex", "csv", *(["png", "pdf"] if names else [])]
+    assert [path.name for path in files] == [f"{stem}.{suffix}" for suffix in suffixes]
+    assert all(path.stat().st_size for path in files)
+    assert table.lines[0][: len(names) + 2] == [*(["nu", "N"] if names else []), "runs", "AUC (%)"]
+    assert len(table.lines) == (3 if names else 2)

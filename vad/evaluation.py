@@ -97,8 +97,10 @@ class Protocol:
         notes += self.footnotes
         if self.dataset.synthetic:
             return [*notes, "Synthetic videos, an untrained encoder: the pipeline works; accuracy is not shown."]
+        if not beside_paper or self.dataset.own:
+            return notes
         counts = self.dataset.split_counts
-        if not beside_paper or counts.get("official") == counts.get("released"):
+        if counts["official"] == counts["released"]:
             return notes
         (_, official), (_, released) = counts["official"], counts["released"]
         return [*notes, f"The official split has {official} test videos, the authors' released lists {released}."]
@@ -181,10 +183,10 @@ def open_test_set(options: Options, dataset: Dataset) -> TestSet:
     split, leaks = dataset.split_of(_names(train_list, dataset), [video.name for video in videos])
     footnotes = [*provenance_notes(crops, options), *([_leak_note(leaks)] if leaks else [])]
     record = gt_path.with_suffix(".json")
-    tail = read_json(record, "metadata of the ground truth").get("tail") if record.is_file() else None
+    tail = str(read_json(record, "metadata of the ground truth").get("tail")) if record.is_file() else ""
     return TestSet(
-        dataset, options, videos, width, train_list, test_list, gt_path, feature_root, split, str(tail or "unknown"),
-        tuple(footnotes), Embeddings(options.nan),
+        dataset, options, videos, width, train_list, test_list, gt_path, feature_root, split,
+        tail if tail in TAILS else "unknown", tuple(footnotes), Embeddings(options.nan),
     )  # fmt: skip
 
 
@@ -197,7 +199,8 @@ def _names(path: Path, dataset: Dataset) -> list[str]:
 
 def _leak_note(leaks: Sequence[str]) -> str:
     names = ", ".join(leaks[:5]) + (f" and {len(leaks) - 5} more" if len(leaks) > 5 else "")
-    return f"The training list holds {len(leaks)} test videos of the official split ({names})."
+    videos = f"{len(leaks)} test video{'s' if len(leaks) > 1 else ''}"
+    return f"The training list holds {videos} of the official split ({names})."
 
 
 def commands(dataset: Dataset) -> str:

@@ -35,7 +35,7 @@ GROUND_TRUTH = "#d9a3a3"
 COLUMN, PAGE = 3.5, 7.0  # inches: one column, the whole page
 METRICS = ("AUC", "AP", "Ano-AUC")
 Videos = Mapping[str, Sequence[ScoredVideo]]  # by modality
-Printed = Mapping[str, Mapping[str, tuple[float, float | None]]]  # in percent, as the paper prints them
+Printed = Mapping[str, tuple[float | None, float | None]]  # metric → (mean, std) in percent, as in the paper
 styled = matplotlib.rc_context({
     "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "figure.titlesize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
@@ -307,7 +307,7 @@ def draw_weight_fall(
 
 @styled
 def draw_sweep(
-    runs: pd.DataFrame, path: Path, *, names: Sequence[str], title: str, paper: Printed | None = None
+    runs: pd.DataFrame, path: Path, *, names: Sequence[str], title: str, paper: Mapping[str, Printed] | None = None
 ) -> list[Path]:
     """One panel a metric: mean ± standard deviation (n − 1) for each value of a sweep, every run a dot.
 
@@ -350,9 +350,9 @@ def _swept_values(column: pd.Series) -> tuple[list[str], bool]:
     return ([values[k] for k in np.argsort(numbers, kind="stable")], True) if numbers.notna().all() else (values, False)
 
 
-def _draw_paper(ax: Axes, printed: Sequence[tuple[float, float | None] | None]) -> None:
+def _draw_paper(ax: Axes, printed: Sequence[tuple[float | None, float | None] | None]) -> None:
     """The paper's means, in percent, as hollow squares beside ours."""
-    known = [(x, *pair) for x, pair in enumerate(printed) if pair]
+    known = [(x, *pair) for x, pair in enumerate(printed) if pair and pair[0] is not None]
     for number, (x, mean, std) in enumerate(known):
         ax.errorbar(x - 0.16, mean, std, color="0.55", mfc="white", marker="s", ms=4, lw=1.0, ls="none", capsize=2.5,
                     label=None if number else "paper")  # fmt: skip

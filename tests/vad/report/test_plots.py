@@ -220,7 +220,7 @@ def test_sweep_sorts_numbers_and_marks_missing_runs(drawn: Callable[..., Figure]
 
 def test_sweep_is_mean_and_spread_beside_the_paper(drawn: Callable[..., Figure]) -> None:
     runs = pd.DataFrame({"nu": [4, 4, 8], "AUC": [0.7, 0.8, 0.9], "AP": [0.5, 0.5, 0.5]})
-    paper = {"8": {"AP": (60.0, 1.0)}}
+    paper = {"4": {"AP": (None, None)}, "8": {"AP": (60.0, 1.0)}}
     fig = drawn(plots.draw_sweep, runs, names=["nu"], title="UCF-Crime", paper=paper)
     auc, ap = fig.axes
     assert auc.containers[0].lines[0].get_ydata() == pytest.approx([75, 90])

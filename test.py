@@ -22,7 +22,7 @@ from vad.evaluation import EVALUATED, check_width, open_checkpoint, open_runs
 from vad.experiments import find_runs
 from vad.files import InputError, run_command
 from vad.options import add_flags, command_parser, explicit_options, resolve
-from vad.report.report import check_table, log_stream, report_results, report_table, show
+from vad.report.report import check_number, check_table, log_stream, report_results, report_table, show
 from vad.report.table import SUFFIXES
 from vad.report.timelines import own_video, report_own_videos, report_timelines
 from vad.runtime import pick_device
@@ -75,7 +75,7 @@ def find_checkpoints(flags: argparse.Namespace, explicit: Mapping[str, object]) 
     asked = [f"--{name}" for name in ("table", "timeline", "video") if getattr(flags, name) is not None]
     if len(asked) > 1:
         raise InputError(f"{' and '.join(asked)} ask for different results; give one of them")
-    check_table(flags.table, ())
+    check_number(flags.table, resolve(explicit).dataset)
     if flags.ckpt_path and flags.runs is not None:
         raise InputError("--ckpt_path and --runs both say which checkpoints to take; give one of them")
     if flags.runs is None and not flags.ckpt_path:

@@ -12,31 +12,34 @@ import pytest
 import torch
 
 from model import IEFVAD, save_checkpoint
+from vad.options import Options, option_fields
 
-SETTINGS = {"dataset": "ucfcrime", "profile": "default"}
+TABLE_1 = {"table1.txt", "table1.md", "table1.tex", "table1.csv"}
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an untrained model as main.py writes a trained one; keywords are of the model, the settings, the file."""
+    """Writes an untrained model as main.py writes a trained one; keywords are options of the run."""
+    network = {f.name: f.metadata["argument"] or f.name for f in option_fields("model")}
 
-    def write(name: str, seed: int = 0, weights: str = "last", switches: dict | None = None, **config: object) -> Path:
-        torch.manual_seed(seed)
-        kept = {**(switches or {}), **{k: v for k, v in config.items() if k == "noise_model"}}
+    def write(name: str, seed: int | None = 0, weights: str = "last", **given: object) -> Path:
+        torch.manual_seed(seed or 0)
+        options = Options(num_refinement_steps=1, **given)
+        config = {network[k]: v for k, v in given.items() if k in network}
+        model = IEFVAD(embed_dim=16, num_refinement_steps=1, modality=options.modality, **config)
         path = tmp_path / "ck" / f"{name}.pth"
-        model = IEFVAD(embed_dim=16, num_refinement_steps=1, **config)
-        settings = {**SETTINGS, "switches": {"num_refinement_steps": 1, **kept}}
-        save_checkpoint(path, model, settings=settings, seed=seed, weights=weights)
+        about = {} if seed is None else {"seed": seed}
+        save_checkpoint(path, model, options=options.recorded(), weights=weights, **about)
         return path
 
     return write
 
 
 @pytest.fixture
-def ask(tiny, door, tmp_path) -> Callable[..., tuple[int, str, str]]:
+def ask(tiny, command, tmp_path) -> Callable[..., tuple[int, str, str]]:
     """Runs test.py on the made-up UCF-Crime."""
     places = ["--figure_dir", tmp_path / "figure", "--checkpoint_dir", tmp_path / "ck", "--device", "cpu"]
-    return lambda *flags: door("test", *tiny.flags, *places, *flags)
+    return lambda *flags: command("test", *tiny.flags, *places, *flags)
 
 
 def test_table_1_finds_the_runs_of_both_noise_models(ask, checkpoint, tmp_path):
@@ -55,12 +58,10 @@ def test_table_1_finds_the_runs_of_both_noise_models(ask, checkpoint, tmp_path):
     assert "IEF-VAD (Gaussian), here       2  " in out and "No gaussian runs" not in out
     runs = json.loads((tmp_path / "figure" / "ucfcrime" / "table1_results.json").read_text())["runs"]
     assert len(runs) == 4 and 0 <= runs[0]["intervals_95"]["AUC"][0] <= runs[0]["metrics"]["AUC"]
-    assert {path.name for path in (tmp_path / "figure" / "ucfcrime").glob("table1.*")} == {
-        "table1.txt", "table1.md", "table1.tex", "table1.csv"
-    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "figure" / "ucfcrime").glob("table1.*")} == TABLE_1
 
 
-def test_table_2_takes_the_streams_of_one_fused_checkpoint_and_says_so(ask, checkpoint, tmp_path):
+def test_table_2_takes_the_streams_of_one_fused_checkpoint(ask, checkpoint, tmp_path):
     code, out, err = ask("--table", 2, "--ckpt_path", checkpoint("a", weights="best"))
     assert code == 0, err
     header = next(line for line in out.splitlines() if line.startswith("class "))
@@ -80,7 +81,52 @@ def test_table_2_of_streams_trained_alone(ask, checkpoint):
     assert "two streams" not in out and "image" in out and "event" in out and "1 run ·" in out
 
 
-def test_a_named_timeline_is_drawn_and_an_unknown_name_is_met_with_close_ones(ask, checkpoint, tmp_path):
+def test_one_checkpoint_has_results_methods_and_classes(ask, checkpoint, tmp_path):
+    code, out, err = ask("--ckpt_path", checkpoint("a", weights="best"))
+    assert code == 0, err
+    titles = [line for line in out.splitlines() if line.startswith(("UCF-Crime, fusion", "Table "))]
+    assert [title.split(":")[0] for title in titles if "paper's" not in title] == [
+        "UCF-Crime, fusion", "Table 1, UCF-Crime", "Table 2, UCF-Crime"
+    ]  # fmt: skip
+    assert "split not recorded" in out and "per-video AUC, median (%)" in out and "†" in out
+    assert "frames of normal-labelled videos" in out
+    folder = tmp_path / "figure" / "ucfcrime"
+    written = {path.name for path in folder.glob("*.*")}
+    assert {"results.txt", "methods.tex", "classes.csv", "scores.csv", "results.json"} < written
+    assert {"classes.png", "curves.png", "reliability.pdf"} < written and "modalities.png" not in written
+    assert len(list(folder.glob("timeline_*.png"))) == 4
+
+
+def test_several_checkpoints_are_compared_over_their_seeds(ask, checkpoint, tmp_path):
+    paths = [checkpoint("a"), checkpoint("b", 1), checkpoint("i", modality="image"), checkpoint("n", 2, nu=4.0)]
+    code, out, err = ask("--ckpt_path", *paths)
+    assert code == 0, err
+    assert "UCF-Crime: mean ± std over seeds" in out and "fusion − image (8.0): AUC" in out
+    assert "Runs of different nu are averaged here." in out.replace("\n  ", " ")
+    header = next(line for line in out.splitlines() if line.startswith("modality "))
+    assert header.split()[:3] == ["modality", "nu", "runs"]
+    assert (tmp_path / "figure" / "ucfcrime" / "modalities.png").is_file()
+
+
+def test_masking_of_one_run_and_of_several(tiny, command, checkpoint, tmp_path):
+    flags = [*tiny.flags, "--figure_dir", tmp_path / "figure", "--device", "cpu", "--levels", 0.5]
+    paths = [checkpoint("a"), checkpoint("b", 1)]
+    code, out, err = command("test2", *flags, "--ckpt_path", paths[0])
+    assert code == 0, err
+    assert out.startswith("Table 6, UCF-Crime: masking probes") and "KL: of the unmasked" in out
+    folder = tmp_path / "figure" / "ucfcrime"
+    assert json.loads((folder / "probes.json").read_text())["rows"][0]["masked"] == "CLEAN"
+    code, out, err = command("test2", *flags, "--ckpt_path", *paths)
+    assert code == 0, err
+    assert "do the weights leave the modality that is masked?" in out and "cannot be judged from 2 runs" in out
+    runs = pd.read_csv(folder / "probe_runs.csv")
+    assert len(runs) == 6 and set(runs.run_seed) == {0, 1}  # clean, event, image of either run
+    assert {"probes.png", "weight_change.png", "probe_runs.png"} <= {path.name for path in folder.glob("*.png")}
+    code, _, err = command("test2", *flags, "--ckpt_path", *paths, checkpoint("c", 2, nu=4.0))
+    assert code == 2 and "has nu 8.0" in err and len(err.strip().splitlines()) == 1  # before any is scored
+
+
+def test_a_named_timeline_is_drawn_an_unknown_name_refused(ask, checkpoint, tmp_path):
     path = checkpoint("a")
     code, out, err = ask("--timeline", "Arson013", "--ckpt_path", path)  # the name without _x264 is as good
     assert code == 0, err
@@ -98,20 +144,18 @@ def test_formats_have_standard_output_to_themselves(ask, checkpoint):
     flags = ["--table", 1, "--ckpt_path", checkpoint("a", weights="best"), "--format"]
     code, out, err = ask(*flags, "csv")
     assert code == 0 and "in " in err
-    table, numbers = out.split("\n\n")  # Table 1, and what the paper leaves out
-    assert '"per-video AUC, median (%)",' in numbers
-    read = pd.read_csv(io.StringIO(table), comment="#", index_col="method", keep_default_na=False)
+    read = pd.read_csv(io.StringIO(out), comment="#", index_col="method", keep_default_na=False)
     assert read.loc["IEF-VAD (Student-T), paper", "AUC (%)"] == "88.67 ± 0.45"
     assert 0 <= float(read.loc["IEF-VAD (Student-T), here", "AUC (%)"]) <= 100  # no mark in the way
     out = ask(*flags, "latex")[1]
-    assert out.count(r"\begin{table}") == out.count(r"\end{table}") == 2 and r"$88.67 \pm 0.45$" in out
+    assert out.count(r"\begin{table}") == out.count(r"\end{table}") == 1 and r"$88.67 \pm 0.45$" in out
     assert r"^{\dagger}$" in out
     out = ask(*flags, "markdown")[1]
     assert out.startswith("**Table 1, UCF-Crime**") and "| UR-DMU | - | 86.97 | 68.62 |" in out
 
 
-def test_another_profile_than_the_checkpoints_stands_below_the_table(ask, checkpoint):
-    path = checkpoint("a", switches={"mil": "segment"})
+def test_another_profile_than_the_checkpoints_is_a_footnote(ask, checkpoint):
+    path = checkpoint("a", mil="segment")
     code, out, err = ask("--table", 1, "--ckpt_path", path, "--profile", "paper", "--test_crops", "5")
     assert code == 0, err
     below = out.split("-----\n")[-1].replace("\n  ", " ")
@@ -133,34 +177,32 @@ def test_another_profile_than_the_checkpoints_stands_below_the_table(ask, checkp
         (["--runs", 0], "--runs must be 1 or more"),
         (["--table", 1, "--timeline", "--ckpt_path", "x"], "--table and --timeline ask for different results"),
         (["--timeline", "--video", "x", "--ckpt_path", "x"], "--timeline and --video ask for different results"),
-        (["--timelines", -1, "--ckpt_path", "x"], "--timelines must be 0 or more; got -1"),
         (["--video", "x.mp4", "--ckpt_path", "x", "y"], "--video is of one checkpoint, 2 are named"),
     ],
 )
-def test_a_table_that_cannot_be_made_names_the_command_to_give(ask, flags, sentence):
+def test_a_table_that_cannot_be_made_names_the_command(ask, flags, sentence):
     code, _, err = ask(*flags)
     assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1
 
 
 def test_runs_that_make_no_mean_are_refused(ask, checkpoint, tmp_path):
-    one, other = checkpoint("a"), checkpoint("b", 1, switches={"nu": 4.0})
+    one, other = checkpoint("a"), checkpoint("b", 1, nu=4.0)
     assert "has nu 8.0" in ask("--table", 1, "--ckpt_path", one, other)[2]
     assert "both the run of seed 0" in ask("--table", 1, "--ckpt_path", one, checkpoint("c"))[2]
     code, _, err = ask("--ckpt_path", one, tmp_path / "ck" / "c.pth")  # no table of the paper: refused all the same
     assert code == 2 and "both the run of seed 0" in err and "scoring" not in err
-    unknown = tmp_path / "ck" / "unknown.pth"
-    save_checkpoint(unknown, IEFVAD(embed_dim=16, num_refinement_steps=1), settings=SETTINGS)
+    unknown = checkpoint("unknown", seed=None)
     assert "are both one file" in ask("--table", 1, "--ckpt_path", unknown, unknown)[2]  # without a seed to tell
     stream = checkpoint("s", modality="event")
     assert "Table 1 is of fused models" in ask("--table", 1, "--ckpt_path", stream)[2]
 
 
-def test_a_data_set_without_embeddings_names_the_commands_that_make_them(door, tiny, checkpoint, tmp_path):
+def test_a_data_set_without_embeddings_names_the_commands(command, tiny, checkpoint, tmp_path):
     flags = ["--ckpt_path", checkpoint("a"), "--table", 1, "--figure_dir", tmp_path]
-    code, _, err = door("test", "--dataset", "xd", "--list_root", tmp_path / "none", *flags)
+    code, _, err = command("test", "--dataset", "xd", "--list_root", tmp_path / "none", *flags)
     assert code == 2 and len(err.strip().splitlines()) == 1
-    for command in ("extracting/gen.py", "list/generate_file.py", "list/generate_gt.py"):
-        assert f"python {command} --dataset xd" in err
+    for script in ("extracting/gen.py", "list/generate_file.py", "list/generate_gt.py"):
+        assert f"python {script} --dataset xd" in err
     (tmp_path / "empty").mkdir()
-    code, _, err = door("test", *tiny.flags, "--feature_root", tmp_path / "empty", *flags)
+    code, _, err = command("test", *tiny.flags, "--feature_root", tmp_path / "empty", *flags)
     assert code == 2 and "no embeddings of UCF-Crime here" in err and "extracting/gen.py" in err

@@ -132,15 +132,19 @@ def log_stream(form: str) -> TextIO:
 # runs that may stand together
 
 
+def check_number(number: int | None, dataset: str) -> None:
+    """InputError for a table of the paper that another command makes; it names the command."""
+    if number in ELSEWHERE:
+        command = ELSEWHERE[number].format(name=dataset)
+        raise InputError(f"Table {number} is made by another command: {command}")
+
+
 def check_table(number: int | None, runs: Sequence[Run]) -> None:
     """InputError, before anything is scored, where these runs do not make the table of this number.
 
-    That is: another command makes it, a run is named twice, runs of one mean differ in more than
-    their seed, Table 1 of single streams, or Table 2 of two noise models. None: no table of the paper.
+    That is: a run is named twice, runs of one mean differ in more than their seed, Table 1 of
+    single streams, or Table 2 of two noise models. None: no table of the paper.
     """
-    if number in ELSEWHERE:
-        command = ELSEWHERE[number].format(name=runs[0].dataset.given if runs else "DATASET")
-        raise InputError(f"Table {number} is made by another command: {command}")
     _check_once(runs)
     single = next((run for run in runs if run.modality != "fusion"), None)
     if number == 1 and single:

@@ -17,6 +17,7 @@ from vad.options import Options
 from vad.report.report import (
     by_modality,
     check_masking_runs,
+    check_number,
     check_table,
     count_of,
     log_stream,
@@ -39,8 +40,6 @@ def run(seed: int | None, path: str = "a.pth", weights: str = "last", **options:
 @pytest.mark.parametrize(
     ("table", "runs", "sentence"),
     [
-        (3, [], "Table 3 is made by another command: python main.py --dataset DATASET --runs 10 --sweep nu"),
-        (8, [run(0)], "python test2.py --dataset ucfcrime --ckpt_path"),
         (None, [run(0), run(0, "b.pth")], r"a\.pth and b\.pth are both the run of seed 0; name each run once"),
         (1, [run(None), run(None)], r"a\.pth and a\.pth are both one file"),
         (1, [run(0), run(1, "b.pth", nu=4.0)], r"a\.pth has nu 8\.0, b\.pth 4\.0: their mean would be of neither"),
@@ -52,6 +51,14 @@ def run(seed: int | None, path: str = "a.pth", weights: str = "last", **options:
 def test_runs_that_make_no_table_are_refused(table: int | None, runs: list, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         check_table(table, runs)
+
+
+def test_a_table_of_another_command_names_the_command() -> None:
+    with pytest.raises(InputError, match=r"python main\.py --dataset xd --runs 10 --sweep loss=cls"):
+        check_number(5, "xd")
+    with pytest.raises(InputError, match=r"Table 8 is made by another command: python test2\.py --dataset xd"):
+        check_number(8, "xd")
+    check_number(None, "xd")
 
 
 def test_runs_that_make_a_table_pass() -> None:

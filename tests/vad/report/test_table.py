@@ -61,6 +61,10 @@ def test_columns_of_one_name_and_no_rows_are_printed() -> None:
     assert "| a | 1.0 | b |" in twice.markdown()
 
 
+def test_an_interval_is_a_number_and_a_citation_is_not() -> None:
+    assert make([["[87.00, 89.00]", "[1] {x}"]], ["interval", "method"]).numeric == [True, False]
+
+
 def test_files_hold_the_same_in_every_format(tmp_path: Path) -> None:
     paths = TABLE.save(tmp_path / "new" / "ucf.1")
     names = ["ucf.1.csv", "ucf.1.md", "ucf.1.tex", "ucf.1.txt"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -233,6 +234,17 @@ def test_options_of_an_older_checkpoint_are_understood() -> None:
     assert (o.test_crops, o.lr, o.max_epoch, o.scheduler_milestones) == ((0, 5), 1e-3, 3, (1, 2))
     assert upgrade({"options": {"nu": 2.0}}) == {"nu": 2.0}
     assert resolve({}, upgrade({"config": {}})).dataset == "ucfcrime"  # a file that says nothing
+
+
+def test_ones_own_data_set_is_recorded_by_its_file(tmp_path: Path, monkeypatch) -> None:
+    text = 'name = "street"\nnormal = "Normal"\nclasses = ["Fire"]\nwindow = 8\n[training]\nbatch_size = 4\n'
+    (tmp_path / "street.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    o = options_of("--dataset", "street.toml")
+    saved = o.recorded()
+    assert (o.batch_size, o.window, saved["dataset"]) == (4, 8, str(tmp_path / "street.toml"))  # from anywhere
+    assert resolve({}, saved).recorded() == saved
+    assert o.fingerprint()["dataset"] == "street"  # the folder may move
 
 
 def test_an_older_checkpoint_names_ones_own_data_set_by_its_file() -> None:

@@ -116,7 +116,8 @@ def _from_table(
     for start, end in intervals:
         if start >= video.frames + SNIPPET_FRAMES:
             raise InputError(
-                f"{where}: the anomaly {start}-{end} starts after its {video.frames} frames; are these its frame numbers?"
+                f"{where}: the anomaly {start}-{end} starts after its {video.frames} frames; "
+                f"are these its frame numbers?"
             )
         if end > video.frames + SNIPPET_FRAMES and video.name not in odd["end"]:
             odd["end"].append(video.name)

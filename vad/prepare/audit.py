@@ -12,17 +12,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from vad.data import STREAMS, ListRow, embedding_header, event_path, feature_root_of, list_rows, resolve_path
+from vad.data import (
+    STREAMS,
+    ListRow,
+    embedding_header,
+    event_path,
+    feature_root_of,
+    list_rows,
+    load_embedding,
+    resolve_path,
+)
 from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, VIDEO_SUFFIXES, Dataset
 from vad.files import InputError
 from vad.prepare import ground_truth as gt
-from vad.prepare.lists import scan, video_key
+from vad.prepare.lists import scan, some, video_key
 
 LISTS = {"train": "training", "test": "test"}
 MOST_BYTES = 2 << 30  # values of embeddings larger than this together are read only when asked for
@@ -125,27 +133,27 @@ def audit(
     Raises InputError where a given folder does not hold what it should, or there is nothing to audit.
     """
     lists = list_root or dataset.list_root
-    there = [f"{side}.csv" for side in SIDES if (lists / f"{side}.csv").is_file()]
-    if list_root and not there:
+    names = [f"{side}.csv" for side in SIDES if (lists / f"{side}.csv").is_file()]
+    if list_root and not names:
         raise InputError(f"--list_root {lists}: holds no train.csv and no test.csv")
     root = feature_root or feature_root_of(lists / "test.csv") or dataset.data_root
     embedded = (root / IMAGE_FOLDER).is_dir()
     if feature_root and not embedded:
         raise InputError(f"--feature_root {root}: no folder {IMAGE_FOLDER}/ in it")
     videos = _video_files(dataset, video_root)
-    if not there and not embedded and not videos:
+    if not names and not embedded and not videos:
         raise InputError(f"{lists}: no train.csv or test.csv; give --list_root, or make them first")
     report = Audit(dataset.title, dataset.name, split)
     report.sources = {
-        "lists": f"{lists} ({', '.join(there) or 'none'})",
+        "lists": f"{lists} ({', '.join(names) or 'none'})",
         "table": str(dataset.annotation_path),
         "embeddings": str(root) if embedded else "none; give --feature_root",
         "videos": f"{len(videos):,}" if videos else "none; give --video_root",
     }
-    rows = _read_lists(dataset, lists, there, report.checks)
+    rows = _read_lists(dataset, lists, names, report.checks)
+    files = _read_headers(rows, dataset, root) if embedded and len(rows) else pd.DataFrame()
     report.checks += [*_counts(dataset, split, rows), *_sides(dataset, split, rows)]
     report.checks += _unlisted(dataset, rows, root if embedded else None, videos)
-    files = _read_headers(rows, dataset, root) if embedded and len(rows) else pd.DataFrame()
     report.checks += _embeddings(files, root, values)
     report.checks += _ground_truth(dataset, split, gt_path or lists / "gt.npy", rows, files)
     return report
@@ -184,14 +192,13 @@ def _read_lists(dataset: Dataset, folder: Path, names: list[str], checks: list[C
     rows["told"] = [_or(label, dataset.label_of, path) for path, label in zip(rows.path, rows.label, strict=True)]
     twice = rows.duplicated(["side", "video", "crop"])
     unknown, wrong = rows.kind == UNKNOWN, (rows.kind != UNKNOWN) & (rows.told != rows.label)
-    if names:
-        checks += [
-            none_of("rows that cannot be read", broken),
-            none_of("rows that stand twice", (f"{r.where}: crop {r.crop} of {r.video}" for r in _each(rows[twice]))),
-            none_of("rows with an unknown class", (f"{r.where}: {r.label!r}" for r in _each(rows[unknown & ~twice]))),
-            none_of("rows whose label contradicts their path",
-                    (f"{r.where}: {r.label} in {r.told}" for r in _each(rows[wrong & ~twice]))),
-        ]  # fmt: skip
+    where = rows["where"] + ": "
+    checks += [
+        none_of("rows that cannot be read", broken),
+        none_of("rows that stand twice", (where + "crop " + rows.crop.astype(str) + " of " + rows.video)[twice]),
+        none_of("rows with an unknown class", (where + rows.label.map(repr))[unknown & ~twice]),
+        none_of("rows whose label contradicts their path", (where + rows.label + " in " + rows.told)[wrong & ~twice]),
+    ]
     return rows[~twice]
 
 
@@ -201,10 +208,6 @@ def _or(other: str, function: Callable[[str], str], text: str) -> str:
         return function(text)
     except InputError:
         return other
-
-
-def _each(rows: pd.DataFrame) -> Iterable[Any]:
-    return rows.itertuples(index=False)
 
 
 def _counts(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]:
@@ -326,10 +329,10 @@ def _embeddings(files: pd.DataFrame, root: Path, values: str) -> Iterator[Check]
     yield none_of("embeddings without a snippet", good[good.S == 0].file)
     width = good.D.mode().iloc[0] if len(good) else 0
     yield Check("width of the embeddings", int(width))
-    yield none_of("files of another width", (f"{f.file}: {f.D}" for f in _each(good[good.D != width])))
+    yield none_of("files of another width", (f"{f.file}: {f.D}" for f in good[good.D != width].itertuples()))
     for side, rows in files.groupby("side", sort=False):
         crops = rows.groupby("video", sort=False).crop.agg(frozenset)
-        usual = crops.mode().iloc[0] if len(crops) else frozenset()
+        usual = Counter(crops).most_common(1)[0][0]
         lacking = [f"{video}: {_numbers(usual - crop)}" for video, crop in crops.items() if usual - crop]
         yield none_of(f"{LISTS[side]} videos that lack crops", lacking, f"usual: {_numbers(usual)}")
     yield _values([root / file for file in good.file], values)
@@ -348,16 +351,16 @@ def _values(paths: list[Path], values: str) -> Check:
     if values == "none" or (values == "auto" and size > MOST_BYTES):
         return not_checked(check, f"{size / 2**30:.1f} GiB; --values all reads them")
 
-    def finite(path: Path) -> bool:
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError):
-            return False
-        return array.dtype.kind in "fiub" and bool(np.isfinite(array).all())
-
     with ThreadPoolExecutor(READERS) as pool:
-        work = tqdm(pool.map(finite, paths), "embedding values", len(paths), leave=False, delay=1)
-        return none_of(check, [path for path, ok in zip(paths, work, strict=True) if not ok])
+        work = tqdm(pool.map(_is_finite, paths), "embedding values", len(paths), leave=False, delay=1)
+        return none_of(check, [path for path, finite in zip(paths, work, strict=True) if not finite])
+
+
+def _is_finite(path: Path) -> bool:
+    try:
+        return bool(np.isfinite(load_embedding(path, "refuse")).all())
+    except InputError:
+        return False
 
 
 # ground truth
@@ -373,32 +376,24 @@ def _ground_truth(
         return
     test = rows[rows.side == "test"].drop_duplicates("video")
     try:
-        recorded = gt.recorded_videos(path)[0] if path.with_suffix(".json").is_file() else []
-        counts = {name: frames // SNIPPET_FRAMES for name, frames in recorded}
-        if len(files):
-            counts |= files[files.S.notna()].drop_duplicates("video").set_index("video").S.astype(int)
-        lacking = [name for name in test.video if name not in counts]
-        if lacking and recorded:
-            raise InputError(f"{path.with_suffix('.json')}: lacks {', '.join(lacking)}")
-        if lacking or test.empty:
+        counts = _snippets(path, test, files)
+        if not counts:
             yield Check(check, len(gt.read_labels(path)))
             yield not_checked("frames of each test video", "no embeddings, and no metadata of the ground truth")
             return
-        videos = [(name, int(counts[name])) for name in test.video]
-        labels, notes = gt.load_ground_truth(path, videos, dataset, insist=True)
+        labels, notes = gt.load_ground_truth(path, list(counts.items()), dataset, insist=True)
     except InputError as error:
         yield Check(check, "wrong", None, True, str(error))
         return
-    frames = SNIPPET_FRAMES * sum(count for _, count in videos)
-    yield Check(check, sum(map(len, labels)), frames, note="; ".join(notes))
+    yield Check(check, sum(map(len, labels)), SNIPPET_FRAMES * sum(counts.values()), note="; ".join(notes))
     test = test.assign(labels=labels, positive=[int(part.sum()) for part in labels])
     yield Check("anomalous frames", int(test.positive.sum()))
-    for kind, count in test[~test.kind.isin([dataset.normal, UNKNOWN])].groupby("kind").positive.sum().items():
+    known = test[test.kind != UNKNOWN]
+    normal = known.kind == dataset.normal
+    for kind, count in known[~normal].groupby("kind").positive.sum().items():
         yield Check(f"  anomalous frames, {dataset.classes.get(kind, kind)}", int(count))
-    normal = test.kind == dataset.normal
-    yield none_of("normal videos with anomalous frames", test[normal & (test.positive > 0)].video)
-    unmarked = test[~normal & (test.kind != UNKNOWN) & (test.positive == 0)].video
-    yield none_of("anomalous videos without an anomalous frame", unmarked)
+    yield none_of("normal videos with anomalous frames", known[normal & (known.positive > 0)].video)
+    yield none_of("anomalous videos without an anomalous frame", known[~normal & (known.positive == 0)].video)
     differ, absent = [], []
     for name, part in zip(test.video, labels, strict=True):
         try:
@@ -408,3 +403,15 @@ def _ground_truth(
             absent.append(name)
     yield none_of("videos whose frames differ from the table", differ)
     yield none_of("test videos that the table does not annotate", absent)
+
+
+def _snippets(path: Path, test: pd.DataFrame, files: pd.DataFrame) -> dict[str, int]:
+    """S of the test videos, from embeddings or gt.json; empty where neither tells."""
+    recorded = gt.recorded_videos(path)[0] if path.with_suffix(".json").is_file() else []
+    counts = {name: frames // SNIPPET_FRAMES for name, frames in recorded}
+    if len(files):
+        counts |= files[files.S.notna()].drop_duplicates("video").set_index("video").S.astype(int)
+    lacking = [name for name in test.video if name not in counts]
+    if lacking and recorded:
+        raise InputError(f"{path.with_suffix('.json')}: lacks {some(lacking)}; make it again")
+    return {} if lacking else {name: int(counts[name]) for name in test.video}

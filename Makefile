@@ -17,7 +17,7 @@ seeds = $(foreach s,$(shell seq 0 $$(($(RUNS) - 1))),checkpoints/$(1)/$(DATASET)
 .PHONY: help setup demo tables questions test bench clean-demo
 
 help:
-	@echo "make demo   draw videos, extract, train, evaluate, probe; ends with a table and pictures in figure/demo/"
+	@echo "make demo   render videos, extract, train, evaluate, probe; ends with a table and pictures in figure/demo/"
 	@echo "make tables every table and figure of the paper, on the demo with 5 seeds: figure/tables/"
 	@echo "make questions  what the specification leaves open, with 10 seeds: figure/questions/"
 	@echo "make test   run the tests"
@@ -33,7 +33,7 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 demo: setup
-	$(PY) -m vad.demo
+	$(PY) -m demo
 	@for modality in $(MODALITIES); do \
 		$(PY) main.py --dataset demo --modality $$modality --runs 3 --exp_name demo/$$modality || exit $$?; \
 	done
@@ -43,7 +43,7 @@ demo: setup
 
 # a run that two tables need is trained once: they share --exp_name
 tables: setup
-	$(if $(filter demo,$(DATASET)),$(PY) -m vad.demo)
+	$(if $(filter demo,$(DATASET)),$(PY) -m demo)
 	$(TRAIN) --exp_name tables/$(DATASET) --sweep modality=image,event,fusion
 	$(TRAIN) --exp_name tables/$(DATASET) --sweep noise_model=Gaussian,StudentT
 	$(PY) test.py --dataset $(DATASET) --table 1 --runs $(RUNS) --exp_name tables/$(DATASET)
@@ -60,11 +60,12 @@ tables: setup
 
 questions: RUNS = 10
 questions: setup
-	$(if $(filter demo,$(DATASET)),$(PY) -m vad.demo)
+	$(if $(filter demo,$(DATASET)),$(PY) -m demo)
 	$(TRAIN) --exp_name questions/$(DATASET) --sweep temporal_update=none,paper,kalman
 	$(TRAIN) --exp_name questions/$(DATASET) --sweep padding=attended,masked
 	$(TRAIN) --exp_name questions/$(DATASET) --sweep mil=segment,topk
-	$(TRAIN) --exp_name questions/$(DATASET) --sweep noise_model=Gaussian,StudentT kl_noise_model=model,StudentT
+	$(TRAIN) --exp_name questions/$(DATASET) --sweep noise_model=Gaussian,StudentT
+	$(TRAIN) --exp_name questions/$(DATASET) --sweep noise_model=Gaussian kl_noise_model=model,StudentT
 	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(call seeds,questions) --exp_name questions/$(DATASET)
 	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(call seeds,questions) --exp_name questions/$(DATASET)_time \
 		--mask_axis time

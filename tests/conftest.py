@@ -103,9 +103,3 @@ def command(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
         return stopped.value.code, printed.out, printed.err
 
     return run
-
-
-@pytest.fixture
-def door(command) -> Callable[..., tuple[int, str, str]]:
-    """The same as `command`."""
-    return command

@@ -64,6 +64,8 @@ def test_rows_of_a_list_of_the_release_and_of_ours(tmp_path: Path) -> None:
         ListRow(RELEASED_XD, "G-0-0", "v=1RGb7knUKG0__#1_label_G-0-0", 5),
         ListRow("rgb/a, b__0.npy", "A", "a, b", 0),
     ]
+    blanks = write(tmp_path / "blanks.csv", " path , label\n rgb/x__5.npy , Abuse \n")
+    assert read_list(blanks, UCF) == [ListRow("rgb/x__5.npy", "Abuse", "x", 5)]
     folder_as_label = write(tmp_path / "ucf.csv", "label,path\nTesting_Normal_Videos_Anomaly,rgb/x__5.npy\n")
     assert read_list(folder_as_label, UCF) == [ListRow("rgb/x__5.npy", "Normal", "x", 5)]
 

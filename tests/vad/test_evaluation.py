@@ -15,6 +15,7 @@ import torch
 
 from model import IEFVAD, CheckpointError, read_checkpoint, save_checkpoint
 from model.checkpoint import to_released_name
+from vad import evaluation
 from vad.datasets import load_dataset
 from vad.evaluation import (
     EVALUATED,
@@ -254,11 +255,14 @@ def test_an_infinite_embedding_is_refused_by_name(checkpoint, places, tiny) -> N
         _ = run.videos
 
 
-def test_streams_are_cut_from_fused_checkpoints(checkpoint, places) -> None:
-    paths = [checkpoint("a"), checkpoint("b")]
+def test_streams_are_cut_from_fused_checkpoints(checkpoint, places, monkeypatch) -> None:
+    paths, count = [checkpoint("a"), checkpoint("b")], []
+    real = evaluation.open_test_set
+    monkeypatch.setattr(evaluation, "open_test_set", lambda *args: count.append(1) or real(*args))
     runs = open_runs(paths, places, CPU, streams=True)
+    assert len(count) == 3  # once for each modality, shared by both checkpoints
     assert [run.modality for run in runs] == ["fusion"] * 2 + ["image"] * 2 + ["event"] * 2
-    assert runs[0].test is runs[1].test and runs[2].test is runs[3].test  # opened once
+    assert runs[0].test is runs[1].test and runs[2].test is runs[3].test
     assert list(runs[2].test.crops[0].streams) == ["image"]
     assert runs[0].notes == () and "two streams of the fused model" in runs[2].notes[0]
     assert len(open_runs(paths, {**places, "modality": "image"}, CPU, streams=True)) == 2

@@ -250,8 +250,9 @@ def _sides(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]:
     if len(test):
         moved = test[test.key.isin(official["train"])].video
         yield none_of("official training videos used for testing", moved, note.format("tests"))
-    for side, name in LISTS.items() if len(rows) else ():
-        lacking = [video for video in official[side] if video not in set(rows.key)]
+    listed = set(rows.key)
+    for side, name in LISTS.items() if listed else ():
+        lacking = [video for video in official[side] if video not in listed]
         yield none_of(f"official {name} videos in neither list", lacking)
 
 

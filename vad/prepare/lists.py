@@ -98,9 +98,10 @@ def _names_of_line(text: str, dataset: Dataset, known: Container[str]) -> tuple[
     for start in (text, likely, text.split(",")[0], re.split(r"\t|\s{2,}", text)[0], words[0]):
         key = video_key(start, dataset, known)
         if key in dataset.videos or key in known:
-            rest = [word for word in re.split(r"[\s,;]+", text.removeprefix(start)) if word]
-            others = [video_key(word, dataset, known) for word in rest if not word.isdecimal()]
-            return key, [other for other in others if other in dataset.videos or other in known]
+            rest = re.split(r"[\s,;]+", text.removeprefix(start))
+            inside = [word for word in re.split(r"[\s,;]+", start) if "/" in word]
+            others = {video_key(word, dataset, known) for word in (*rest, *inside) if not word.isdecimal()}
+            return key, [k for k in others - {key} if k in dataset.videos or k in known]
     return video_key(likely, dataset), []
 
 

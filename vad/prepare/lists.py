@@ -127,22 +127,14 @@ def make_lists(
     base_path = Path(os.path.abspath(base_path))  # not resolved: a link called rgb/ keeps its name
     embedded = _by_key(scan(base_path).values(), dataset)
     sources = {"train": train_list, "test": test_list}
-    listed = {
-        side: read_names(path, dataset, embedded) if path else dataset.split_names(split, side)
-        for side, path in sources.items()
-    }
-    both = set(listed["train"]) & set(listed["test"])
-    if both:
-        where = train_list or test_list
-        raise InputError(f"{where}: {min(both)} is a training video and a test video; keep one of them")
-    videos = {side: [embedded[key] for key in keys if key in embedded] for side, keys in listed.items()}
+    listed = _listed(dataset, split, sources, embedded)
     missing = {side: [key for key in keys if key not in embedded] for side, keys in listed.items()}
     if not allow_missing:
         _refuse_missing(dataset, listed, missing, base_path)
+    videos = {side: [embedded[key] for key in keys if key in embedded] for side, keys in listed.items()}
     if not videos["test"]:
         raise InputError(f"{base_path}: no embedding of a test video of {dataset.title}")
-    crops = {"train": train_crops, "test": test_crops}
-    rows = {side: _rows(videos[side], dataset, crops[side]) for side in SIDES}
+    rows = {"train": _rows(videos["train"], dataset, train_crops), "test": _rows(videos["test"], dataset, test_crops)}
     named = {key for keys in listed.values() for key in keys}
     unlisted = [video.name for key, video in embedded.items() if key not in named]
     metadata: dict[str, object] = {
@@ -154,15 +146,28 @@ def make_lists(
         "unlisted": unlisted,
         "missing": missing,
     }
-    paths = {"train": train_csv, "test": test_csv}
-    written = {path: write_bytes(path, _csv(rows[side])) for side, path in paths.items()}
-    for folder in {path.parent for path in paths.values()}:
+    said = _summary(dataset, split, videos, missing, unlisted)
+    said += _given_lists(dataset, listed) if train_list or test_list else []
+    for side, path in zip(SIDES, (train_csv, test_csv), strict=True):
+        said.append(f"{path}: {'written' if write_bytes(path, _csv(rows[side])) else 'as before'}")
+    for folder in {train_csv.parent, test_csv.parent}:
         write_json(folder / LISTS_METADATA, metadata)
-    return [
-        *_summary(dataset, split, videos, missing, unlisted),
-        *([] if train_list is test_list is None else _given_lists(dataset, listed)),
-        *(f"{path}: {'written' if new else 'as before'}" for path, new in written.items()),
-    ]
+    return said
+
+
+def _listed(
+    dataset: Dataset, split: str, sources: Mapping[str, Path | None], known: Container[str]
+) -> dict[str, list[str]]:
+    """Keys of the training and test videos, of a list that is given or of the table; InputError for one in both."""
+    listed = {
+        side: read_names(path, dataset, known) if path else dataset.split_names(split, side)
+        for side, path in sources.items()
+    }
+    both = set(listed["train"]) & set(listed["test"])
+    if both:
+        where = sources["train"] or sources["test"] or dataset.annotation_path
+        raise InputError(f"{where}: {min(both)} is a training video and a test video; keep one of them")
+    return listed
 
 
 def _by_key(videos: Iterable[VideoEmbeddings], dataset: Dataset) -> dict[str, VideoEmbeddings]:

@@ -55,7 +55,8 @@ def main() -> int:
         result = train_many(explicit, flags.sweep, flags.runs, flags.jobs)
         if len(result.runs):
             table, files = report_sweep(result, Path(options.figure_dir) / run_name(options))
-            print(f"\n{table.render(flags.format)}", file=tables)
+            print()
+            print(table.render(flags.format), file=tables)
             names = ", ".join(str(path) for path in files if path.suffix in (".txt", ".png"))
             print(f"\ntable, picture and runs: {names}, {result.log}")
         print(*("", *result.failures), sep="\n" if result.failures else "", end="")
@@ -66,23 +67,25 @@ def print_run(trained: Trained, options: Options, form: str, tables: object) -> 
     """The table of one run, its curves as a picture, and where its files are."""
     content, metric, files = trained.content, trained.protocol.dataset.metric, RunFiles.of(options)
     table = results_table(content["metrics"], trained.protocol, modality=options.modality)
-    print(f"\n{table.render(form)}", file=tables)
+    print()
+    print(table.render(form), file=tables)
     best = best_row(content, metric)
     print(f"best on the test set, and selected on it: {metric} {100 * best[metric]:.2f} % after step {best['step']} "
           f"({files.best.name})")  # fmt: skip
     name = run_name(options)
-    draw_training(pd.DataFrame(content["rows"]), Path(options.figure_dir) / name / "training", title=f"{name}, training")
+    place = Path(options.figure_dir) / name / "training"
+    draw_training(pd.DataFrame(content["rows"]), place, title=f"{name}, training")
     print(f"{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv")
 
 
 def prepare_demo(options: Options) -> None:
     """Make the synthetic data set where it is asked for and not there yet."""
     dataset = load_dataset(options.dataset)
-    if dataset.synthetic and not options.list_root and "RANK" not in os.environ:
-        if not (dataset.list_root / "gt.npy").is_file():
-            from demo import prepare  # imports the extraction, which nothing else here needs
+    missing = not options.list_root and not (dataset.list_root / "gt.npy").is_file()
+    if dataset.synthetic and missing and "RANK" not in os.environ:
+        from demo import prepare  # imports the extraction, which nothing else here needs
 
-            prepare()
+        prepare()
 
 
 if __name__ == "__main__":

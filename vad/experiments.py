@@ -187,6 +187,7 @@ def train_many(explicit: Mapping[str, object], sweep: Sequence[str], runs: int |
     protocols = _open_all_data(plan)
     jobs = max(1, min(jobs or default_jobs(options.device), len(plan)))
     log = Path(options.checkpoint_dir) / f"{run_name(options)}_runs.csv"
+    print(options.describe())
     print(f"{len(plan)} runs, {jobs} at a time; the output of each: {_output(plan[0].options)}"
           f"{' …' if plan[1:] else ''}")  # fmt: skip
     rows, failures = _train_all(plan, jobs, log)
@@ -325,6 +326,7 @@ def run_row(run: PlannedRun, content: Mapping[str, Any]) -> dict[str, object]:
         "modality": content["config"]["modality"],
         "seed": content["seed"],
         **about,
+        "split": content.get("split", options.get("split")) or "not recorded",
         "data": content.get("fingerprint", content.get("identity", {})).get("data"),
         **content.get("versions", {}),
         **{name: content.get(name) for name in ("computing", "seconds", "command", "weights", "epoch", "step")},

@@ -265,7 +265,9 @@ def upgrade(content: Mapping[str, object]) -> dict[str, object]:
     flat = {k: v for k, v in settings.items() if k not in ("switches", "recipe", "typed", "dataset_file")}
     flat |= {"dataset": settings.get("dataset_file") or settings.get("dataset", Options.dataset)}
     flat |= {"modality": content["config"].get("modality", "fusion"), "evaluate_at": "epoch"}
-    return {**flat, **settings.get("switches", {}), **settings.get("recipe", {})}
+    flat |= {**settings.get("switches", {}), **settings.get("recipe", {})}
+    # the released probe was not among its values; the profile says which is meant
+    return {name: value for name, value in flat.items() if name != "mask_axis"}
 
 
 def as_field(value: object) -> object:

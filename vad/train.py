@@ -182,7 +182,7 @@ def train(
     sampler: PairedBatches = loader.batch_sampler
     fused = runtime.device.type in ("cpu", "cuda")  # one kernel for all tensors
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, fused=fused)
-    log = RunLog(options, fingerprint, runtime, len(sampler))
+    log = RunLog(options, fingerprint, runtime, len(sampler), test.split)
     with runtime.main_process_first():
         saved = log.read()
     if saved and is_finished(saved, options):
@@ -312,6 +312,7 @@ class RunLog:
     fingerprint: Mapping[str, object]
     runtime: Runtime
     per_epoch: int
+    split: str | None  # of the lists
     began: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
 
@@ -411,6 +412,7 @@ class RunLog:
             "rows": run.rows,
             "fingerprint": dict(self.fingerprint),
             "options": self.options.recorded(),
+            "split": self.split,
             "seed": self.options.seed,
             "epoch": row.get("epoch", 0) if path == self.files.best else run.step // self.per_epoch,
             "step": row.get("step", 0) if path == self.files.best else run.step,

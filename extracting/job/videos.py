@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vad.datasets import VIDEO_SUFFIXES, Dataset
-from vad.files import InputError
-from vad.prepare.lists import read_names, video_key
-
 from extracting.config import Job
 from extracting.job.files import NAME_BYTES
 from extracting.video.frames import frame_files, is_frame_folder
+from vad.datasets import VIDEO_SUFFIXES, Dataset
+from vad.files import InputError
+from vad.prepare.lists import read_names, video_key
 
 
 def find_videos(folder: Path) -> list[Job]:

@@ -33,9 +33,7 @@ class MaskingResponse:
     weight_change: Mapping[tuple[str, float], np.ndarray]  # (masked stream, level) → (D,) Δŵ_i
 
 
-def mask(
-    embedding: np.ndarray, share: float, axis: str, rng: np.random.Generator, window: int
-) -> np.ndarray:
+def mask(embedding: np.ndarray, share: float, axis: str, rng: np.random.Generator, window: int) -> np.ndarray:
     """Masked copy of an (S, D) embedding.
 
     "feature": round(share · D) dimensions, the same for the whole video, are 0 (Section 4.2).
@@ -72,13 +70,9 @@ def mask_stream(stream: str, level: float, axis: str, seed: int, window: int) ->
 
 
 def run_masking(
-    score: Callable[[Transform | None], Sequence[ScoredVideo]],
-    dataset: Dataset,
-    *,
-    axis: str = "feature",
-    levels: Sequence[float] = LEVELS,
-    seed: int = 0,
-) -> MaskingResponse:
+    score: Callable[[Transform | None], Sequence[ScoredVideo]], dataset: Dataset, *, axis: str = "feature",
+    levels: Sequence[float] = LEVELS, seed: int = 0,
+) -> MaskingResponse:  # fmt: skip
     """Score the test videos unmasked, then with either stream masked at every level.
 
     score: scores the test videos under a transform of the embeddings (None: unchanged). Raises
@@ -108,14 +102,10 @@ def _weight_by_dimension(videos: Sequence[ScoredVideo]) -> np.ndarray:
 
 
 def _row(
-    masked: str,
-    level: float,
-    clean: Sequence[ScoredVideo],
-    videos: Sequence[ScoredVideo],
-    dataset: Dataset,
+    masked: str, level: float, clean: Sequence[ScoredVideo], videos: Sequence[ScoredVideo], dataset: Dataset
 ) -> dict[str, str | float]:
     """One row of Tables 6–9, columns in the paper's order."""
     metrics = evaluate(videos, dataset)
+    numbers = {dataset.metric: metrics[dataset.metric], "brier": metrics["Brier"], "kl": binary_kl(clean, videos)}
     weights = {name: value for name, value in metrics.items() if name.startswith("w_")}
-    main, kl = {dataset.metric: metrics[dataset.metric]}, binary_kl(clean, videos)
-    return {"masked": masked, "level": level, **main, "brier": metrics["Brier"], "kl": kl, **weights}
+    return {"masked": masked, "level": level, **numbers, **weights}

@@ -11,13 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import (
-    auc,
-    average_precision_score,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
+import pandas as pd
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from vad.data import STREAMS
 from vad.datasets import SNIPPET_FRAMES, Dataset
@@ -26,10 +21,8 @@ from vad.scoring import ScoredVideo
 
 BINS = 15  # of the calibration error: (k/15, (k+1)/15]; a score of 0 is in the first
 ALARM = 0.5  # a score of at least this is an alarm
-PER_VIDEO = (
-    *(f"per-video AUC, {part}" for part in ("median", "lower quartile", "upper quartile")),
-    "videos with AUC below 0.5",
-)
+QUARTILES = {"median": 0.5, "lower quartile": 0.25, "upper quartile": 0.75}
+PER_VIDEO = (*(f"per-video AUC, {part}" for part in QUARTILES), "videos with AUC below 0.5")
 # percentages; the others are fractions
 PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO)
 # what a metric counts, printed below the tables that show it
@@ -38,20 +31,16 @@ DEFINITIONS: Mapping[str, str] = {
     "FAR@0.5": "FAR@0.5: share of frames of normal-labelled videos with a score of at least 0.5.",
     "ECE": f"ECE: expected calibration error over frames, {BINS} bins of equal width.",
     "kl": "KL: of the unmasked from the masked prediction, mean over frames, in nats.",
-    **dict.fromkeys(
-        PER_VIDEO, "Per-video AUC: inside each video that holds normal and anomalous frames."
-    ),
+    **dict.fromkeys(PER_VIDEO, "Per-video AUC: inside each video that holds normal and anomalous frames."),
 }
 # why a metric is NaN, printed below the table that shows it
 UNDEFINED: Mapping[str, str] = {
     "AUC": "AUC needs normal and anomalous frames; these videos hold one kind only",
-    "AP": "AP needs anomalous frames; these videos hold none",
-    "AP (trapezoid)": "AP needs anomalous frames; these videos hold none",
+    **dict.fromkeys(("AP", "AP (trapezoid)"), "AP needs anomalous frames; these videos hold none"),
     "Ano-AUC": "Ano-AUC needs normal and anomalous frames in abnormal videos",
     "FAR@0.5": "the false-alarm rate needs normal videos; there are none",
     **dict.fromkeys(
-        PER_VIDEO,
-        "the per-video AUC needs videos that hold normal and anomalous frames; there are none",
+        PER_VIDEO, "the per-video AUC needs videos that hold normal and anomalous frames; there are none"
     ),
 }
 
@@ -101,9 +90,7 @@ def samples(videos: Iterable[ScoredVideo]) -> Samples:
                 f"snippets of {SNIPPET_FRAMES} frames; make the ground truth again for these embeddings"
             )
         if not np.isfinite(video.scores).all():
-            raise InputError(
-                f"{video.name}: a score is not a number; the checkpoint's training has diverged"
-            )
+            raise InputError(f"{video.name}: a score is not a number; the checkpoint's training has diverged")
         scores.append(video.scores)
         positive.append((np.asarray(video.frame_labels) != 0).reshape(-1, SNIPPET_FRAMES).sum(1))
     counts = np.concatenate(positive)
@@ -132,52 +119,32 @@ def precision_recall(data: Samples) -> tuple[np.ndarray, np.ndarray]:
     return recall, precision
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Frames by the calibration bin of their score; both means are NaN in a bin without frames."""
+def reliability(data: Samples) -> pd.DataFrame:
+    """A row for each of `BINS` parts of [0, 1]: `frames`, mean `score`, share `observed` of anomalous frames.
 
-    edges: np.ndarray  # (BINS + 1,)
-    frames: np.ndarray  # (BINS,) number of frames
-    score: np.ndarray  # (BINS,) mean score
-    observed: np.ndarray  # (BINS,) share of anomalous frames
-
-
-def reliability(data: Samples) -> Reliability:
-    """Mean score and share of anomalous frames in each of `BINS` parts of [0, 1]."""
-    sums = (data.frames, data.scores.astype(np.float64) * data.frames, data.positive)
+    Both means are NaN in a bin without frames.
+    """
+    sums = {"frames": data.frames, "score": data.scores.astype(np.float64) * data.frames, "observed": data.positive}
     # np.histogram would put a score on an edge into the bin above it
-    frames, score, positive = (np.bincount(data.bins, values, BINS) for values in sums)
-    with np.errstate(invalid="ignore"):  # 0/0 in an empty bin: NaN is meant
-        return Reliability(np.linspace(0, 1, BINS + 1), frames, score / frames, positive / frames)
+    bins = pd.DataFrame({name: np.bincount(data.bins, values, BINS) for name, values in sums.items()})
+    return bins.assign(score=bins.score / bins.frames, observed=bins.observed / bins.frames)
 
 
 def calibration_error(data: Samples) -> float:
     """Expected calibration error Σ_b n_b/n · |observed_b − score_b|; NaN without frames."""
-    if not len(data.scores):
-        return math.nan
     bins = reliability(data)
-    return float(np.nansum(bins.frames * np.abs(bins.observed - bins.score)) / bins.frames.sum())
+    gaps = bins.frames * (bins.observed - bins.score).abs()
+    return float(gaps.sum() / bins.frames.sum()) if len(data.scores) else math.nan
 
 
 def binary_kl(clean: Sequence[ScoredVideo], masked: Sequence[ScoredVideo]) -> float:
     """Mean over frames of KL(p_clean ‖ p_masked) of Bernoulli predictions, in nats (Appendix H).
 
-    Videos are joined by name. Raises InputError for one that is not on both sides at one length.
+    Both are of the same videos in the same order.
     """
-    sides = [{video.name: video.scores for video in videos} for videos in (clean, masked)]
-    if (len(sides[0]), len(sides[1])) != (len(clean), len(masked)):
-        raise InputError(
-            "two videos of one name: clean and masked predictions cannot be joined; name each once"
-        )
-    lengths = [{(name, len(scores)) for name, scores in side.items()} for side in sides]
-    if lengths[0] != lengths[1]:
-        name, _ = min(lengths[0] ^ lengths[1])
-        raise InputError(f"clean and masked predictions are not of the same videos: {name} differs")
-    if not clean:
-        return math.nan
-    joined = (np.concatenate([side[video.name] for video in clean]) for side in sides)
+    scores = (np.concatenate([video.scores for video in videos]) for videos in (clean, masked))
     # a float32 sigmoid reaches 0 and 1, which have no logarithm; 1e-7 is its resolution there
-    p, q = (np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7) for scores in joined)
+    p, q = (np.clip(values.astype(np.float64), 1e-7, 1 - 1e-7) for values in scores)
     return float(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
 
 
@@ -193,15 +160,10 @@ def modality_weights(videos: Sequence[ScoredVideo]) -> dict[str, float]:
     return means
 
 
-def evaluate(
-    videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = "abnormal"
-) -> dict[str, float]:
-    """Every metric of one evaluation, as fractions.
+def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = "abnormal") -> dict[str, float]:
+    """Every metric of one evaluation, as fractions; NaN where it is not defined, see `UNDEFINED`.
 
-    Keys: AUC, AP, AP (trapezoid), Ano-AUC, FAR@0.5, Brier, w_image, w_image_abnormal …
-    w_event_normal. A metric that is not defined is NaN; `UNDEFINED` has the reason.
-    ano_auc: see `in_ano_auc`.
-    Raises InputError where there is no video.
+    ano_auc: see `in_ano_auc`. Raises InputError where there is no video.
     """
     if not videos:
         raise InputError(f"no {dataset.title} video to evaluate: the test list is empty")
@@ -235,8 +197,8 @@ def in_ano_auc(label: str, dataset: Dataset, ano_auc: str) -> bool:
 def per_class(videos: Sequence[ScoredVideo], dataset: Dataset) -> dict[str, float]:
     """The data set's metric (AUC or AP) of each class, on the videos of that class alone (Table 2).
 
-    Classes stand in the data set's order, those without a test video left out. A video with several
-    labels counts under each of them. NaN where a class has one kind of frame only.
+    Classes stand in the data set's order, those without a test video left out. A video with several labels
+    counts under each of them. NaN where a class has one kind of frame only.
     """
     members: dict[str, list[ScoredVideo]] = {name: [] for name in dataset.classes.values()}
     for video in videos:
@@ -244,13 +206,6 @@ def per_class(videos: Sequence[ScoredVideo], dataset: Dataset) -> dict[str, floa
             members[name].append(video)
     measure = {"AUC": roc_auc, "AP": average_precision}[dataset.metric]
     return {name: measure(samples(group)) for name, group in members.items() if group}
-
-
-def several_labels_note(videos: Sequence[ScoredVideo], dataset: Dataset) -> list[str]:
-    """The sentence below Table 2 where test videos have several labels; else nothing."""
-    several = sum(len(dataset.class_names(video.label)) > 1 for video in videos)
-    counted = "have several labels and count under each of them (the release: under the first)"
-    return [f"{several} of {len(videos)} videos {counted}."] if several else []
 
 
 def video_aucs(videos: Iterable[ScoredVideo]) -> dict[str, float]:
@@ -264,5 +219,5 @@ def video_spread(videos: Iterable[ScoredVideo]) -> dict[str, float]:
     values = np.array(list(video_aucs(videos).values()))
     if not len(values):
         return dict.fromkeys(PER_VIDEO, math.nan)
-    spread = (*np.quantile(values, (0.5, 0.25, 0.75)), (values < 0.5).mean())
+    spread = (*np.quantile(values, list(QUARTILES.values())), (values < 0.5).mean())
     return dict(zip(PER_VIDEO, map(float, spread), strict=True))

@@ -24,37 +24,30 @@ SIGN_PATTERNS = 9999  # of the sign-flip test: all of them up to 13 pairs, else 
 PAIRED_NOTE = "95 % interval: Student's t of the paired differences; p: sign-flip test."
 
 
-def draw_counts(videos: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
+def draw_counts(videos: int, resamples: int = RESAMPLES) -> np.ndarray:
     """How often each video occurs in each resample, (R, V) float64; rows sum to V.
 
     Plain resampling, without strata: the share of anomalous videos varies too.
     """
-    drawn = np.random.default_rng(seed).integers(videos, size=(resamples, videos))
+    drawn = np.random.default_rng(SEED).integers(videos, size=(resamples, videos))
     return np.stack([np.bincount(row, minlength=videos) for row in drawn]).astype(np.float64)
 
 
 def resample(
-    videos: Sequence[ScoredVideo],
-    dataset: Dataset,
-    *,
-    ano_auc: str = "abnormal",
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = "abnormal", resamples: int = RESAMPLES
 ) -> dict[str, np.ndarray]:
     """AUC, AP, Ano-AUC, FAR@0.5, Brier and ECE of every resample, (R,) each; NaN: not defined.
 
-    The same seed draws the same videos whatever their scores are: several runs are resampled alike.
+    The same videos are drawn whatever their scores are: several runs are resampled alike.
     """
     data, V = samples(videos), len(videos)
     owner = np.repeat(np.arange(V), [len(v.scores) for v in videos])  # video of each snippet
-    counts = draw_counts(V, resamples, seed)
+    counts = draw_counts(V, resamples)
     abnormal = np.array([in_ano_auc(video.label, dataset, ano_auc) for video in videos])
     normal = np.array([not dataset.is_anomalous(video.label) for video in videos])
     alarms = data.negative * (data.scores >= ALARM)
-    frames, negative, alarms, errors = (
-        np.bincount(owner, values, V)
-        for values in (data.frames, data.negative, alarms, data.squared_errors)
-    )
+    parts = (data.frames, data.negative, alarms, data.squared_errors)
+    frames, negative, alarms, errors = (np.bincount(owner, values, V) for values in parts)
     # |Σ positive − Σ score| of each bin: its frames cancel between its means and its weight
     gaps = data.positive - data.scores.astype(np.float64) * data.frames
     gaps = np.bincount(BINS * owner + data.bins, gaps, BINS * V).reshape(V, BINS)
@@ -102,11 +95,8 @@ def _areas(data: Samples, owner: np.ndarray, counts: np.ndarray) -> tuple[np.nda
 def intervals(resampled: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """Central 95 % interval of each metric over its resamples, undefined ones left out."""
     tail = (1 - LEVEL) / 2
-    return {
-        name: tuple(map(float, np.nanquantile(values, (tail, 1 - tail))))
-        for name, values in resampled.items()
-        if np.isfinite(values).any()
-    }
+    defined = {name: values for name, values in resampled.items() if np.isfinite(values).any()}
+    return {n: tuple(map(float, np.nanquantile(values, (tail, 1 - tail)))) for n, values in defined.items()}
 
 
 @dataclass(frozen=True)
@@ -149,11 +139,9 @@ def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | N
     n = len(d)
     if n == 0:
         return None
-    mean, reach, p = float(d.mean()), math.nan, math.nan
-    if n > 1:
-        # not ttest_1samp: it has no interval for differences that are all the same
-        reach = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * stats.sem(d))
-        p = sign_flip_p(d)
+    # not ttest_1samp: it has no interval for differences that are all the same
+    reach = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * stats.sem(d)) if n > 1 else math.nan
+    p, mean = sign_flip_p(d) if n > 1 else math.nan, float(d.mean())
     return Paired(mean, mean - reach, mean + reach, p, n, int((d > 0).sum()), int((d < 0).sum()))
 
 
@@ -163,14 +151,10 @@ def sign_flip_p(differences: np.ndarray) -> float:
     Under the null hypothesis every sign of every difference is as likely. p is the share of the sign
     patterns whose sum is at least as far from zero as the one measured.
     """
-
-    def distance(signed: np.ndarray, axis: int) -> np.ndarray:
-        # equal sums of floats in another order differ in their last bits
-        return np.abs(signed.sum(axis)).round(12)
-
     test = stats.permutation_test(
-        (differences,), distance, permutation_type="samples", alternative="greater",
-        vectorized=True, n_resamples=SIGN_PATTERNS, random_state=0,
+        # rounded, for equal sums of floats in another order differ in their last bits
+        (differences,), lambda signed, axis: np.abs(signed.sum(axis)).round(12), permutation_type="samples",
+        alternative="greater", vectorized=True, n_resamples=SIGN_PATTERNS, random_state=0,
     )  # fmt: skip
     return float(test.pvalue)
 

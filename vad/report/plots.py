@@ -125,7 +125,7 @@ def draw_reliability(videos: Videos, path: Path, *, title: str) -> list[Path]:
             label=f"{modality}: ECE {measure.calibration_error(data):.3f}", clip_on=False, zorder=3,
         )  # fmt: skip
         # 0 has no place on a logarithmic axis: the step ends at the axis
-        below.stairs(np.maximum(curve.frames, 0.5), curve.edges, **style)
+        below.stairs(np.maximum(curve.frames, 0.5), np.linspace(0, 1, measure.BINS + 1), **style)
         most = max(most, float(curve.frames.max()))
     below.set(yscale="log", ylim=(0.8, 2 * most), xlabel="anomaly score", ylabel="frames in the bin")
     below.yaxis.set_major_locator(LogLocator(numticks=6))

@@ -14,7 +14,6 @@ import pandas as pd
 from vad.evaluation import Protocol, Run, save_numbers, shared_protocol
 from vad.experiments import ELSEWHERE, SweepResult
 from vad.files import InputError
-from vad.metrics import several_labels_note
 from vad.options import MODALITIES, as_text
 from vad.report import plots
 from vad.report.paper import paper_methods, paper_sweep
@@ -33,50 +32,58 @@ from vad.report.timelines import draw_timelines, select_videos
 from vad.statistics import intervals
 
 
-def report_results(
-    runs: Sequence[Run], folder: Path, video_dir: Path | None
-) -> tuple[list[Table], list[Path]]:
+def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) -> tuple[list[Table], list[Path]]:
     """Tables and pictures of one checkpoint, or of several compared; all are written to `folder` too."""
     frame, groups = runs_frame(runs), by_modality(runs)
-    first = groups["fusion"][0] if "fusion" in groups else runs[0]
+    first = groups.get("fusion", runs)[0]
     pooled = [f"Runs of different {name} are averaged here." for name in varying_options(frame)]
     protocol = shared_protocol(runs, count_of(groups), pooled)
+    title = f"{first.dataset.title}, {len(first.videos)} test videos"
+    tables, pictures = {}, []
     if len(runs) == 1:
         bounds = mean_intervals(runs)
-        table = results_table(first.metrics, protocol, modality=first.modality, intervals=bounds)
-        tables = {"results": table}
+        tables["results"] = results_table(first.metrics, protocol, modality=first.modality, intervals=bounds)
         if paper_methods(protocol.dataset) and first.modality == "fusion":
             tables["methods"] = method_table(frame, protocol, {protocol.noise_model: bounds})
     else:
-        tables = {"results": seeds_table(frame, shared_protocol(runs))}
-    tables["classes"] = class_table(class_frames(groups), several_labels(protocol, first))
+        tables["results"] = seeds_table(frame, shared_protocol(runs))
+        metrics = ("AUC", "Ano-AUC", "AP")
+        bars = {m: {name: list(group[m]) for name, group in frame.groupby("modality")} for m in metrics}
+        pictures += plots.draw_modalities(bars, folder / "modalities", title=title)
+    tables["classes"], radar = _classes(groups, protocol, folder / "classes", title)
+    pictures += radar + _curves(runs, groups, folder, title)
+    pictures += draw_timelines(select_videos(first.videos), folder, video_dir, first.dataset.fps)
     for name, table in tables.items():
         table.save(folder / name)
-    pictures = _pictures(runs, groups, first, folder)
-    pictures += draw_timelines(select_videos(first.videos), folder, video_dir, first.dataset.fps)
     save_numbers(runs, folder)
     return list(tables.values()), pictures
 
 
-def _pictures(
-    runs: Sequence[Run], groups: Mapping[str, Sequence[Run]], first: Run, folder: Path
-) -> list[Path]:
-    """Bars over runs, the classes, the curves and the calibration of each modality."""
-    dataset, pictures = first.dataset, []
-    title = f"{dataset.title}, {len(first.videos)} test videos"
-    if len(runs) > 1:
-        shown = {
-            metric: {modality: [run.metrics[metric] for run in group] for modality, group in groups.items()}
-            for metric in ("AUC", "Ano-AUC", "AP")
-        }
-        pictures += plots.draw_modalities(shown, folder / "modalities", title=title)
-    pictures += _draw_classes(groups, folder / "classes", title)
+def _curves(runs: Sequence[Run], groups: Mapping[str, Sequence[Run]], folder: Path, title: str) -> list[Path]:
+    """ROC, precision–recall and calibration of the first run of each modality."""
     one_each = {modality: group[0].videos for modality, group in groups.items()}
-    which = title + (", first run of each" if len(runs) > len(one_each) else "")
-    labels = np.concatenate([video.frame_labels for video in first.videos])
+    title += ", first run of each" if len(runs) > len(one_each) else ""
+    labels = np.concatenate([video.frame_labels for video in runs[0].videos])
+    pictures = []
     if labels.any() and not labels.all():  # otherwise no curve is defined, and the table says why
-        pictures += plots.draw_curves(one_each, folder / "curves", title=which)
-    return pictures + plots.draw_reliability(one_each, folder / "reliability", title=which)
+        pictures += plots.draw_curves(one_each, folder / "curves", title=title)
+    return pictures + plots.draw_reliability(one_each, folder / "reliability", title=title)
+
+
+def _classes(
+    groups: Mapping[str, Sequence[Run]], protocol: Protocol, path: Path, title: str
+) -> tuple[Table, list[Path]]:
+    """Table 2 and Figure 2, mean over runs; no picture where no test video has a class."""
+    run = next(iter(groups.values()))[0]
+    several = sum(len(run.dataset.class_names(video.label)) > 1 for video in run.videos)
+    if several:
+        counted = "have several labels and count under each of them (the release: under the first)"
+        note = f"{several} of {len(run.videos)} videos {counted}."
+        protocol = replace(protocol, footnotes=(*protocol.footnotes, note))
+    frames = {m: pd.DataFrame([{**run.metrics, **run.classes} for run in group]) for m, group in groups.items()}
+    means = {m: frame[list(run.classes)].mean(skipna=False).to_dict() for m, frame in frames.items()}
+    pictures = plots.draw_radar(means, path, metric=run.dataset.metric, title=title) if run.classes else []
+    return class_table(frames, protocol), pictures
 
 
 def report_table(
@@ -86,8 +93,7 @@ def report_table(
     groups, pictures = by_modality(runs), []
     if number == 1:
         models = {name: [r for r in runs if r.options.noise_model == name] for name in ("Gaussian", "StudentT")}
-        models = {name: group for name, group in models.items() if group}
-        bounds = {name: mean_intervals(group) for name, group in models.items()}
+        bounds = {name: mean_intervals(group) for name, group in models.items() if group}
         frame = runs_frame([run for group in models.values() for run in group])
         table = method_table(frame, shared_protocol(runs, footnotes=notes), bounds)
     else:
@@ -96,10 +102,9 @@ def report_table(
             numbers = ", ".join(f"{modality} {len(group)}" for modality, group in groups.items())
             notes = [*notes, f"Runs behind each column: {numbers}."]
         protocol = shared_protocol(runs, count, notes)
-        table = class_table(class_frames(groups), several_labels(protocol, runs[0]))
         several = f", mean of {count} runs" if count and count > 1 else ""
         title = f"{protocol.dataset.title}, {protocol.videos} test videos{several}"
-        pictures = _draw_classes(groups, folder / "figure2", title)
+        table, pictures = _classes(groups, protocol, folder / "figure2", title)
     table.save(folder / f"table{number}")
     save_numbers(runs, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
     return [table], pictures
@@ -111,7 +116,7 @@ def report_sweep(result: SweepResult, folder: Path) -> tuple[Table, list[Path]]:
     path = folder / ("_".join(["sweep", *names]) if names else "runs")
     files = table.save(path)
     if names:
-        title, paper = result.protocol.dataset.title, paper_sweep(result)[1]
+        title, (_, paper) = result.protocol.dataset.title, paper_sweep(result)
         files += plots.draw_sweep(runs, path, names=names, title=title, paper=paper)
     return table, files
 
@@ -135,8 +140,7 @@ def log_stream(form: str) -> TextIO:
 def check_number(number: int | None, dataset: str) -> None:
     """InputError for a table of the paper that another command makes; it names the command."""
     if number in ELSEWHERE:
-        command = ELSEWHERE[number].format(name=dataset)
-        raise InputError(f"Table {number} is made by another command: {command}")
+        raise InputError(f"Table {number} is made by another command: {ELSEWHERE[number].format(name=dataset)}")
 
 
 def check_table(number: int | None, runs: Sequence[Run]) -> None:
@@ -148,10 +152,8 @@ def check_table(number: int | None, runs: Sequence[Run]) -> None:
     _check_once(runs)
     single = next((run for run in runs if run.modality != "fusion"), None)
     if number == 1 and single:
-        raise InputError(
-            f"{single.path} is a model of {single.modality} alone; Table 1 is of fused models "
-            f"(--table 2 has the single streams)"
-        )
+        raise InputError(f"{single.path} is a model of {single.modality} alone; Table 1 is of fused models "
+                         f"(--table 2 has the single streams)")  # fmt: skip
     if number == 2 and len({run.options.noise_model for run in runs}) > 1:
         raise InputError("Table 2 is of one noise model, these checkpoints are of two; name those of one")
     if number is not None:
@@ -190,10 +192,8 @@ def _check_alike(runs: Sequence[Run]) -> None:
         ours = recorded(run)
         name = next((name for name in first if ours[name] != first[name]), None)
         if name:
-            raise InputError(
-                f"{runs[0].path} has {name} {first[name]}, {run.path} {ours[name]}: their mean would be of neither; "
-                f"name runs that differ in their seed only"
-            )
+            raise InputError(f"{runs[0].path} has {name} {first[name]}, {run.path} {ours[name]}: their mean would be "
+                             f"of neither; name runs that differ in their seed only")  # fmt: skip
 
 
 # runs as frames
@@ -223,24 +223,7 @@ def count_of(groups: Mapping[str, Sequence[Run]]) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def class_frames(groups: Mapping[str, Sequence[Run]]) -> dict[str, pd.DataFrame]:
-    """For `class_table`: modality → a row a run with its classes and metrics."""
-    return {m: pd.DataFrame([{**run.metrics, **run.classes} for run in group]) for m, group in groups.items()}
-
-
-def several_labels(protocol: Protocol, run: Run) -> Protocol:
-    """The protocol with the note on test videos that count under several classes."""
-    return replace(protocol, footnotes=(*protocol.footnotes, *several_labels_note(run.videos, run.dataset)))
-
-
 def mean_intervals(runs: Sequence[Run]) -> Intervals:
     """Intervals over videos of the mean over runs: every run is resampled with the same videos."""
     rows = [run.resampled for run in runs]
     return intervals({name: np.mean([row[name] for row in rows], axis=0) for name in rows[0]})
-
-
-def _draw_classes(groups: Mapping[str, Sequence[Run]], path: Path, title: str) -> list[Path]:
-    """The radar of the classes, mean over runs; nothing where no test video has a class."""
-    first = next(iter(groups.values()))[0]
-    values = {m: pd.DataFrame([r.classes for r in group]).mean(skipna=False).to_dict() for m, group in groups.items()}
-    return plots.draw_radar(values, path, metric=first.dataset.metric, title=title) if any(values.values()) else []

@@ -15,6 +15,7 @@ from vad.experiments import BEST, SweepResult
 from vad.files import InputError
 from vad.options import Options
 from vad.report.report import (
+    _classes,
     by_modality,
     check_masking_runs,
     check_number,
@@ -97,6 +98,21 @@ def test_groups_are_image_before_event_before_fusion() -> None:
     assert {name: len(group) for name, group in groups.items()} == {"image": 1, "event": 1, "fusion": 2}
     assert list(groups) == ["image", "event", "fusion"]
     assert count_of(groups) is None and count_of({"a": [1], "b": [2]}) == 1
+
+
+def test_several_labels_are_noted_and_no_class_is_no_picture(tmp_path: Path) -> None:
+    """`B1-G-0` is Fighting and Explosion; runs without a class have no Figure 2."""
+    videos = [SimpleNamespace(label=label) for label in ("B1-G-0", "B1-0-0")]
+    xd = load_dataset("xd")
+    lone = SimpleNamespace(dataset=xd, videos=videos, metrics={"AP": 0.5, "Ano-AUC": 0.5}, classes={})
+    protocol = Protocol(xd, "default", "official", (5,), "last", "whole")
+    table, pictures = _classes({"fusion": [lone]}, protocol, tmp_path / "classes", "t")
+    assert "1 of 2 videos have several labels and count under each of them (the release: under the first)." in table.notes
+    assert pictures == []
+    lone.classes = {"Fighting": 0.5}
+    lone.videos = videos[1:]
+    table, pictures = _classes({"fusion": [lone]}, protocol, tmp_path / "classes", "t")
+    assert not any("several labels" in note for note in table.notes) and len(pictures) == 2
 
 
 def test_the_interval_is_of_the_mean_over_runs() -> None:

@@ -1,6 +1,6 @@
 """`make bench`: what was made fast, against the plain way, in one run on this machine; medians and ratios.
 
-One section a room: `python tests/bench.py` runs all, `python tests/bench.py model training` those named.
+`python tests/bench.py` runs every section, `python tests/bench.py model training` those named.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-# each a module of tests/benches/ with a run()
-SECTIONS = ("model", "extraction", "training", "evaluation", "ucf_sized", "gpu")
+# each a module of tests/benchmarks/ with a run()
+SECTIONS = ("model", "extraction", "training", "evaluation", "scale", "gpu")
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for name in named or SECTIONS:
         print(f"\n== {name}")
-        importlib.import_module(f"tests.benches.{name}").run()
+        importlib.import_module(f"tests.benchmarks.{name}").run()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from extracting.job.manifest import OUTCOMES, Manifest, Record
 from extracting.job.run import ExtractionRun
 from extracting.job.videos import find_videos
 from tests.extracting.helpers import Sums, outputs_of
-from vad.catalog import VIDEO_SUFFIXES
+from vad.datasets import VIDEO_SUFFIXES
 
 MUTATIONS = ("cut", "flipped bytes", "flipped head", "swapped head", "zeroed block", "cut out", "text")
 

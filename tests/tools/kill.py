@@ -157,9 +157,9 @@ def main() -> None:
     flags.add_argument("--child", nargs=2, type=Path, metavar=("VIDEOS", "OUT"))
     typed = flags.parse_args()
     if typed.child:
-        from vad.errors import run_door
+        from vad.files import run_command
 
-        run_door(lambda: child(*typed.child, typed.tower))
+        run_command(lambda: child(*typed.child, typed.tower))
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), typed.seed, typed.tower)
         while campaign.spent() < typed.kills:

@@ -13,9 +13,9 @@ import torch
 
 from extracting.clip.encoder import load_encoder
 from extracting.config import MODALITIES
-from tests.benches import extraction_gpu, plain_extraction
-from tests.benches.timing import seconds
-from tests.benches.video_pass import NoEncoder, draw, pass_through
+from tests.benchmarks import extraction_gpu, plain_extraction
+from tests.benchmarks.timing import seconds
+from tests.benchmarks.video_pass import NoEncoder, draw, pass_through
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -45,8 +45,8 @@ MEASURE = """
 import sys, threading
 from pathlib import Path
 from extracting.config import MODALITIES
-from tests.benches.extraction import descendants, memory
-from tests.benches.video_pass import NoEncoder, pass_through
+from tests.benchmarks.extraction import descendants, memory
+from tests.benchmarks.video_pass import NoEncoder, pass_through
 before, most, over = memory("self"), 0, threading.Event()
 def watch():
     global most

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import IEFVAD
-from model.encoder import attention
 from model.kalman import kalman_filter
-from model.kalman_scan import KalmanScan
-from tests.benches.timing import seconds
+from model.kalman_kernels import KalmanScan
+from model.temporal_encoder import attention
+from tests.benchmarks.timing import seconds
 
 EPSILON = 1e-8
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from extracting.clip.encoder import Encoder, load_encoder
 from extracting.config import ALL_CROPS, MODALITIES
-from tests.benches.timing import Machine
-from tests.benches.video_pass import draw, pass_through
+from tests.benchmarks.timing import Machine
+from tests.benchmarks.video_pass import draw, pass_through
 
 VITL_FLOP = 162e9  # of one forward pass of ViT-L/14
 CENTRE = (0,)

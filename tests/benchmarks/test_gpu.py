@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benches import gpu
-from tests.benches.timing import Machine
+from tests.benchmarks import gpu
+from tests.benchmarks.timing import Machine
 
 
 def test_the_gpu_bench_runs_where_a_cpu_stands_for_the_gpu(

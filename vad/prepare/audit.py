@@ -30,7 +30,7 @@ from vad.data import (
 from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, VIDEO_SUFFIXES, Dataset
 from vad.files import InputError
 from vad.prepare import ground_truth as gt
-from vad.prepare.lists import scan, some, video_key
+from vad.prepare.lists import scan, some
 
 LISTS = {"train": "training", "test": "test"}
 MOST_BYTES = 2 << 30  # values of embeddings larger than this together are read only when asked for
@@ -265,9 +265,8 @@ def _unlisted(
         return
     if root:
         try:
-            embedded = {video_key(name, dataset): name for name in scan(root / IMAGE_FOLDER)}
-            names = [name for key, name in embedded.items() if key not in listed]
-            yield none_of("embedded videos in neither list", names)
+            embedded = scan(root / IMAGE_FOLDER, dataset)
+            yield none_of("embedded videos in neither list", (key for key in embedded if key not in listed))
         except InputError as error:
             yield Check("tree of image embeddings", "broken", None, True, str(error))
     if videos:

@@ -11,7 +11,6 @@ import pandas as pd
 from vad.evaluation import Protocol, Run, shared_protocol
 from vad.files import write_bytes, write_json
 from vad.masking import AXES, MASKED, MaskingResponse
-from vad.metrics import PERCENT
 from vad.report import plots
 from vad.report.paper import paper_masking
 from vad.report.table import (
@@ -30,7 +29,7 @@ from vad.report.table import (
 )
 from vad.statistics import LEVEL, Paired, compare_paired, multiple_tests_note, smallest_p
 
-WEIGHT = {label: f"w_{stream}" for stream, label in MASKED.items()}  # condition → the masked ŵ
+STREAM = {label: stream for stream, label in MASKED.items()}
 CONDITIONS_NOTE = "EV_NOISE: event masked. IMG_NOISE: image masked."
 TITLES = {"feature": "feature dimensions", "time": "time steps", "window": "steps of every window"}
 
@@ -43,30 +42,24 @@ def report_masking(
     All is written to `folder` too. seed: of the masks. The runs have passed `check_masking_runs`.
     """
     protocol, axis = shared_protocol(runs, len(runs)), runs[0].options.mask_axis
-    dataset, tables = protocol.dataset, [response.table for response in responses]
+    metric, title = protocol.dataset.metric, protocol.dataset.title
+    first, tables = responses[0], [response.table for response in responses]
     if len(runs) == 1:
-        table = masking_table(tables[0], protocol, axis=axis, seed=seed)
-        title = f"{dataset.title}: a share of the {TITLES[axis]} masked"
-        pictures = [
-            *plots.draw_probe_curves(tables[0], folder / "probes", metric=dataset.metric, title=title),
-            *plots.draw_weight_change(responses[0].weight_change, folder / "weight_change", title=title),
-        ]
+        table = masking_table(first.table, protocol, axis=axis, seed=seed)
         table.save(folder / "probes")
-        rows = {"mask_seed": seed, "rows": tables[0].to_dict("records")}
+        rows = {"mask_seed": seed, "rows": first.table.to_dict("records")}
         write_json(folder / "probes.json", {"checkpoint": runs[0].about(), **rows})
-        return [table], pictures
+        title = f"{title}: a share of the {TITLES[axis]} masked"
+        pictures = plots.draw_probe_curves(first.table, folder / "probes", metric=metric, title=title)
+        return [table], pictures + plots.draw_weight_change(
+            first.weight_change, folder / "weight_change", title=title
+        )
     table = masking_runs_table(tables, protocol, axis=axis, seed=seed)
-    title = f"{dataset.title}: weight of the modality that is masked, {len(runs)} runs"
-    changes = weight_changes(tables)
-    by_stream = {
-        stream: {level: values for (masked, level), values in changes.items() if masked == label}
-        for stream, label in MASKED.items()
-    }
-    pictures = plots.draw_weight_fall(by_stream, folder / "probe_runs", title=title)
     table.save(folder / "probe_runs_table")
     rows = [frame.assign(run_seed=run.seed) for frame, run in zip(tables, runs, strict=True)]
     write_bytes(folder / "probe_runs.csv", pd.concat(rows).to_csv(index=False).encode())
-    return [table], pictures
+    title = f"{title}: weight of the modality that is masked, {len(runs)} runs"
+    return [table], plots.draw_weight_fall(weight_changes(tables), folder / "probe_runs", title=title)
 
 
 def masking_table(response: pd.DataFrame, protocol: Protocol, *, axis: str, seed: int) -> Table:
@@ -76,9 +69,8 @@ def masking_table(response: pd.DataFrame, protocol: Protocol, *, axis: str, seed
     """
     title, paper = paper_masking(protocol.dataset)
     rows = []
-    for condition in response.to_dict("records"):
-        masked, level, *_ = condition.values()
-        values = {name: condition[name] for name in response.columns[2:]}
+    for values in response.to_dict("records"):
+        masked, level = values.pop("masked"), values.pop("level")
         numbers = (marked(value_cell(*pair), protocol.mark) for pair in values.items())
         rows.append([masked, f"{level:.2f}", *(["here"] if paper else []), *numbers])
         if (masked, level) in paper:
@@ -94,25 +86,26 @@ def masking_table(response: pd.DataFrame, protocol: Protocol, *, axis: str, seed
     if paper:
         notes.append("The paper's own table has ŵ_i rise as the image is masked; its Section 4.2 says that it falls.")
     notes += protocol.notes(beside_paper=bool(paper))
-    header = SEPARATOR.join([protocol.line(), AXES[axis], f"mask seed {seed}"])
     title = f"{title}, {protocol.dataset.title}: masking probes"
-    return Table(title, header, pd.DataFrame(rows, columns=columns), tuple(notes))
+    return Table(title, _header(protocol, axis, seed), pd.DataFrame(rows, columns=columns), tuple(notes))
+
+
+def _header(protocol: Protocol, axis: str, seed: int) -> str:
+    return SEPARATOR.join([protocol.line(), AXES[axis], f"mask seed {seed}"])
 
 
 def weight_changes(responses: Sequence[pd.DataFrame]) -> dict[tuple[str, float], list[float]]:
-    """(condition, level) → Δŵ of the masked stream in each run, against the same run unmasked."""
+    """(masked stream, level) → change of that stream's ŵ in each run, against the same run unmasked."""
     changes: dict[tuple[str, float], list[float]] = {}
     for table in responses:
         clean = table[table.masked == "CLEAN"].iloc[0]
         for row in table[table.masked != "CLEAN"].to_dict("records"):
-            column = WEIGHT[row["masked"]]
-            changes.setdefault((row["masked"], row["level"]), []).append(row[column] - clean[column])
+            stream = STREAM[row["masked"]]
+            changes.setdefault((stream, row["level"]), []).append(row[f"w_{stream}"] - clean[f"w_{stream}"])
     return changes
 
 
-def masking_runs_table(
-    responses: Sequence[pd.DataFrame], protocol: Protocol, *, axis: str, seed: int
-) -> Table:
+def masking_runs_table(responses: Sequence[pd.DataFrame], protocol: Protocol, *, axis: str, seed: int) -> Table:
     """A row a condition: mean ± std over runs, Δŵ of the masked stream, and in how many it fell.
 
     Δŵ is the weight of the *masked* stream minus the same run's without masking: down is right.
@@ -124,13 +117,11 @@ def masking_runs_table(
     }
     rows = []
     for (masked, level), group in pd.concat(responses).groupby(["masked", "level"], sort=False):
-        numbers = (mean_cell(group[n]) if n in PERCENT else _plain_mean(group[n]) for n in names)
-        change = changes.get((masked, level))
-        last = [NONE] * 3
+        change, last = changes.get((STREAM.get(masked), level)), [NONE] * 3
         if change:
             p = NAN if change.pairs == 1 else f"{change.p:.3g}"
             last = [f"{change.mean:+.4f}", f"{change.lower} of {change.pairs}", p]
-        cells = (marked(cell, protocol.mark) for cell in numbers)
+        cells = (marked(mean_cell(group[name], name), protocol.mark) for name in names)
         rows.append([masked, f"{level:.2f}", *cells, *last])
     columns = ["masked", "level", *map(metric_label, names), "Δŵ of the masked", "fell in", "p"]
     notes = [f"{CONDITIONS_NOTE} Δŵ: against the same run unmasked; down is right."]
@@ -139,25 +130,18 @@ def masking_runs_table(
     if smallest_p(len(responses)) < 1 - LEVEL:
         notes += multiple_tests_note(len(changes))
     notes += protocol.notes(beside_paper=False)
-    header = SEPARATOR.join([protocol.line(), AXES[axis], f"mask seed {seed}"])
     title = f"{protocol.dataset.title}: do the weights leave the modality that is masked?"
-    return Table(title, header, pd.DataFrame(rows, columns=columns), tuple(notes))
+    return Table(title, _header(protocol, axis, seed), pd.DataFrame(rows, columns=columns), tuple(notes))
 
 
 def _verdict(changes: Mapping[tuple[str, float], Paired], stream: str) -> str:
     """One sentence for the strongest masking of a stream."""
-    level = max(level for masked, level in changes if masked == MASKED[stream])
-    change = changes[MASKED[stream], level]
+    level = max(level for masked, level in changes if masked == stream)
+    change = changes[stream, level]
     if smallest_p(change.pairs) >= 1 - LEVEL:
         result = f"cannot be judged from {change.pairs} runs"
     elif not change.differs:
         result = "is not significantly different from the unmasked one"
     else:
         result = "falls, as it should" if change.mean < 0 else "rises: the wrong way"
-    weight = metric_label(f"w_{stream}")
-    return f"{stream} masked at {level:g}: {weight} {result} ({change.mean:+.4f})."
-
-
-def _plain_mean(values: pd.Series) -> str:
-    """Mean ± std with four digits, for what is no percentage."""
-    return f"{values.mean():.4f}" + (f" ± {values.std():.4f}" if len(values) > 1 else "")
+    return f"{stream} masked at {level:g}: {metric_label(f'w_{stream}')} {result} ({change.mean:+.4f})."

@@ -283,19 +283,19 @@ def draw_probe_curves(probes: pd.DataFrame, path: Path, *, metric: str, title: s
 
 @styled
 def draw_weight_fall(
-    changes: Mapping[str, Mapping[float, Sequence[float]]], path: Path, *, title: str
+    changes: Mapping[tuple[str, float], Sequence[float]], path: Path, *, title: str
 ) -> list[Path]:
     """Change of the masked modality's own weight against the masked share: mean ± std, every run a dot.
 
-    changes: masked modality → share → one change for each run. Below zero the weight leaves what is masked.
+    changes: (masked modality, share) → one change for each run. Below zero the weight leaves what is masked.
     """
     fig = Figure(figsize=(COLUMN + 0.6, 2.5), layout="constrained")
     ax = fig.subplots()
     ax.axhline(0, color="0.2", lw=0.7)
     for shift, modality in ((-0.6, "image"), (0.6, "event")):
-        levels = sorted(changes[modality])
+        levels = sorted(level for masked, level in changes if masked == modality)
         style = {**look(modality), "marker": MARKER[modality], "lw": 1.3, "label": f"{modality} masked"}
-        _draw_means(ax, 100 * np.array(levels) + shift, [changes[modality][level] for level in levels], style)
+        _draw_means(ax, 100 * np.array(levels) + shift, [changes[modality, level] for level in levels], style)
     ax.set(xlabel="masked share (%)", ylabel=r"$\Delta\hat{w}$ of the masked modality")
     ax.legend()
     ax.set_title(title)

@@ -55,16 +55,15 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def render(self, form: str) -> str:
-        """The table in one of the formats of `SUFFIXES`."""
-        forms = {"text": self.text, "markdown": self.markdown, "latex": self.latex, "csv": self.csv}
-        return forms[form]()
+        """The table in one of the formats of `SUFFIXES`; the methods below bear their names."""
+        return getattr(self, form)()
 
     def save(self, path: Path) -> list[Path]:
         """Write `path` + .txt, .md, .tex and .csv, each whole or not at all; returns these paths."""
-        paths = {form: path.with_name(path.name + suffix) for form, suffix in SUFFIXES.items()}
-        for form, target in paths.items():
+        paths = [path.with_name(path.name + suffix) for suffix in SUFFIXES.values()]
+        for form, target in zip(SUFFIXES, paths, strict=True):
             write_bytes(target, (self.render(form).rstrip("\n") + "\n").encode())
-        return list(paths.values())
+        return paths
 
     @property
     def lines(self) -> list[list[str]]:
@@ -89,8 +88,6 @@ class Table:
         head = [self.title, *(line.replace("\xa0", " ") for line in wrap(glued))]
         foot = [line for note in self.notes for line in wrap(note, subsequent_indent="  ")]
         return "\n".join(line.rstrip() for line in [*head, rule, header, rule, *rows, rule, *foot])
-
-    __str__ = text
 
     def markdown(self) -> str:
         """The table for Markdown."""
@@ -155,9 +152,8 @@ def latex_cell(cell: str) -> str:
 
 
 def _markdown_cell(cell: str) -> str:
-    """Bars escaped; spaces before an indented row name kept, which Markdown would drop."""
-    name = cell.lstrip(" ")
-    return "&nbsp;" * (len(cell) - len(name)) + name.replace("|", "\\|")
+    # Markdown would drop the spaces before an indented row name
+    return re.sub("^ +", lambda spaces: "&nbsp;" * len(spaces.group()), cell).replace("|", "\\|")
 
 
 def _is_number(cell: str) -> bool:
@@ -177,21 +173,26 @@ def metric_label(name: str) -> str:
     return f"{base}, {part} frames" if part else {"brier": "Brier", "kl": "KL"}.get(name, base.strip())
 
 
+def _unit(name: str) -> tuple[int, int]:
+    """Factor and digits a fraction is printed with: percent with two, or as it is with four."""
+    return (100, 2) if name in PERCENT else (1, 4)
+
+
 def value_cell(name: str, value: float) -> str:
-    """A fraction: percent with two digits, or four digits for what is no percentage."""
-    return NAN if math.isnan(value) else paper_cell(name, 100 * value if name in PERCENT else value)
+    """A fraction in the metric's unit."""
+    return NAN if math.isnan(value) else paper_cell(name, value * _unit(name)[0])
 
 
 def paper_cell(name: str, printed: float) -> str:
     """A number of the paper, with the digits of `value_cell`."""
-    return f"{printed:.2f}" if name in PERCENT else f"{printed:.4f}"
+    return f"{printed:.{_unit(name)[1]}f}"
 
 
 def difference_cell(name: str, value: float, printed: float | None) -> str:
     """A fraction minus the paper's number, in the unit both are printed in."""
     if printed is None or math.isnan(value):
         return NONE
-    scale, digits = (100, 2) if name in PERCENT else (1, 4)
+    scale, digits = _unit(name)
     # + 0.0 turns a rounded −0 into 0
     return f"{round(value * scale - printed, digits) + 0.0:+.{digits}f}"
 
@@ -201,18 +202,19 @@ def interval_cell(name: str, bounds: tuple[float, float] | None) -> str:
     return NONE if bounds is None else f"[{', '.join(value_cell(name, bound) for bound in bounds)}]"
 
 
-def spread_cell(mean: float | None, std: float | None) -> str:
-    """mean ± std with two digits; the mean alone where there is no spread."""
-    return NONE if mean is None else f"{mean:.2f}" + ("" if std is None else f" ± {std:.2f}")
+def spread_cell(mean: float | None, std: float | None, digits: int = 2) -> str:
+    """mean ± std; the mean alone where there is no spread."""
+    return NONE if mean is None else f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 
 
-def mean_cell(values: Iterable[float]) -> str:
-    """Mean of fractions in percent, ± the sample standard deviation of more than one run."""
-    percent = [100 * value for value in values]
-    if any(map(math.isnan, percent)):
+def mean_cell(fractions: Iterable[float], name: str = "AUC") -> str:
+    """Mean in the metric's unit, ± the sample standard deviation of more than one run."""
+    scale, digits = _unit(name)
+    values = [scale * value for value in fractions]
+    if any(map(math.isnan, values)):
         return NAN
-    std = statistics.stdev(percent) if len(percent) > 1 else None
-    return spread_cell(statistics.fmean(percent), std)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return spread_cell(statistics.fmean(values), std, digits)
 
 
 def marked(cell: str, mark: str) -> str:

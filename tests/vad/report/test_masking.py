@@ -115,5 +115,5 @@ def test_runs_that_disagree_do_not_differ_from_the_unmasked() -> None:
 def test_changes_are_against_the_same_run() -> None:
     """Each run differs from the others by 0.01, from itself unmasked by −0.02 and 0.01."""
     changes = weight_changes(responses(3))
-    assert changes["EV_NOISE", 0.5] == pytest.approx([-0.02] * 3)
-    assert changes["IMG_NOISE", 0.5] == pytest.approx([0.01] * 3)
+    assert changes["event", 0.5] == pytest.approx([-0.02] * 3)
+    assert changes["image", 0.5] == pytest.approx([0.01] * 3)

@@ -61,7 +61,7 @@ LOG = pd.DataFrame(
 )
 RADAR = {"fusion": {"a": 0.9, "b": 0.8, "c": 0.7}, "image": {"a": 0.6, "b": 0.35}}
 CHANGE = {("image", 0.1): -np.arange(8.0), ("image", 0.5): -2 * np.arange(8.0), ("event", 0.1): np.ones(8)}
-FALL = {"image": {0.1: [-0.1, -0.3], 0.5: [-0.4, -0.4]}, "event": {0.1: [0.0, 0.2]}}
+FALL = {("image", 0.1): [-0.1, -0.3], ("image", 0.5): [-0.4, -0.4], ("event", 0.1): [0.0, 0.2]}
 RUNS = pd.DataFrame({
     "nu": ["10", "2", "10", "2"],
     "mil": ["topk", "topk", "segment", "segment"],

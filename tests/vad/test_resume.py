@@ -38,7 +38,7 @@ def test_a_run_stopped_at_any_step_ends_as_an_undisturbed_one(tiny, tmp_path, mo
         assert_equal_ends(whole, options)
 
 
-def test_a_state_is_written_at_each_epochs_end_and_after_two_minutes(tiny, tmp_path, monkeypatch):
+def test_a_state_is_written_each_epoch_and_after_two_minutes(tiny, tmp_path, monkeypatch):
     options = options_of(tiny, tmp_path, **SMALL)
     stopped_at(monkeypatch, options, 5)  # with no time between saves: also at the evaluation after step 5
     assert content_of(options)["step"] == 5

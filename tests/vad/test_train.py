@@ -131,7 +131,7 @@ def test_with_and_without_cache_the_weights_are_equal(tiny, tmp_path):
     assert all(torch.equal(tensor, other[name]) for other in states[1:] for name, tensor in states[0].items())
 
 
-def test_the_losses_in_the_log_are_means_since_the_last_evaluation(tiny, tmp_path, monkeypatch):
+def test_logged_losses_are_means_since_the_last_evaluation(tiny, tmp_path, monkeypatch):
     seen, plain = [], vad.train.train_step
     monkeypatch.setattr(vad.train, "train_step", lambda *given: seen.append(plain(*given)) or seen[-1])
     content = train_run(options_of(tiny, tmp_path, **SMALL)).content

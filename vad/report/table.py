@@ -202,19 +202,20 @@ def interval_cell(name: str, bounds: tuple[float, float] | None) -> str:
     return NONE if bounds is None else f"[{', '.join(value_cell(name, bound) for bound in bounds)}]"
 
 
-def spread_cell(mean: float | None, std: float | None, digits: int = 2) -> str:
-    """mean ± std; the mean alone where there is no spread."""
+def spread_cell(mean: float | None, std: float | None, name: str = "AUC") -> str:
+    """mean ± std in the metric's unit; the mean alone where there is no spread."""
+    digits = _unit(name)[1]
     return NONE if mean is None else f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 
 
 def mean_cell(fractions: Iterable[float], name: str = "AUC") -> str:
     """Mean in the metric's unit, ± the sample standard deviation of more than one run."""
-    scale, digits = _unit(name)
+    scale, _ = _unit(name)
     values = [scale * value for value in fractions]
     if any(map(math.isnan, values)):
         return NAN
     std = statistics.stdev(values) if len(values) > 1 else None
-    return spread_cell(statistics.fmean(values), std, digits)
+    return spread_cell(statistics.fmean(values), std, name)
 
 
 def marked(cell: str, mark: str) -> str:

@@ -25,28 +25,16 @@ from vad.report.table import (
     marked,
     mean_cell,
     metric_label,
-    paper_cell,
     spread_cell,
     undefined_notes,
     value_cell,
 )
-from vad.statistics import (
-    LEVEL,
-    PAIRED_NOTE,
-    RESAMPLES,
-    SEED,
-    Paired,
-    compare_paired,
-    multiple_tests_note,
-    smallest_p,
-)
+from vad.statistics import LEVEL, PAIRED_NOTE, RESAMPLES, SEED, Paired, compare_paired, multiple_tests_note, smallest_p
 
 INTERVAL = "95 % interval"
-INTERVAL_NOTE = (
-    f"{INTERVAL}: percentiles over {RESAMPLES} resamples of the test videos (seed {SEED}), "
-    "without those in which the number is undefined."
-)
-
+INTERVAL_NOTE = (f"{INTERVAL}: percentiles over {RESAMPLES} resamples of the test videos (seed {SEED}), "
+                 "without those in which the number is undefined.")  # fmt: skip
+LACKING = (None, None)  # mean and spread of a number that the paper has not
 Intervals = Mapping[str, tuple[float, float]]  # metric → bounds, as fractions
 
 
@@ -59,9 +47,7 @@ def varying_options(runs: pd.DataFrame) -> list[str]:
     return [name for name in names if name in runs and runs[name].nunique() > 1]
 
 
-def grouped(
-    runs: pd.DataFrame, by: Sequence[str]
-) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+def grouped(runs: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """Groups of equal values of `by` in the order in which they appear; all runs without `by`."""
     return iter(runs.groupby(list(by), sort=False)) if by else iter([((), runs)])
 
@@ -79,8 +65,8 @@ def summarise(
 ) -> pd.DataFrame:
     """A row of cells for each group of runs: values of `by`, number of runs, mean ± std (n − 1).
 
-    A mean of weights selected on the test set is marked. paper: group → its printed numbers,
-    which stand beside the metrics that have any, with the difference.
+    A mean of weights selected on the test set is marked. paper: group → its printed numbers, which stand beside
+    the metrics that have any, with the difference.
     """
     paper = paper or {}
     beside = {m for m in metrics if any(m in printed for printed in paper.values())}
@@ -94,9 +80,8 @@ def summarise(
         for metric in metrics:
             cells.append(marked(mean_cell(group[metric]), mark))
             if metric in beside:
-                printed = paper.get(key, {}).get(metric, (None, None))
-                difference = difference_cell(metric, mean(group[metric]), printed[0])
-                cells += [spread_cell(*printed), difference]
+                printed, std = paper.get(key, {}).get(metric, LACKING)
+                cells += [spread_cell(printed, std), difference_cell(metric, mean(group[metric]), printed)]
         rows.append(cells)
     return pd.DataFrame(rows, columns=columns)
 
@@ -105,11 +90,7 @@ def summarise(
 
 
 def results_table(
-    metrics: Mapping[str, float],
-    protocol: Protocol,
-    *,
-    modality: str = "fusion",
-    intervals: Intervals | None = None,
+    metrics: Mapping[str, float], protocol: Protocol, *, modality: str = "fusion", intervals: Intervals | None = None
 ) -> Table:
     """Every metric of one evaluation beside the paper's numbers for it, as far as it has them.
 
@@ -118,27 +99,21 @@ def results_table(
     """
     expected = paper_numbers(protocol, modality)
     middle = [] if intervals is None else [INTERVAL]
-    columns = ["metric", "here", *middle]
-    columns += [cell for title in expected for cell in (title, "diff.")]
+    columns = ["metric", "here", *middle, *(cell for title in expected for cell in (title, "diff."))]
     rows = []
     for name, value in metrics.items():
         cells = [metric_label(name), marked(value_cell(name, value), protocol.mark)]
-        cells += [] if intervals is None else [interval_cell(name, intervals.get(name))]
+        cells += [interval_cell(name, intervals.get(name)) for _ in middle]
         for numbers in expected.values():
-            printed, std = numbers.get(name, (None, None))
-            cell = NONE if printed is None else paper_cell(name, printed)
-            cell += f" ± {std:.2f}" if std else ""
-            cells += [cell, difference_cell(name, value, printed)]
+            printed, std = numbers.get(name, LACKING)
+            cells += [spread_cell(printed, std, name), difference_cell(name, value, printed)]
         rows.append(cells)
-    notes = []
+    notes = [INTERVAL_NOTE for _ in middle]
     if len(expected) > 1:
         single = " and ".join(title for title in expected if title != "Table 1")
-        notes.append(
-            f"Table 1 is the paper's mean ± std of {PAPER['table1']['runs']} runs, "
-            f"{single} one run each. A checkpoint is one run: expect the latter."
-        )
-    notes += [*([] if intervals is None else [INTERVAL_NOTE]), *definition_notes(metrics)]
-    notes += [*undefined_notes(metrics), *protocol.notes(beside_paper=bool(expected))]
+        notes.insert(0, f"Table 1 is the paper's mean ± std of {PAPER['table1']['runs']} runs, {single} one run each. "
+                        f"A checkpoint is one run: expect the latter.")  # fmt: skip
+    notes += [*definition_notes(metrics), *undefined_notes(metrics), *protocol.notes(beside_paper=bool(expected))]
     title = f"{protocol.dataset.title}, {modality}"
     return Table(title, protocol.line(), pd.DataFrame(rows, columns=columns), tuple(notes))
 
@@ -151,22 +126,20 @@ def method_table(
     runs: see `runs_frame`. intervals: noise model → bounds, for a row.
     """
     dataset, paper = protocol.dataset, paper_methods(protocol.dataset)
-    measured = PAPER["table1"]["metric"].get(dataset.name, [dataset.metric])
-    metrics = list(dict.fromkeys([*measured, "Ano-AUC"]))
+    metrics = list(dict.fromkeys([*PAPER["table1"]["metric"].get(dataset.name, [dataset.metric]), "Ano-AUC"]))
     rows = []
     for method, printed in paper.items():
         several = any(std is not None for _, std in printed.values())
-        count = str(PAPER["table1"]["runs"]) if several else NONE
-        cells = (spread_cell(*printed.get(metric, (None, None))) for metric in metrics)
-        rows.append([f"{method}, paper" if several else method, count, *cells])
+        name, count = (f"{method}, paper", str(PAPER["table1"]["runs"])) if several else (method, NONE)
+        rows.append([name, count, *(spread_cell(*printed.get(metric, LACKING)) for metric in metrics)])
     for noise_model, *cells in summarise(runs, ["noise_model"], metrics).to_numpy():
         method, group = paper_method(noise_model), runs[runs.noise_model == noise_model]
         rows.append([f"{method}, here", *cells])
         if printed := paper.get(method):
-            pairs = ((m, mean(group[m]), printed.get(m, (None, None))[0]) for m in metrics)
-            rows.append(["  here − paper", "", *(difference_cell(*pair) for pair in pairs)])
+            cells = (difference_cell(m, mean(group[m]), printed.get(m, LACKING)[0]) for m in metrics)
+            rows.append(["  here − paper", "", *cells])
         if intervals:
-            cells = [interval_cell(m, intervals[noise_model].get(m)) for m in metrics]
+            cells = (interval_cell(m, intervals[noise_model].get(m)) for m in metrics)
             rows.append([f"  {INTERVAL}", "", *cells])
     counts = runs.groupby("noise_model").size()
     notes = [SPREAD_NOTE] if paper or counts.max() > 1 else []
@@ -176,8 +149,7 @@ def method_table(
         notes.append("One run beside a mean of ten: a difference smaller than the paper's ± says nothing.")
     notes = [*dict.fromkeys(notes), *protocol.notes(beside_paper=bool(paper))]
     frame = pd.DataFrame(rows, columns=["method", "runs", *map(metric_label, metrics)])
-    header = protocol.line(omit=("noise_model", "runs"))
-    return Table(f"Table 1, {dataset.title}", header, frame, tuple(notes))
+    return Table(f"Table 1, {dataset.title}", protocol.line(omit=("noise_model", "runs")), frame, tuple(notes))
 
 
 def class_table(runs: Mapping[str, pd.DataFrame], protocol: Protocol) -> Table:
@@ -185,19 +157,19 @@ def class_table(runs: Mapping[str, pd.DataFrame], protocol: Protocol) -> Table:
 
     runs: modality → a row a run with the classes and the metrics of all videos, as fractions.
     """
-    dataset = protocol.dataset
-    printed = PAPER["table2"].get(dataset.name, {})
+    dataset, printed = protocol.dataset, PAPER["table2"].get(protocol.dataset.name, {})
     shown = {modality: runs[modality] for modality in MODALITIES if modality in runs}
     totals = (dataset.metric, "Ano-AUC")
-    names = dict.fromkeys([*dataset.classes.values(), *totals])
     rows, undefined = [], False
-    for name in (name for name in names if any(name in frame for frame in shown.values())):
-        paper = printed.get(name.replace("Ano-AUC", "Ano AUC"))
+    for name in dict.fromkeys([*dataset.classes.values(), *totals]):
+        if not any(name in frame for frame in shown.values()):
+            continue
+        paper = printed.get(name.replace("Ano-AUC", "Ano AUC"), [None] * len(MODALITIES))
         cells = [f"all videos, {name}" if name in totals else name]
         for modality, frame in shown.items():
-            values = list(frame[name]) if name in frame else [math.nan]
-            number = None if paper is None else paper[MODALITIES.index(modality)]
-            beside = [spread_cell(number, None), difference_cell("AUC", mean(values), number)]
+            values = frame.get(name, [math.nan])
+            number = paper[MODALITIES.index(modality)]
+            beside = (spread_cell(number, None), difference_cell("AUC", mean(values), number))
             cells += [marked(mean_cell(values), protocol.mark), *(beside if printed else ())]
             undefined |= math.isnan(mean(values))
         rows.append(cells)
@@ -219,30 +191,24 @@ def seeds_table(runs: pd.DataFrame, protocol: Protocol) -> Table:
     The notes compare fusion with either stream alone, seed by seed.
     """
     varying = sorted(varying_options(runs))
-    runs = runs.sort_values(
-        [*varying, "modality"],
-        key=lambda column: column.map(MODALITIES.index) if column.name == "modality" else column,
-        kind="stable",
-    )
+    runs = runs.assign(modality=pd.Categorical(runs.modality, MODALITIES, ordered=True))
+    runs = runs.sort_values([*varying, "modality"], kind="stable").astype({"modality": str})
     frame = summarise(runs, ["modality", *varying], [m for m in METRICS if m in runs])
-    notes = [*_fusion_gains(runs, varying, protocol.dataset.metric)]
-    notes += protocol.notes(beside_paper=False)
+    notes = (*_fusion_gains(runs, varying, protocol.dataset.metric), *protocol.notes(beside_paper=False))
     title = f"{protocol.dataset.title}: mean ± std over seeds"
-    return Table(title, protocol.line(omit=varying), frame, tuple(notes))
+    return Table(title, protocol.line(omit=varying), frame, notes)
 
 
 def _fusion_gains(runs: pd.DataFrame, varying: Sequence[str], metric: str) -> Iterator[str]:
     """Fusion against either stream alone: a mean can hide that one seed made it."""
-    seeds = runs.dropna(subset="seed")
-    for key, group in grouped(seeds, varying):
-        values = {modality: part.set_index("seed")[metric] for modality, part in group.groupby("modality")}
-        for other in (m for m in ("image", "event") if "fusion" in values and m in values):
+    for key, group in grouped(runs.dropna(subset="seed"), varying):
+        values = group.pivot(index="seed", columns="modality", values=metric)
+        for other in (m for m in ("image", "event") if {m, "fusion"} <= set(values)):
             gains = (values["fusion"] - values[other]).dropna()
             if len(gains):
                 where = f" ({', '.join(key)})" if key else ""
-                points = f"{metric} {100 * gains.mean():+.2f} points"
                 higher = f"higher in {(gains > 0).sum()} of {len(gains)} seeds"
-                yield f"fusion − {other}{where}: {points}, {higher}."
+                yield f"fusion − {other}{where}: {metric} {100 * gains.mean():+.2f} points, {higher}."
 
 
 def sweep_runs(result: SweepResult) -> tuple[pd.DataFrame, list[str]]:
@@ -264,47 +230,33 @@ def sweep_table(result: SweepResult) -> Table:
     metric = result.protocol.dataset.metric
     paper = {(value,): numbers for value, numbers in printed.items()}
     frame = summarise(runs, names, [m for m in METRICS if m in runs], paper)
-    values = {key: group.set_index("seed")[metric].to_dict() for key, group in grouped(runs, names)}
-    last = {
-        f"{metric}, selected on test": [
-            marked(mean_cell(group[f"{BEST}{metric}"]), MARK) for _, group in grouped(runs, names)
-        ]
-    }
-    base = result.base if names else None
-    if base:
-        rows = [
-            _NO_PAIR if key == base else paired_cells(compare_paired(values[base], own))
-            for key, own in values.items()
-        ]
-        columns = zip(*rows, strict=True)
-        last |= dict(zip((f"Δ {metric}", "95 % interval", "p"), columns, strict=True))
-    notes = [
-        f"{MARK}: selected on the test set; the last such column is of each run's best evaluation there.",
-        *(_base_notes(names, base, values) if base else ()),
-    ]
+    groups = dict(grouped(runs, names))
+    best = [marked(mean_cell(group[f"{BEST}{metric}"]), MARK) for group in groups.values()]
+    frame = frame.assign(**{f"{metric}, selected on test": best})
+    notes = [f"{MARK}: selected on the test set; the last such column is of each run's best evaluation there."]
+    if result.base:
+        values = {key: group.set_index("seed")[metric].to_dict() for key, group in groups.items()}
+        base = values[result.base]
+        cells = [paired_cells(None if own is base else compare_paired(base, own)) for own in values.values()]
+        for name, column in zip((f"Δ {metric}", INTERVAL, "p"), zip(*cells, strict=True), strict=True):
+            frame[name] = column
+        notes += _base_notes(names, result.base, values)
     if missing := result.planned - len(runs):
         notes.append(f"{missing} of {result.planned} runs failed and are not in this table.")
     notes += result.protocol.notes(beside_paper=bool(printed))
     seeds = sorted(set(runs["seed"]))
-    several = f"mean ± std over seeds {_spans(seeds)}"
-    header = result.protocol.line(omit=[*result.names, *result.differing])
-    header += SEPARATOR + (several if len(seeds) > 1 else f"one run each, seed {seeds[0]}")
-    return Table(title, header, pd.concat([frame, pd.DataFrame(last)], axis=1), tuple(notes))
-
-
-_NO_PAIR = (NONE, NONE, NONE)
+    header = result.protocol.line(omit=[*result.names, *result.differing]) + SEPARATOR
+    header += f"mean ± std over seeds {_spans(seeds)}" if len(seeds) > 1 else f"one run each, seed {seeds[0]}"
+    return Table(title, header, frame, tuple(notes))
 
 
 def paired_cells(paired: Paired | None) -> tuple[str, str, str]:
     """Mean difference in points, its interval, p; the last two are not defined for one pair."""
     if paired is None:
-        return _NO_PAIR
+        return NONE, NONE, NONE
     # + 0.0 turns a rounded −0 into 0
-    points = (f"{round(100 * v, 2) + 0.0:+.2f}" for v in (paired.mean, paired.low, paired.high))
-    difference, low, high = points
-    if paired.pairs == 1:
-        return difference, NAN, NAN
-    return difference, f"[{low}, {high}]", f"{paired.p:.3g}"
+    difference, *ends = (f"{round(100 * v, 2) + 0.0:+.2f}" for v in (paired.mean, paired.low, paired.high))
+    return (difference, NAN, NAN) if paired.pairs == 1 else (difference, f"[{', '.join(ends)}]", f"{paired.p:.3g}")
 
 
 def _base_notes(
@@ -314,10 +266,10 @@ def _base_notes(
     point = ", ".join(f"{name} {value}" for name, value in zip(names, base, strict=True))
     note = f"Δ: points above {point}, which is in force without a sweep; runs paired by seed. {PAIRED_NOTE}"
     pairs = max(map(len, values.values()))
-    if smallest_p(pairs) >= 1 - LEVEL:
-        few = "1 seed" if pairs == 1 else f"{pairs} seeds"
-        return [f"{note} {few} cannot reach p < 0.05: the smallest possible is {smallest_p(pairs):.3g}."]
-    return [note, *multiple_tests_note(len(values) - 1)]
+    if smallest_p(pairs) < 1 - LEVEL:
+        return [note, *multiple_tests_note(len(values) - 1)]
+    few = "1 seed" if pairs == 1 else f"{pairs} seeds"
+    return [f"{note} {few} cannot reach p < 0.05: the smallest possible is {smallest_p(pairs):.3g}."]
 
 
 def _spans(seeds: Sequence[int]) -> str:

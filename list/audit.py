@@ -24,8 +24,7 @@ def main() -> int:
     add("--list_root", type=Path, help="folder of train.csv, test.csv, gt.npy (default: list/<folder>/rgb/<encoder>)")
     add("--feature_root", type=Path, help="folder that holds rgb/ (default: as recorded with the lists)")
     add("--video_root", type=Path, help="folder of the videos, of which only the names are read")
-    add("--gt_path", type=Path, help="gt.npy, where it is not in --list_root")
-    add("--values", choices=("auto", "all", "none"), default="auto", help="look for NaN: up to 2 GiB, all, none")
+    add("--all_values", action="store_true", help="look for NaN also in more than 2 GiB of embeddings")
     add("--json", action="store_true", help="print JSON, with every example")
     flags = parser.parse_args()
     dataset = load_dataset(flags.dataset)
@@ -37,8 +36,7 @@ def main() -> int:
         list_root=flags.list_root,
         feature_root=flags.feature_root,
         video_root=flags.video_root,
-        gt_path=flags.gt_path,
-        values=flags.values,
+        all_values=flags.all_values,
     )
     print(found.as_json() if flags.json else found)
     return 1 if found.findings else 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from vad.data import ListRow, Video, embedding_header, feature_root_of, read_list, resolve_path
+from vad.data import ListRow, Video, embedding_header, feature_root_of, read_list, resolve_path, split_crop
 from vad.datasets import MANIFEST, SNIPPET_FRAMES, Dataset, video_name
 from vad.files import InputError, read_json, sha256, write_bytes, write_json
 from vad.options import Options
@@ -50,7 +51,7 @@ def make_ground_truth(
             {"name": video.name, "frames": len(part), "positive": int(part.sum())}
             for video, part in zip(videos, labels, strict=True)
         ],
-        "tail": recorded_tail(extraction_records(rows, root).values()),
+        "tail": recorded_tail(resolve_path(row.path, root) for row in rows),
         "annotation": {"name": source.name, "form": form, "sha256": sha256(source)},
         "sha256": sha256(path),
     })  # fmt: skip
@@ -79,33 +80,26 @@ def _with_snippets(rows: Sequence[ListRow], root: Path | None) -> list[LabelledV
 # how embeddings were made
 
 
-def extraction_records(rows: Iterable[ListRow], root: Path | None) -> dict[str, dict[str, object]]:
-    """What extraction recorded of the videos of these rows, by name: the last line of each."""
-    rows = list(rows)
-    wanted = {row.video for row in rows}
-    folders = {parent for row in rows for parent in resolve_path(row.path, root).parents[:2]}
-    records = (record for folder in sorted(folders) for record in _records(folder / MANIFEST))
-    named = {video_name(str(record.get("video"))): record for record in records}
-    return {name: record for name, record in named.items() if name in wanted}
+def extraction_settings(paths: Iterable[Path]) -> list[dict[str, object]]:
+    """Settings under which embeddings were made, as extraction recorded them: one a recorded video."""
+    paths, settings = list(paths), {}
+    for folder in dict.fromkeys(parent for path in paths for parent in path.parents[:2]):
+        manifest = folder / MANIFEST
+        lines = manifest.read_text(encoding="utf-8", errors="replace").splitlines() if manifest.is_file() else []
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):  # a killed run leaves half a line
+                continue
+            if isinstance(record, dict) and record.get("crops") and isinstance(record.get("settings"), dict):
+                settings[video_name(str(record.get("video")))] = record["settings"]
+    names = dict.fromkeys(split_crop(path.stem)[0] for path in paths)
+    return [settings[name] for name in names if name in settings]
 
 
-def _records(manifest: Path) -> Iterator[dict[str, object]]:
-    """The lines of a manifest; lines that a killed run left half written are passed over."""
-    if not manifest.is_file():
-        return
-    for line in manifest.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield record
-
-
-def recorded_tail(records: Iterable[Mapping[str, object]]) -> str | None:
-    """Tail rule that extraction recorded: its name, "mixed", or None where nothing is recorded."""
-    settings = [record.get("settings") for record in records]
-    rules = {str(made["tail"]) for made in settings if isinstance(made, dict) and "tail" in made}
+def recorded_tail(paths: Iterable[Path]) -> str | None:
+    """Tail rule of embeddings: its name, "mixed", or None where nothing is recorded."""
+    rules = {str(settings["tail"]) for settings in extraction_settings(paths) if "tail" in settings}
     return rules.pop() if len(rules) == 1 else "mixed" if rules else None
 
 
@@ -115,17 +109,13 @@ def provenance_notes(videos: Sequence[Video], options: Options) -> tuple[str, ..
     No flag of training or evaluation can change it. Embeddings without a record are passed over.
     """
     notes = []
-    for stream, path in (videos[0].streams if videos else {}).items():
-        records = next((found for folder in path.parents[:2] if (found := [*_records(folder / MANIFEST)])), [])
-        settings = [record["settings"] for record in records if record.get("crops") and "settings" in record]
-        made = settings[0] if settings and isinstance(settings[0], dict) else {}
+    for stream in videos[0].streams if videos else ():
+        made = next(iter(extraction_settings(video.streams[stream] for video in videos)), {})
         other = [name for name in EXTRACTION if name in made and made[name] != getattr(options, name)]
         if other:
             here = ", ".join(f"{name} {made[name]}" for name in other)
             there = ", ".join(str(getattr(options, name)) for name in other)
-            notes.append(
-                f"The {stream} embeddings were made with {here} (profile {options.profile}: {there})."
-            )
+            notes.append(f"The {stream} embeddings were made with {here} (profile {options.profile}: {there}).")
     return tuple(notes)
 
 
@@ -153,8 +143,14 @@ def load_ground_truth(
             f"{gt_path}: {len(truth)} frames, but the {len(videos)} test videos have "
             f"{SNIPPET_FRAMES * sum(snippets)}; make both again: list/generate_file.py, list/generate_gt.py"
         )
-    labels = _split(truth, published)
-    notes = _cut_notes(gt_path, np.subtract(published, snippets))
+    labels, notes = _split(truth, published), []
+    for word, what, count in (
+        ("shorter", "scores", sum(np.less(published, snippets))),
+        ("longer", "labels", sum(np.greater(published, snippets))),
+    ):
+        if count:
+            cut = f"a snippet {word} than the embeddings of {count} videos, whose {what} are cut to fit"
+            notes.append(f"{gt_path}: {cut}")
     notes += _check_against_table(gt_path, labels, videos, tables, dataset, insist)
     return [part[: SNIPPET_FRAMES * most] for part, most in zip(labels, snippets, strict=True)], notes
 
@@ -195,15 +191,10 @@ def _compare(gt_path: Path, videos: Sequence[tuple[str, int]]) -> None:
     if sha256(gt_path) != digest:
         raise InputError(f"{gt_path}: not the array that {gt_path.stem}.json was written for; {MAKE}")
     here = [(name, SNIPPET_FRAMES * snippets) for name, snippets in videos]
-    for number, (ours, theirs) in enumerate(zip(here, there, strict=False), 1):
+    for number, (ours, theirs) in enumerate(zip_longest(here, there, fillvalue=("no video", 0)), 1):
         if ours != theirs:
-            raise InputError(
-                f"{gt_path}: video {number} is {theirs[0]} with {theirs[1]} frames there, but {ours[0]} with "
-                f"{ours[1]} frames in the test list; {MAKE}"
-            )
-    if len(here) != len(there):
-        extra = max(here, there, key=len)[min(len(here), len(there))][0]
-        raise InputError(f"{gt_path}: {len(there)} videos, but {len(here)} in the test list, {extra} first; {MAKE}")
+            their, our = (f"{name} with {frames} frames" for name, frames in (theirs, ours))
+            raise InputError(f"{gt_path}: video {number} is {their} there, but {our} in the test list; {MAKE}")
 
 
 def _table_labels(dataset: Dataset, name: str, frames: int) -> list[np.ndarray]:
@@ -250,18 +241,6 @@ def _frames_off(part: np.ndarray, table: Sequence[np.ndarray]) -> int:
     return min((int((part != labels[: len(part)]).sum()) for labels in table), default=0)
 
 
-def _cut_notes(gt_path: Path, differ: np.ndarray) -> list[str]:
-    said = (
-        ("scores", "shorter", int((differ < 0).sum())),
-        ("labels", "longer", int((differ > 0).sum())),
-    )
-    return [
-        f"{gt_path}: a snippet {word} than the embeddings of {count} videos, whose {what} are cut to fit"
-        for what, word, count in said
-        if count
-    ]
-
-
 def _check_against_table(
     gt_path: Path,
     labels: Sequence[np.ndarray],
@@ -270,28 +249,19 @@ def _check_against_table(
     dataset: Dataset,
     insist: bool,
 ) -> list[str]:
-    """Sentences on how an array differs from the table; InputError where it is of other videos.
-
-    A normal video has no anomalous frame. An anomalous one has some, and shares one with the table.
-    """
-    wrong, frames_off = [], []
+    """Sentences on how an array differs from the table; InputError where it is of other videos."""
+    wrong = []
     for part, (name, _), table in zip(labels, videos, tables, strict=True):
-        row = dataset.find(name)
-        if table:
-            fits = any((part & t[: len(part)]).any() or not (part.any() or t[: len(part)].any()) for t in table)
-        else:
-            fits = part.any() or row is None
-        frames_off.append(_frames_off(part, table))
-        if not fits:
+        # a normal video has no anomalous frame; an anomalous one shares one with a reading of the table
+        if table and not any((part & t[: len(part)]).any() or not (part.any() or t[: len(part)].any()) for t in table):
             wrong.append(name)
+    frames_off = [_frames_off(part, table) for part, table in zip(labels, tables, strict=True)]
     source = dataset.annotation_path.name
     if wrong and not insist:
         raise InputError(
             f"{gt_path}: {len(wrong)} of {len(videos)} videos contradict {source} ({some(wrong)}), so the array is "
             f"probably in another order than test.csv; {MAKE}, or accept it with --insist_gt"
         )
-    if not any(frames_off):
-        return []
     accepted = f"; {len(wrong)} contradict it, accepted by --insist_gt" if wrong else ""
-    total, count = sum(frames_off), int(np.count_nonzero(frames_off))
-    return [f"{gt_path}: differs from {source} in {total:,} frames of {count} videos{accepted}"]
+    total, count = sum(frames_off), np.count_nonzero(frames_off)
+    return [f"{gt_path}: differs from {source} in {total:,} frames of {count} videos{accepted}"] if total else []

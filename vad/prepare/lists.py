@@ -129,12 +129,11 @@ def make_lists(
     missing = {side: [key for key in keys if key not in embedded] for side, keys in listed.items()}
     if not allow_missing:
         _refuse_missing(dataset, listed, missing, base_path)
-    videos = {side: [key for key in keys if key in embedded] for side, keys in listed.items()}
-    if not videos["test"]:
+    if len(missing["test"]) == len(listed["test"]):
         raise InputError(f"{base_path}: no embedding of a test video of {dataset.title}")
     texts = {
-        train_csv: _csv({key: embedded[key] for key in videos["train"]}, dataset, train_crops),
-        test_csv: _csv({key: embedded[key] for key in videos["test"]}, dataset, test_crops),
+        train_csv: _csv(listed["train"], embedded, dataset, train_crops),
+        test_csv: _csv(listed["test"], embedded, dataset, test_crops),
     }
     unlisted = [key for key in embedded if key not in {*listed["train"], *listed["test"]}]
     said = _summary(dataset, split, listed, missing, unlisted)
@@ -176,12 +175,14 @@ def _refuse_missing(
             )
 
 
-def _csv(videos: Mapping[str, Mapping[int, str]], dataset: Dataset, crops: Sequence[int] | None) -> bytes:
-    """The rows path,label of these crops of each video (None: all there are)."""
+def _csv(
+    listed: Sequence[str], embedded: Mapping[str, Mapping[int, str]], dataset: Dataset, crops: Sequence[int] | None
+) -> bytes:
+    """The rows path,label of these crops (None: all there are) of the listed videos with embeddings."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label"))
-    for key, paths in videos.items():
+    for key, paths in ((key, embedded[key]) for key in listed if key in embedded):
         wanted = sorted(paths if crops is None else set(crops))
         lacking = [crop for crop in wanted if crop not in paths]
         if lacking:

@@ -23,7 +23,7 @@ def make(street) -> Path:
     street.embed("Normal/n2", snippets=1)
     rows = ["rgb/Crash/c2__5.npy,Crash", "rgb/Normal/n2__5.npy,Normal", "rgb/Crash/c2__0.npy,Crash"]
     street.write("lists/test.csv", "\n".join(["path,label", *rows]) + "\n")
-    lines = [json.dumps({"video": f"{name}.mp4", "settings": {"tail": "whole"}}) for name in ("c2", "n2")]
+    lines = [json.dumps({"video": f"{name}.mp4", "crops": [5], "settings": {"tail": "whole"}}) for name in ("c2", "n2")]
     street.write("rgb/manifest.jsonl", "\n".join([*lines, '{"vid']))
     street.make_gt(feature_root=street.root)
     return street.lists / "gt.npy"
@@ -80,8 +80,8 @@ def test_a_mistake_leaves_the_old_ground_truth(street) -> None:
     [
         ([("n2", 1), ("c2", 3)], "video 1 is c2 with 48 frames there, but n2 with 16 frames"),
         ([("c2", 3), ("n2", 2)], "video 2 is n2 with 16 frames there, but n2 with 32 frames"),
-        ([("c2", 3)], "2 videos, but 1 in the test list, n2 first"),
-        ([("c2", 3), ("n2", 1), ("n3", 1)], "2 videos, but 3 in the test list, n3 first"),
+        ([("c2", 3)], "video 2 is n2 with 16 frames there, but no video with 0 frames in the test list"),
+        ([("c2", 3), ("n2", 1), ("n3", 1)], "video 3 is no video with 0 frames there, but n3 with 16 frames"),
     ],
 )
 def test_the_metadata_is_compared(street, videos: list[tuple[str, int]], says: str) -> None:
@@ -287,13 +287,20 @@ def test_published_arrays_of_longer_embeddings_are_aligned(
 # how embeddings were made
 
 
-def test_one_tail_rule_or_a_mixture() -> None:
-    def records(*tails: str) -> list[dict]:
-        return [{"settings": {"tail": tail}} for tail in tails]
-
-    assert recorded_tail(records("whole", "whole")) == "whole"
-    assert recorded_tail(records("whole", "released")) == "mixed"
-    assert recorded_tail([{"settings": None}, {}]) is None
+@pytest.mark.parametrize(
+    ("records", "tail"),
+    [
+        ({"a": "whole", "b": "whole", "other": "released"}, "whole"),
+        ({"a": "whole", "b": "released"}, "mixed"),
+        ({"other": "whole"}, None),
+    ],
+)
+def test_one_tail_rule_or_a_mixture(tmp_path: Path, records: dict[str, str], tail: str | None) -> None:
+    """Of the videos asked for; the last line of a video counts."""
+    lines = [{"video": "a.mp4", "crops": [5], "settings": None}]
+    lines += [{"video": f"x/{name}.mp4", "crops": [5], "settings": {"tail": rule}} for name, rule in records.items()]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert recorded_tail([tmp_path / "x/a__5.npy", tmp_path / "b__5.npy"]) == tail
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from functools import cached_property, lru_cache
-from itertools import zip_longest
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -211,19 +210,17 @@ class Dataset:
     @property
     def split_counts(self) -> dict[str, tuple[int, int]]:
         """Split → number of (training, test) videos."""
-        train, test = ({s: len(self.split_names(s, side)) for s in self.splits} for side in SIDES)
-        return {split: (train[split], test[split]) for split in self.splits}
+        names = {split: [self.split_names(split, side) for side in SIDES] for split in self.splits}
+        return {split: (len(train), len(test)) for split, (train, test) in names.items()}
 
     def class_counts(self, split: str) -> dict[str, tuple[int, int]]:
         """Class, see `class_key` → number of (training, test) videos under a split."""
-        labels = ([self.videos[n].label for n in self.split_names(split, side)] for side in SIDES)
-        train, test = (Counter(map(self.class_key, side)) for side in labels)
+        names = (self.split_names(split, side) for side in SIDES)
+        train, test = (Counter(self.class_key(self.videos[n].label) for n in side) for side in names)
         keys = (self.normal, *self.classes, SEVERAL)
         return {key: (train[key], test[key]) for key in keys if train[key] + test[key]}
 
-    def split_of(
-        self, train: Iterable[str], test: Iterable[str]
-    ) -> tuple[str | None, list[str]]:
+    def split_of(self, train: Iterable[str], test: Iterable[str]) -> tuple[str | None, list[str]]:
         """The split whose test videos are `test`, and the training videos that should be tested.
 
         None where the table has no such split, or there is no table. Training videos are compared
@@ -246,9 +243,8 @@ class Dataset:
             raise InputError(f"{self.annotation_path}: {video} has no row; add one")
         intervals = row.intervals.get(split, row.intervals.get("", ()))
         if not intervals and self.is_anomalous(row.label):
-            what = f"{video} ({row.label}) has no interval"
-            advice = "write first and last + 1, as in 30-90"
-            raise InputError(f"{self.annotation_path}: {what}; {advice}")
+            what = f"{video} ({row.label}) has no interval; write first and last + 1, as in 30-90"
+            raise InputError(f"{self.annotation_path}: {what}")
         return intervals
 
     def frame_labels(self, video: str, frames: int, split: str) -> np.ndarray:
@@ -285,13 +281,8 @@ def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:
     """The rows of annotations.csv; InputError names file and line of a mistake."""
     path = dataset.annotation_path
     rows = _read_rows(path)
-    columns = next(iter(rows.values()), {})
-    splits = [
-        column
-        for column in columns
-        if column not in ("video", "alias", "label")
-        and any(row[column] in SIDES for row in rows.values())
-    ]
+    candidates = [c for c in next(iter(rows.values()), ()) if c not in ("video", "alias", "label")]
+    splits = [c for c in candidates if any(row[c] in SIDES for row in rows.values())]
     if not splits:
         raise InputError(f"{path}: no column says train or test of the videos; add one")
     videos: list[AnnotatedVideo] = []
@@ -310,35 +301,35 @@ def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:
 def _read_rows(path: Path) -> dict[int, dict[str, str]]:
     """Line → cells by column, below the comment that begins a table."""
     lines = read_text(path, "table of annotations").splitlines()
-    comment = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    reader = csv.reader(lines[comment:], strict=True)
+    start = next((n for n, line in enumerate(lines) if line and not line.startswith("#")), len(lines))
+    reader = csv.DictReader(lines[start:], restval="", strict=True)
+    rows = {}
     try:
-        numbered = [(comment + reader.line_num, row) for row in reader if row]
+        columns = reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
+        for row in reader:
+            rows[start + reader.line_num] = row
     except csv.Error as error:
-        line = comment + reader.line_num
+        line = start + reader.reader.line_num
         raise InputError(f"{path}, line {line}: {error}; check quotation marks") from None
-    cells = {line: [cell.strip() for cell in row] for line, row in numbered}
-    columns = cells.pop(min(cells, default=0), [])
     if not {"video", "label"} <= set(columns) or len(set(columns)) < len(columns):
         shown = ", ".join(columns)
         raise InputError(f"{path}: the columns are {shown}; needed are video and label, each once")
-    for line, row in cells.items():
-        if len(row) > len(columns):
+    for line, row in rows.items():
+        if None in row:  # csv collects what exceeds the columns here
             advice = "put a name with a comma in quotation marks"
             raise InputError(f"{path}, line {line}: more cells than columns; {advice}")
-    return {line: dict(zip_longest(columns, row, fillvalue="")) for line, row in cells.items()}
+    return {line: {column: cell.strip() for column, cell in row.items()} for line, row in rows.items()}
 
 
-def _annotated_video(
-    dataset: Dataset, row: Mapping[str, str], splits: Iterable[str]
-) -> AnnotatedVideo:
+def _annotated_video(dataset: Dataset, row: Mapping[str, str], splits: Iterable[str]) -> AnnotatedVideo:
     name, label = video_name(row["video"]), unicodedata.normalize("NFC", row["label"])
     if not name:
         raise InputError("the video has no name")
     dataset.class_names(label)
-    for split in splits:
-        if row[split] not in (*SIDES, ""):
-            raise InputError(f"{split} is {row[split]!r}; it must be train, test or empty")
+    sides = {split: row[split] for split in splits}
+    for split, side in sides.items():
+        if side not in (*SIDES, ""):
+            raise InputError(f"{split} is {side!r}; it must be train, test or empty")
     frames = row.get("frames", "")
     if not re.fullmatch(r"([1-9][0-9]{0,8})?", frames):
         raise InputError(f"frames is {frames!r}; it must be a number of frames or empty")
@@ -350,8 +341,7 @@ def _annotated_video(
     }
     if label == dataset.normal and any(intervals.values()):
         raise InputError(f"{name} is labelled {label} and has anomalous frames; correct one")
-    alias = tuple(video_name(other) for other in row.get("alias", "").split())
-    sides = {split: row[split] for split in splits}
+    alias = tuple(map(video_name, row.get("alias", "").split()))
     return AnnotatedVideo(name, alias, label, sides, length, intervals)
 
 
@@ -371,7 +361,7 @@ def _parse_intervals(text: str, frames: int | None) -> Intervals:
     return tuple(intervals)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _built_in() -> tuple[Dataset, ...]:
     return tuple(_read_dataset(ROOT / folder / "dataset.toml", own=False) for folder in BUILT_IN)
 
@@ -414,84 +404,76 @@ def _read_dataset(path: Path, own: bool) -> Dataset:
 
 def _values(table: dict[str, object]) -> dict[str, object]:
     """The fields of `Dataset` that a TOML table gives, checked by their types."""
-    hints = get_type_hints(Dataset)
-    known = {key: kind for key, kind in hints.items() if key not in ("path", "own")}
-    needed = [f.name for f in fields(Dataset) if f.default is f.default_factory is MISSING]
-    if isinstance(table.get("classes"), list):
-        labels = _typed(table["classes"], tuple[str, ...], "classes", "")
+    classes = table.get("classes")
+    if isinstance(classes, list):
+        labels = _typed(classes, tuple[str, ...], "classes")
         if len(set(labels)) < len(labels):
             raise InputError("classes holds a label twice; keep one")
         table = {**table, "classes": {label: label for label in labels}}
-    return {"title": table.get("name"), **_typed_table(table, known, "", needed)}
+    hints = {key: kind for key, kind in get_type_hints(Dataset).items() if key not in ("path", "own")}
+    for needed in ("name", "normal", "classes"):
+        if needed not in table:
+            raise InputError(f"{needed} is missing; it must be {_in_words(hints[needed])}")
+    return {"title": table["name"], **_typed_table(table, hints)}
 
 
-def _typed_table(
-    table: Mapping[str, object], hints: Mapping[str, object], where: str, needed: Iterable[str] = ()
-) -> dict[str, object]:
-    """The values of a table as type hints have them; InputError for unknown and missing keys."""
-    inside = f" in [{where}]" if where else ""
-    for key in (*table, *needed):
+def _typed_table(table: Mapping[str, object], hints: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """The values of a table as type hints have them; InputError for an unknown key."""
+    for key in table:
         if key not in hints:
-            raise InputError(f"unknown key {key!r}{inside}; known are {', '.join(hints)}")
-        if key not in table:
-            raise InputError(f"{key} is missing; it must be {_in_words(hints[key])}")
-    return {key: _typed(value, hints[key], key, inside) for key, value in table.items()}
+            raise InputError(f"unknown key {prefix + key!r}; known are {', '.join(hints)}")
+    return {key: _typed(value, hints[key], prefix + key) for key, value in table.items()}
 
 
-def _typed(value: object, kind: object, key: str, inside: str) -> object:
+def _typed(value: object, kind: object, key: str) -> object:
     """A value of TOML as a type hint has it: lists become tuples, numbers are positive."""
     origin, inner = get_origin(kind), get_args(kind)
     if type(None) in inner:
-        return _typed(value, inner[0], key, inside)
-    if is_typeddict(kind) and isinstance(value, dict):
-        return _typed_table(value, get_type_hints(kind), key)
-    if origin is Mapping and isinstance(value, dict):
-        return {k: _typed(v, inner[1], k, f" in [{key}]") for k, v in value.items()}
+        return _typed(value, inner[0], key)
+    if isinstance(value, dict) and is_typeddict(kind):
+        return _typed_table(value, get_type_hints(kind), f"{key}.")
+    if isinstance(value, dict) and origin is Mapping:
+        return {k: _typed(v, inner[1], f"{key}.{k}") for k, v in value.items()}
     if isinstance(value, list) and (origin is tuple or kind is object):
-        item_kind = inner[0] if inner else object
-        return tuple(_typed(item, item_kind, key, inside) for item in value)
+        return tuple(_typed(item, inner[0] if inner else object, key) for item in value)
     # not isinstance: True is an int to Python, and not a number of epochs to anybody
-    if kind is object or type(value) is kind in (str, bool):
+    number = kind in (int, float) and type(value) in (int, kind) and 0 < value < float("inf")
+    if number or kind is object or type(value) is kind in (str, bool) or (origin is Literal and value in inner):
         return value
-    if origin is Literal and value in inner:
-        return value
-    if kind not in (int, float) or type(value) not in (int, kind):
-        raise InputError(f"{key}{inside} is {value!r}; it must be {_in_words(kind)}")
-    if not 0 < value < float("inf"):  # false for TOML's nan too
-        raise InputError(f"{key}{inside} is {value}; it must be positive")
-    return value
+    raise InputError(f"{key} is {value!r}; it must be {_in_words(kind)}")
 
 
 def _in_words(kind: object) -> str:
-    inner = get_args(kind)
     if get_origin(kind) is Literal:
-        return " or ".join(inner)
-    if get_origin(kind) is tuple:
-        return "a list of whole numbers" if int in inner else "a list of names"
-    words = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+        return " or ".join(get_args(kind))
+    words = {str: "text", bool: "true or false", int: "a positive whole number", float: "a positive number"}
+    words |= {tuple[str, ...]: "a list of names", tuple[int, ...]: "a list of whole numbers"}
     return words.get(kind, "a table")
 
 
 def _check(dataset: Dataset) -> None:
     """InputError for values of the right type that cannot be."""
-    name, labels = dataset.name, (dataset.normal, *dataset.classes)
-    if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith("."):
-        raise InputError(f"name is {name!r}; it names folders, so use letters, digits, - and _")
-    if dataset.own and any(name in (other.name, other.folder) for other in _built_in()):
-        raise InputError(f"name is {name!r}, a built-in data set; choose another")
-    for label in (*labels, *dataset.classes.values()):
-        if not label or label != label.strip() or not label.isprintable() or "/" in label:
-            raise InputError(f"the label {label!r} is no folder's name, without / and outer blanks")
-    if not dataset.classes:
-        raise InputError("classes is empty; name at least one kind of anomaly")
-    if dataset.normal in dataset.classes:
-        raise InputError(f"classes holds {dataset.normal!r}, which is normal; list anomalies alone")
-    for folder, label in dataset.folder_labels.items():
-        if label not in labels:
-            raise InputError(f"folder_labels says {folder} = {label!r}, which is no label here")
-    folders = dataset.event_folders
-    if not folders or not all(re.fullmatch(r"\w[\w.-]*", folder) for folder in folders):
-        raise InputError(f"event_folders is {list(folders)!r}; it must be a list of folder names")
-    if not re.fullmatch(r"\w+|(open_clip|timm):[\w.-]+", dataset.encoder):
-        known = "vitl, open_clip:NAME, timm:NAME, or tiny for trying"
-        raise InputError(f"encoder is {dataset.encoder!r}; it must be {known}")
+    name, encoder, folders = dataset.name, dataset.encoder, dataset.event_folders
+    labels = (dataset.normal, *dataset.classes)
+    built_in = [n for other in _built_in() for n in (other.name, other.folder)] if dataset.own else []
+    no_label = [x for x in dataset.folder_labels.values() if x not in labels]
+    no_folder = [
+        label
+        for label in (*labels, *dataset.classes.values())
+        if not label or label != label.strip() or not label.isprintable() or "/" in label
+    ]
+    name_wrong = not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".")
+    folders_wrong = not folders or not all(re.fullmatch(r"\w[\w.-]*", folder) for folder in folders)
+    encoder_wrong = not re.fullmatch(r"\w+|(open_clip|timm):[\w.-]+", encoder)
+    for wrong, says in (
+        (name_wrong, f"name is {name!r}; it names folders, so use letters, digits, - and _"),
+        (name in built_in, f"name is {name!r}, a built-in data set; choose another"),
+        (no_folder, f"the labels {no_folder} name no folders; write them without / and outer blanks"),
+        (not dataset.classes, "classes is empty; name at least one kind of anomaly"),
+        (dataset.normal in dataset.classes, f"classes holds {dataset.normal!r}, which is normal; list anomalies alone"),
+        (no_label, f"folder_labels holds {no_label}, which classes does not; name labels"),
+        (folders_wrong, f"event_folders is {list(folders)}; it must be a list of folder names"),
+        (encoder_wrong, f"encoder is {encoder!r}; it must be vitl, open_clip:NAME, timm:NAME, or tiny for trying"),
+    ):
+        if wrong:
+            raise InputError(says)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -32,32 +32,30 @@ def compare_files(a: str, b: str) -> Table:
     a, b: a table of runs, or `runs.csv:nu=2` for some of its runs; each must be runs of one kind.
     Raises InputError where it is not, where the file is no such table, and where no seed is shared.
     """
-    sides = left, right = read_side(a), read_side(b)
-    seeds = sorted(set(left.index) & set(right.index))
+    whole = {"a": read_side(a), "b": read_side(b)}
+    seeds = sorted(set(whole["a"].index) & set(whole["b"].index))
+    left, right = (side.loc[seeds] for side in whole.values())
     rows, notes, tests = [], [], 0
     for metric in (m for m in METRICS if m in left and m in right):
-        values = [side.loc[seeds, metric] for side in sides]
-        paired = compare_paired(*(column.to_dict() for column in values))
+        paired = compare_paired(left[metric].to_dict(), right[metric].to_dict())
         if paired is not None:
-            cells = (*map(mean_cell, values), *paired_cells(paired))
-            rows.append([metric, *cells, str(paired.pairs)])
+            means = (mean_cell(side[metric]) for side in (left, right))
+            rows.append([metric, *means, *paired_cells(paired), str(paired.pairs)])
             notes.append(f"{metric} of b against a: {paired.describe()}.")
             tests += smallest_p(paired.pairs) < 1 - LEVEL
     if not rows:
         raise InputError(f"{a} and {b} share no seed; runs are paired by seed: train both with the same --runs")
     notes += [*multiple_tests_note(tests), f"{SPREAD_NOTE} {PAIRED_NOTE}"]
-    for name, side in zip("ab", sides, strict=True):
+    for name, side in whole.items():
         if alone := sorted(set(side.index) - set(seeds)):
             notes.append(f"Left out, for only {name} has them: seeds {', '.join(map(str, alone))}.")
-    left, right = left.loc[seeds], right.loc[seeds]
-    differing = [n for n in OPTIONS if n in left and n in right and _shown(left, n) != _shown(right, n)]
-    notes += _mismatches(left, right, differing)
-    what = [f"{name} {_shown(left, name)} → {_shown(right, name)}" for name in differing]
-    equal = [n for n in SHARED if n in left and _shown(left, n) == _shown(right, n)]
-    header = [f"a: {a}", f"b: {b}", f"differs: {'; '.join(what) or 'no option'}"]
-    header += [f"{name} {_shown(left, name)}" for name in equal]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    return Table("Two sets of runs, paired by seed", SEPARATOR.join(header), frame, tuple(notes))
+    shown = {name: (_shown(left, name), _shown(right, name)) for name in (*OPTIONS, *CONDITIONS, *SHARED)}
+    differing = [n for n in OPTIONS if n in left and n in right and shown[n][0] != shown[n][1]]
+    notes += _mismatches(shown, differing)
+    what = "; ".join(f"{name} {' → '.join(shown[name])}" for name in differing)
+    equal = [f"{n} {shown[n][0]}" for n in SHARED if n in left and shown[n][0] == shown[n][1]]
+    header = SEPARATOR.join([f"a: {a}", f"b: {b}", f"differs: {what or 'no option'}", *equal])
+    return Table("Two sets of runs, paired by seed", header, pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
 
 
 def read_side(text: str) -> pd.DataFrame:
@@ -105,14 +103,12 @@ def _shown(runs: pd.DataFrame, name: str) -> str:
     return "/".join(sorted({value or "unknown" for value in runs.get(name, [""])}))
 
 
-def _mismatches(left: pd.DataFrame, right: pd.DataFrame, differing: Sequence[str]) -> Iterator[str]:
+def _mismatches(shown: Mapping[str, tuple[str, str]], differing: Sequence[str]) -> list[str]:
     """Conditions that differ between the sets although nobody asked for it."""
     # the fingerprint is of the files that were read, and one stream reads half of them
     expected = {*differing, *(["data"] if "modality" in differing else [])}
-    for name in (name for name in CONDITIONS if name not in expected):
-        a, b = _shown(left, name), _shown(right, name)
-        if a != b:
-            yield f"Not under one condition: {name} is {a} in a, {b} in b."
+    pairs = {name: shown[name] for name in CONDITIONS if name not in expected}
+    return [f"Not under one condition: {n} is {a} in a, {b} in b." for n, (a, b) in pairs.items() if a != b]
 
 
 def main() -> None:

@@ -24,13 +24,11 @@ def paper_method(noise_model: str) -> str:
 def paper_methods(dataset: Dataset) -> dict[str, Printed]:
     """Table 1 of a data set: method → metric → (mean, std); empty where the paper lacks it."""
     name, table = dataset.name, PAPER["table1"]
-    metrics = table["metric"].get(name, ())
     found = {}
     for method, row in table["rows"].items():
         if name in row:
-            spreads = row.get(f"{name}_std", [None] * len(metrics))
-            pairs = zip(row[name], spreads, strict=True)
-            found[method] = dict(zip(metrics, pairs, strict=True))
+            pairs = zip(row[name], row.get(f"{name}_std", [None] * len(row[name])), strict=True)
+            found[method] = dict(zip(table["metric"][name], pairs, strict=True))
     return found
 
 
@@ -50,8 +48,7 @@ def paper_numbers(protocol: Protocol, modality: str) -> dict[str, Printed]:
     if modality == "fusion":
         title, rows = paper_masking(dataset)
         names = (dataset.metric, "Brier", "kl", *PAPER["table6"]["columns"][5:])
-        pairs = zip(names, rows["CLEAN", 0.0], strict=True)
-        found[title] = {name: (value, None) for name, value in pairs}
+        found[title] = {name: (value, None) for name, value in zip(names, rows["CLEAN", 0.0], strict=True)}
     return found
 
 
@@ -60,7 +57,7 @@ def paper_masking(dataset: Dataset) -> tuple[str, dict[tuple[str, float], list[f
     for number in (6, 7, 8, 9):
         table = PAPER[f"table{number}"]
         if table["dataset"] == dataset.name:
-            return f"Table {number}", {(row[0], row[1]): row[2:] for row in table["rows"]}
+            return f"Table {number}", {(masked, level): row for masked, level, *row in table["rows"]}
     return "As Tables 6–9", {}
 
 
@@ -82,7 +79,6 @@ def paper_sweep(result: SweepResult) -> tuple[str, dict[str, Printed]]:
         return title, {}
     table = tables[number][names[0]]
     values = [value if isinstance(value, str) else f"{value:g}" for value in table["values"]]
-    metrics = [m for m in METRICS if m in table]
-    printed = {value: {m: tuple(table[m][k]) for m in metrics} for k, value in enumerate(values)}
+    printed = {value: {m: tuple(table[m][k]) for m in METRICS if m in table} for k, value in enumerate(values)}
     swept = set(result.runs[f"sweep {names[0]}"])
     return f"{number}, {title}", {value: row for value, row in printed.items() if value in swept}

@@ -35,17 +35,14 @@ def only_named(test: TestSet, names: Sequence[str]) -> TestSet:
 
     Raises InputError for a name that no test video has, with the names nearest to it.
     """
-    dataset = test.dataset
-    known = {dataset.key(video.name): video for video in test.videos}
+    key, titles = test.dataset.key, [video.name for video in test.videos]
+    known = dict(zip(map(key, titles), test.videos, strict=True))
     for name in names:
-        if dataset.key(name) not in known:
-            titles = [video.name for video in test.videos]
+        if key(name) not in known:
             near = difflib.get_close_matches(name, titles, n=3, cutoff=0.5)
             hint = f"close to it: {', '.join(near)}" if near else f"the first is {titles[0]}"
-            what = f"no test video of {dataset.title} has this name; {hint}"
-            raise InputError(f"--timeline {name}: {what}")
-    chosen = [known[key] for key in dict.fromkeys(map(dataset.key, names))]
-    return replace(test, videos=chosen) if names else test
+            raise InputError(f"--timeline {name}: no test video of {test.dataset.title} has this name; {hint}")
+    return replace(test, videos=[known[name] for name in dict.fromkeys(map(key, names))]) if names else test
 
 
 def select_videos(videos: Sequence[ScoredVideo], count: int = SELECTED) -> list[ScoredVideo]:
@@ -71,11 +68,7 @@ def own_video(name: str, streams: Mapping[str, Path]) -> TestVideo:
 
 @plots.styled
 def draw_timeline(
-    video: ScoredVideo,
-    path: Path,
-    *,
-    fps: float | None = None,
-    thumbnails: Sequence[np.ndarray] = (),
+    video: ScoredVideo, path: Path, *, fps: float | None = None, thumbnails: Sequence[np.ndarray] = ()
 ) -> list[Path]:
     """Score, ground truth and modality weights along one video (Appendix I), as <path>.png and .pdf.
 
@@ -98,8 +91,7 @@ def draw_timeline(
         for ax in (score, weights):
             ax.axvspan(start * scale, end * scale, color=plots.GROUND_TRUTH, alpha=0.55, lw=0)
         score.patches[0].set_label("anomaly (ground truth)")
-    fused = {"color": plots.COLOUR["fusion"], "lw": 1.4, "label": "anomaly score"}
-    score.stairs(video.scores, edges, baseline=None, **fused)
+    score.stairs(video.scores, edges, baseline=None, color=plots.COLOUR["fusion"], lw=1.4, label="anomaly score")
     score.set(ylim=(-0.03, 1.03), ylabel="anomaly score")
     _draw_weights(weights, video.weights, edges)
     weights.set(xlim=(0, edges[-1]), xlabel="time (s)" if fps else "frame")
@@ -114,8 +106,7 @@ def _draw_weights(ax: Axes, weights: Mapping[str, np.ndarray], edges: np.ndarray
         label = rf"$\hat{{w}}_{stream[0]}$ ({stream})"
         ax.stairs(values, edges, baseline=None, lw=1.3, label=label, **plots.look(stream))
     # the two mirror each other around 1/2; the axis must not make a thousandth look large
-    away = max(float(np.abs(values - 0.5).max()) for values in weights.values())
-    reach = max(0.01, 1.15 * away)
+    reach = max(0.01, *(1.15 * float(np.abs(values - 0.5).max()) for values in weights.values()))
     ax.set(ylim=(0.5 - reach, 0.5 + reach), ylabel="modality weight")
 
 
@@ -188,22 +179,18 @@ def report_timelines(
     pictures = draw_timelines(videos, folder, video_dir, run.dataset.fps)
     rows = []
     for video in videos:
-        anomalous = ", ".join(f"{start} – {end}" for start, end in spans(video.frame_labels))
+        anomalous = ", ".join(f"{start} – {end}" for start, end in spans(video.frame_labels)) or "none"
         inside = video.frame_labels.reshape(-1, SNIPPET_FRAMES).any(1)
-        auc = value_cell("AUC", roc_auc(samples([video])))
-        means = (_mean_cell(video.scores[part]) for part in (inside, ~inside))
-        rows.append((video.name, video.label, anomalous or "none", auc, *means))
+        means = (f"{part.mean():.3f}" if len(part) else NONE for part in (video.scores[inside], video.scores[~inside]))
+        rows.append((video.name, video.label, anomalous, value_cell("AUC", roc_auc(samples([video]))), *means))
     columns = ["video", "label", "anomalous frames", "AUC (%)", "score inside", "score outside"]
     notes = ["Score: mean over snippets with and without anomalous frames."]
     if video_dir is None:
         notes.append("No frames are shown: --video_dir is the folder of the test videos.")
     protocol = shared_protocol([run])
-    table = Table(
-        f"Appendix I, {run.dataset.title}: timelines",
-        protocol.line(omit=("videos", "ano_auc", "AP")),
-        pd.DataFrame(rows, columns=columns),
-        (*notes, *protocol.notes(beside_paper=False)),
-    )
+    notes += protocol.notes(beside_paper=False)
+    header, frame = protocol.line(omit=("videos", "ano_auc", "AP")), pd.DataFrame(rows, columns=columns)
+    table = Table(f"Appendix I, {run.dataset.title}: timelines", header, frame, tuple(notes))
     table.save(folder / "timelines")
     return [table], pictures
 
@@ -215,23 +202,14 @@ def report_own_videos(
     rows = []
     for video, file in zip(videos, files, strict=True):
         thumbnails, fps = read_thumbnails(file, len(video.frame_labels))
-        path = folder / f"timeline_{video.name}"
-        draw_timeline(video, path, fps=fps, thumbnails=thumbnails)
+        draw_timeline(video, folder / f"timeline_{video.name}", fps=fps, thumbnails=thumbnails)
         snippet, digits, unit = (SNIPPET_FRAMES / fps, 1, "s") if fps else (SNIPPET_FRAMES, 0, "frames")
-        above = ", ".join(
-            f"{start * snippet:.{digits}f} – {end * snippet:.{digits}f}"
-            for start, end in spans(video.scores > threshold)
-        )
-        cells = (video.name, str(len(video.scores)), f"{video.scores.max():.3f}")
-        rows.append((*cells, f"{above} {unit}" if above else "none"))
-    columns = ["video", "snippets", "highest score", f"above {threshold:g}"]
-    protocol = (
-        "no ground truth is known for these videos · the threshold is not tuned: look at the timelines"
-    )
-    table = Table("Own videos", protocol, pd.DataFrame(rows, columns=columns))
+        ends = (snippet * np.array(span) for span in spans(video.scores > threshold))
+        above = ", ".join(f"{start:.{digits}f} – {end:.{digits}f}" for start, end in ends)
+        highest = f"{video.scores.max():.3f}"
+        rows.append((video.name, str(len(video.scores)), highest, f"{above} {unit}" if above else "none"))
+    frame = pd.DataFrame(rows, columns=["video", "snippets", "highest score", f"above {threshold:g}"])
+    protocol = "no ground truth is known for these videos · the threshold is not tuned: look at the timelines"
+    table = Table("Own videos", protocol, frame)
     table.save(folder / "videos")
     return table
-
-
-def _mean_cell(scores: np.ndarray) -> str:
-    return f"{scores.mean():.3f}" if len(scores) else NONE

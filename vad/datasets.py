@@ -436,17 +436,20 @@ def _typed(value: object, kind: object, key: str) -> object:
         return {k: _typed(v, inner[1], f"{key}.{k}") for k, v in value.items()}
     if isinstance(value, list) and (origin is tuple or kind is object):
         return tuple(_typed(item, inner[0] if inner else object, key) for item in value)
-    # not isinstance: True is an int to Python, and not a number of epochs to anybody
-    number = kind in (int, float) and type(value) in (int, kind) and 0 < value < float("inf")
-    if number or kind is object or type(value) is kind in (str, bool) or (origin is Literal and value in inner):
+    if kind is object or type(value) is kind in (str, bool) or (origin is Literal and value in inner):
         return value
-    raise InputError(f"{key} is {value!r}; it must be {_in_words(kind)}")
+    # not isinstance: True is an int to Python, and not a number of epochs to anybody
+    if kind not in (int, float) or type(value) not in (int, kind):
+        raise InputError(f"{key} is {value!r}; it must be {_in_words(kind)}")
+    if not 0 < value < float("inf"):  # false for TOML's nan too
+        raise InputError(f"{key} is {value}; it must be positive")
+    return value
 
 
 def _in_words(kind: object) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(get_args(kind))
-    words = {str: "text", bool: "true or false", int: "a positive whole number", float: "a positive number"}
+    words = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
     words |= {tuple[str, ...]: "a list of names", tuple[int, ...]: "a list of whole numbers"}
     return words.get(kind, "a table")
 

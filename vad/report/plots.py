@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -22,15 +21,15 @@ from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from vad import metrics as measure
-from vad.files import InputError, writing
+from vad.files import writing
 from vad.options import MODALITIES
 from vad.scoring import ScoredVideo
 
-COLOUR = MappingProxyType({"image": "#1f6fb4", "event": "#e8820c", "fusion": "#0b4a32"})
-LINE = MappingProxyType({"image": "-", "event": (0, (4, 1.5)), "fusion": "-"})
-WIDTH = MappingProxyType({"image": 1.3, "event": 1.3, "fusion": 2.0})
-MARKER = MappingProxyType({"image": "o", "event": "s", "fusion": "D"})
-HATCH = MappingProxyType({"image": "", "event": "////", "fusion": ""})
+COLOUR = {"image": "#1f6fb4", "event": "#e8820c", "fusion": "#0b4a32"}
+LINE = {"image": "-", "event": (0, (4, 1.5)), "fusion": "-"}
+WIDTH = {"image": 1.3, "event": 1.3, "fusion": 2.0}
+MARKER = {"image": "o", "event": "s", "fusion": "D"}
+HATCH = {"image": "", "event": "////", "fusion": ""}
 GROUND_TRUTH = "#d9a3a3"
 COLUMN, PAGE = 3.5, 7.0  # inches: one column, the whole page
 METRICS = ("AUC", "AP", "Ano-AUC")
@@ -72,6 +71,11 @@ def save(fig: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf"), ab
     return paths
 
 
+def _of(modalities: Mapping[str, object]) -> list[str]:
+    """The modalities there are, image before event before fusion."""
+    return [modality for modality in MODALITIES if modality in modalities]
+
+
 # --- scores of one evaluation ------------------------------------------------------------------------
 
 
@@ -79,16 +83,13 @@ def save(fig: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf"), ab
 def draw_curves(videos: Videos, path: Path, *, title: str) -> list[Path]:
     """ROC and precision–recall curve over frames of each modality, with the lines of chance.
 
-    Raises InputError where normal or anomalous frames are missing.
+    videos: they hold normal and anomalous frames.
     """
     fig = Figure(figsize=(PAGE, 3.9), layout="constrained")
     left, right = fig.subplots(1, 2)
-    for modality in (m for m in MODALITIES if m in videos):
-        data = measure.samples(videos[modality])
-        if not data.positive.any() or not data.negative.any():
-            raise InputError("ROC and precision–recall curves need normal and anomalous frames; one kind is missing")
+    for modality in _of(videos):
+        data, style = measure.samples(videos[modality]), {**look(modality), "lw": WIDTH[modality]}
         base = data.positive.sum() / data.frames.sum()
-        style = {**look(modality), "lw": WIDTH[modality]}
         left.plot(*measure.roc(data), **style, label=f"{modality}: AUC {100 * measure.roc_auc(data):.2f} %")
         # steps: their area is the average precision
         label = f"{modality}: AP {100 * measure.average_precision(data):.2f} %"
@@ -109,21 +110,19 @@ def draw_curves(videos: Videos, path: Path, *, title: str) -> list[Path]:
 def draw_reliability(videos: Videos, path: Path, *, title: str) -> list[Path]:
     """Share of anomalous frames against the mean score of each bin; below it the frames of each bin.
 
-    The diagonal is a calibrated score. A bin without frames has no point. Counts have a logarithmic scale,
-    because most frames have a low score.
+    The diagonal is a calibrated score. Counts have a logarithmic scale: most frames have a low score.
     """
     fig = Figure(figsize=(COLUMN + 0.3, 4.3), layout="constrained")
     above, below = fig.subplots(2, 1, sharex=True, height_ratios=(2.3, 1))
     above.plot([0, 1], [0, 1], color="0.6", ls=":", lw=1, label="calibrated")
     most = 5.0
-    for modality in (m for m in MODALITIES if m in videos):
+    for modality in _of(videos):
         data = measure.samples(videos[modality])
         curve, style = measure.reliability(data), {**look(modality), "lw": WIDTH[modality]}
-        filled = curve.frames > 0
-        above.plot(
-            curve.score[filled], curve.observed[filled], **style, marker=MARKER[modality], ms=3.5,
-            label=f"{modality}: ECE {measure.calibration_error(data):.3f}", clip_on=False, zorder=3,
-        )  # fmt: skip
+        label = f"{modality}: ECE {measure.calibration_error(data):.3f}"
+        filled = curve[curve.frames > 0]
+        dots = {"marker": MARKER[modality], "ms": 3.5, "clip_on": False, "zorder": 3}
+        above.plot(filled.score, filled.observed, **style, **dots, label=label)
         # 0 has no place on a logarithmic axis: the step ends at the axis
         below.stairs(np.maximum(curve.frames, 0.5), np.linspace(0, 1, measure.BINS + 1), **style)
         most = max(most, float(curve.frames.max()))
@@ -143,13 +142,11 @@ def draw_reliability(videos: Videos, path: Path, *, title: str) -> list[Path]:
 def draw_radar(values: Mapping[str, Mapping[str, float]], path: Path, *, metric: str, title: str) -> list[Path]:
     """The metric of each class around a circle (Figure 2); fewer than three classes become bars.
 
-    values: modality → class → fraction; a missing or NaN value is a gap in the line. The rim is 100 %; the
-    centre lies below the smallest value, and the title names it. InputError where there is no class.
+    values: modality → class → fraction, at least one; a missing or NaN value is a gap in the line. The rim is
+    100 %; the centre lies below the smallest value, and the title names it.
     """
-    modalities = [m for m in MODALITIES if m in values]
+    modalities = _of(values)
     names = list(dict.fromkeys(name for m in modalities for name in values[m]))
-    if not names:
-        raise InputError("no class to draw: the test set holds no anomalous video")
     if len(names) < 3:
         bars = {name: {m: [values[m].get(name, np.nan)] for m in modalities} for name in names}
         return draw_modalities(bars, path, title=title, ylabel=f"{metric} (%)")
@@ -160,10 +157,8 @@ def draw_radar(values: Mapping[str, Mapping[str, float]], path: Path, *, metric:
     ax = fig.subplots(subplot_kw={"projection": "polar"})
     for modality, row in zip(modalities, table, strict=True):
         closed = np.append(angles, 2 * np.pi), np.append(row, row[0])
-        ax.plot(
-            *closed, **look(modality), lw=WIDTH[modality], marker=MARKER[modality], ms=2.5,
-            label=modality, clip_on=False,
-        )  # fmt: skip
+        style = {**look(modality), "lw": WIDTH[modality], "marker": MARKER[modality], "ms": 2.5, "clip_on": False}
+        ax.plot(*closed, **style, label=modality)
         if modality == "fusion":
             ax.fill(*closed, color=COLOUR[modality], alpha=0.08, lw=0)
     _label_spokes(ax, names, angles, low)
@@ -195,7 +190,7 @@ def draw_modalities(
 
     results: metric → modality → one fraction for each seed; NaN where it is not defined.
     """
-    modalities = [m for m in MODALITIES if any(m in row for row in results.values())]
+    modalities = _of({m: row for row in results.values() for m in row})
     fig = Figure(figsize=(max(COLUMN, 1.0 + 1.15 * len(results)), 2.7), layout="constrained")
     ax = fig.subplots()
     width = 0.8 / len(modalities)
@@ -233,19 +228,17 @@ def _draw_bar(ax: Axes, x: float, width: float, modality: str, percent: np.ndarr
 
 
 @styled
-def draw_weight_change(
-    change: Mapping[tuple[str, float], np.ndarray], path: Path, *, title: str, levels: int = 3
-) -> list[Path]:
+def draw_weight_change(change: Mapping[tuple[str, float], np.ndarray], path: Path, *, title: str) -> list[Path]:
     """Change of ŵ_i in each dimension where one modality is masked, image above event (Figure 3).
 
-    change: (masked modality, share) → (D,). levels: number of shares to draw, spread from lowest to highest.
+    change: (masked modality, share) → (D,). Three shares are drawn, spread from lowest to highest.
     """
-    modalities = [m for m in ("image", "event") if any(key[0] == m for key in change)]
+    modalities = _of({modality: None for modality, _ in change})
     fig = Figure(figsize=(PAGE, 1.75 * len(modalities) + 0.5), layout="constrained")
     axes = fig.subplots(len(modalities), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for ax, modality in zip(axes, modalities, strict=True):
         known = sorted(level for m, level in change if m == modality)
-        chosen = [known[k] for k in np.unique(np.linspace(0, len(known) - 1, levels).round().astype(int))]
+        chosen = [known[k] for k in np.unique(np.linspace(0, len(known) - 1, 3).round().astype(int))]
         # the strongest first, the weaker ones over it; light to dark and thin to thick with the level
         for rank, level in reversed(list(enumerate(chosen, 1))):
             delta, share = change[modality, level], rank / len(chosen)
@@ -269,10 +262,9 @@ def draw_probe_curves(probes: pd.DataFrame, path: Path, *, metric: str, title: s
     for ax, (column, factor, name) in zip(fig.subplots(1, 2), panels, strict=True):
         for modality, masked in (("image", "IMG_NOISE"), ("event", "EV_NOISE")):
             rows = probes[probes.masked == masked].sort_values("level")
-            ax.plot(
-                [0, *(100 * rows.level)], [factor * clean[column], *(factor * rows[column])], **look(modality),
-                marker=MARKER[modality], ms=4, lw=1.4, clip_on=False, label=f"{modality} masked",
-            )  # fmt: skip
+            style = {**look(modality), "marker": MARKER[modality], "ms": 4, "lw": 1.4, "clip_on": False}
+            x, y = [0, *(100 * rows.level)], [factor * clean[column], *(factor * rows[column])]
+            ax.plot(x, y, **style, label=f"{modality} masked")
         ax.set(xlabel="masked share (%)", ylabel=name)
         ax.set_xlim(left=0)
         ax.ticklabel_format(axis="y", useOffset=False)
@@ -282,9 +274,7 @@ def draw_probe_curves(probes: pd.DataFrame, path: Path, *, metric: str, title: s
 
 
 @styled
-def draw_weight_fall(
-    changes: Mapping[tuple[str, float], Sequence[float]], path: Path, *, title: str
-) -> list[Path]:
+def draw_weight_fall(changes: Mapping[tuple[str, float], Sequence[float]], path: Path, *, title: str) -> list[Path]:
     """Change of the masked modality's own weight against the masked share: mean ± std, every run a dot.
 
     changes: (masked modality, share) → one change for each run. Below zero the weight leaves what is masked.
@@ -324,8 +314,9 @@ def draw_sweep(
         for number, (key, rows) in enumerate(lines):
             groups = [100 * rows[metric][rows[names[0]].astype(str) == value].dropna() for value in values]
             label = ", ".join(map(str, key))
-            style = {"color": COLOUR.get(label, f"C{number}" if label else "0.15"), "label": label or None,
-                     "marker": "osD^v"[number % 5], "lw": 0.8, "ls": "-" if ordered else ""}  # fmt: skip
+            colour = COLOUR.get(label, f"C{number}" if label else "0.15")
+            style = {"color": colour, "marker": "osD^v"[number % 5], "lw": 0.8, "ls": "-" if ordered else "",
+                     "label": label or None}  # fmt: skip
             _draw_means(ax, np.arange(len(values)) + 0.08 * number, groups, style, beside=0.16)
         _draw_paper(ax, [(paper or {}).get(value, {}).get(metric) for value in values])
         long = sum(map(len, values)) > 24
@@ -346,8 +337,8 @@ def draw_sweep(
 def _swept_values(column: pd.Series) -> tuple[list[str], bool]:
     """The distinct values as text, and whether they are numbers, which are then sorted."""
     values = list(dict.fromkeys(column.astype(str)))
-    numbers = pd.to_numeric(pd.Series(values), errors="coerce")
-    return ([values[k] for k in np.argsort(numbers, kind="stable")], True) if numbers.notna().all() else (values, False)
+    ordered = bool(pd.to_numeric(column, errors="coerce").notna().all())
+    return sorted(values, key=float) if ordered else values, ordered
 
 
 def _draw_paper(ax: Axes, printed: Sequence[tuple[float | None, float | None] | None]) -> None:
@@ -377,36 +368,28 @@ def _draw_means(
 def draw_training(log: pd.DataFrame, path: Path, *, title: str) -> list[Path]:
     """Loss with its terms, and the metrics on the test set, along training.
 
-    log: a row an evaluation with `step`, `loss`, any terms (`loss_…`), any of AUC, AP, Ano-AUC as fractions and,
-    for the lines between epochs, `epoch`. InputError where step or loss is missing.
+    log: a row an evaluation with `step`, `epoch`, `loss`, terms (`loss_…`) and AUC, AP, Ano-AUC as fractions.
     """
-    missing = {"step", "loss"} - set(log.columns)
-    if missing:
-        raise InputError(f"the training log has no column {', '.join(sorted(missing))}; its columns are "
-                         f"{', '.join(map(str, log.columns))}")  # fmt: skip
-    terms = [c for c in log.columns if str(c).startswith("loss_")]
-    measured = [c for c in METRICS if c in log.columns]
     fig = Figure(figsize=(PAGE, 2.4), layout="constrained")
     left, right = fig.subplots(1, 2, sharex=True)
     marker = "." if len(log) < 15 else ""  # dots would hide the dashes of a long line
     left.plot(log.step, log.loss, color="0.1", lw=1.8, marker=marker, label="total")
     dashes = ("--", ":", "-.", (0, (6, 2)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
-    for number, column in enumerate(terms):
-        label = str(column).removeprefix("loss_").replace("_", " ")
-        left.plot(log.step, log[column], color=f"C{number + 3}", ls=dashes[number % len(dashes)], lw=1.2,
-                  marker=marker, label=label)  # fmt: skip
+    for number, column in enumerate(name for name in log if name.startswith("loss_")):
+        label, ls = column.removeprefix("loss_").replace("_", " "), dashes[number % len(dashes)]
+        left.plot(log.step, log[column], color=f"C{number + 3}", ls=ls, lw=1.2, marker=marker, label=label)
+    measured = [metric for metric in METRICS if metric in log]
     for column, style, grey in zip(measured, ("-", "--", ":"), ("0", "0.4", "0.2"), strict=False):
         right.plot(log.step, 100 * log[column], color=grey, ls=style, marker=marker, lw=1.5, label=column)
-    epochs = log.step[log.epoch.diff() > 0] if "epoch" in log.columns else ()
+    epochs = log.step[log.epoch.diff() > 0]
     left.set(ylabel="loss")
-    right.set(ylabel="test set (%)", title="" if measured else "no metric in the log")
+    right.set(ylabel="test set (%)")
     for ax in (left, right):
         for step in epochs:
             ax.axvline(step, color="0.85", lw=0.5, zorder=0)
         ax.set_xlabel("training step" + (" (grey lines: epochs)" if len(epochs) else ""))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.grid(axis="x", visible=False)
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the lines
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the lines
     fig.suptitle(title)
     return save(fig, path)

@@ -31,10 +31,8 @@ def prepare(
     workers: rendering processes, one a core by default. What exists is reused unless `overwrite`.
     Raises InputError where a command fails.
     """
-    render_videos(
-        DATASET.data_root, DATASET.annotation_path,
-        seed=seed, train=train, test=test, workers=workers or os.cpu_count() or 1, overwrite=overwrite,
-    )  # fmt: skip
+    workers = workers or os.cpu_count() or 1
+    render_videos(DATASET.data_root, DATASET.annotation_path, seed, train, test, workers, overwrite)
     for command in COMMANDS:
         again = ("--overwrite",) if overwrite and not command[0].startswith("list/") else ()
         text = " ".join(["python", *command, *again])

@@ -89,15 +89,9 @@ def write_video(video: SyntheticVideo, seed: int, out: Path) -> int:
 
 
 def render_videos(
-    out: Path,
-    table: Path,
-    *,
-    seed: int = 0,
-    train: int = TRAIN,
-    test: int = TEST,
-    workers: int = 1,
-    overwrite: bool = False,
-) -> None:
+    out: Path, table: Path, seed: int = 0, train: int = TRAIN, test: int = TEST,
+    workers: int = 1, overwrite: bool = False,
+) -> None:  # fmt: skip
     """Render the missing videos into <out>/videos and write the table annotations.csv.
 
     Raises InputError where `out` holds other videos and `overwrite` is not given.
@@ -105,7 +99,8 @@ def render_videos(
     videos = plan_videos(seed, train, test)
     _claim(out, {"seed": seed, "train": train, "test": test, "drawing": RENDERING}, overwrite)
     missing = [video for video in videos if not (out / "videos" / video.file).is_file()]
-    _render_all(missing, seed, out, workers)
+    if missing:
+        _render_all(missing, seed, out, max(1, workers))
     existing = f", {len(videos) - len(missing)} existed" if len(missing) < len(videos) else ""
     frames = sum(video.frames for video in videos)
     print(f"{out / 'videos'}: {len(videos)} videos, {frames} frames (rendered {len(missing)}{existing})")
@@ -118,27 +113,25 @@ def render_videos(
 def _claim(out: Path, settings: dict[str, object], overwrite: bool) -> None:
     """Record `settings` in `out`; its videos stay where they are of these settings, else may be removed."""
     record, videos = out / "demo.json", out / "videos"
-    recorded = read_json(record, "description of the synthetic videos") if record.is_file() else None
-    if recorded is None and videos.is_dir() and any(videos.iterdir()):
-        raise InputError(f"{videos} holds videos that were not rendered here; give another --out")
-    if recorded is not None and recorded != settings and not overwrite:
+    recorded = read_json(record, "description of the synthetic videos") if record.is_file() else {}
+    if not recorded and videos.is_dir() and any(videos.iterdir()):
+        raise InputError(f"{videos} holds videos that were not rendered here; move them away")
+    if recorded not in ({}, settings) and not overwrite:
         key = next(key for key in {**settings, **recorded} if recorded.get(key) != settings.get(key))
         how = "another version of this code" if key == "drawing" else f"{key} {recorded.get(key)}, not {settings[key]}"
-        raise InputError(f"{out} holds videos rendered with {how}; give --overwrite to replace them, or another --out")
-    if recorded is not None and overwrite:
+        raise InputError(f"{out} holds videos rendered with {how}; give --overwrite to replace them")
+    if overwrite:
         shutil.rmtree(videos, ignore_errors=True)
     write_json(record, settings)
 
 
 def _render_all(videos: Sequence[SyntheticVideo], seed: int, out: Path, workers: int) -> None:
-    if not videos:
-        return
     job = partial(write_video, seed=seed, out=out)
     longest_first = sorted(videos, key=lambda video: -video.frames)  # no worker is left with one at the end
     context = multiprocessing.get_context("spawn")
     with (
         tqdm(total=sum(video.frames for video in videos), desc="rendering", unit="frame") as bar,
-        context.Pool(max(1, min(workers, len(videos))), _start_worker) as pool,
+        context.Pool(min(workers, len(videos)), _start_worker) as pool,
     ):
         for frames in pool.imap_unordered(job, longest_first):
             bar.update(frames)

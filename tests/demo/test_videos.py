@@ -180,10 +180,17 @@ def test_interrupted_command_interrupts_prepare(monkeypatch: pytest.MonkeyPatch)
         demo.prepare()
 
 
-def test_out_writes_videos_and_table_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrendered: None):
-    monkeypatch.setattr(sys, "argv", ["demo", "--out", str(tmp_path), "--train", "3", "--test", "2", "--seed", "7"])
+def test_flags_reach_prepare(monkeypatch: pytest.MonkeyPatch):
+    given: dict[str, object] = {}
+    monkeypatch.setattr(command, "prepare", given.update)
+    monkeypatch.setattr(sys, "argv", ["demo", "--train", "3", "--test", "2", "--seed", "7", "--workers", "1"])
     command.main()
-    lines = (tmp_path / "list" / "annotations.csv").read_text().splitlines()
+    assert given == {"seed": 7, "train": 3, "test": 2, "workers": 1, "overwrite": False}
+
+
+def test_the_table_says_how_it_was_made(tmp_path: Path, unrendered: None):
+    render_videos(tmp_path, tmp_path / "annotations.csv", seed=7, train=3, test=2)
+    lines = (tmp_path / "annotations.csv").read_text().splitlines()
     assert lines[:2] == [
         "# synthetic videos: python -m demo --seed 7 --train 3 --test 2",
         "video,alias,label,official,released,frames,intervals",

@@ -1,7 +1,7 @@
-"""Final weights and logs of six tiny runs in a checkout: `python tests/tools/freeze.py CHECKOUT OUT.json [OTHER.json]`.
+"""Final weights and logs of ten tiny runs in a checkout: `python tests/tools/freeze.py CHECKOUT OUT.json [OTHER.json]`.
 
-Three profiles × fusion and image, three epochs of the synthetic data set each. With OTHER.json, made in another
-checkout on the same machine, prints which runs are equal bit for bit, and how far the others are apart.
+Three epochs of the synthetic data set: three profiles × fusion and image, two of them also without the recursion of
+Eq. 5. With OTHER.json, made in another checkout on the same machine, prints which runs are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from pathlib import Path
 
 import torch
 
-PROFILES = ("default", "paper", "released")
+PROFILES = ("default", "paper", "released", "default none", "paper none")
 MODALITIES = ("image", "fusion")
 EVALUATED = ("step", "epoch", "AUC", "AP", "Ano-AUC", "Brier")
 
 
 def run(checkout: Path, profile: str, modality: str, folder: Path) -> dict[str, object]:
     """Train one tiny run and describe its weights and its evaluations."""
-    flags = ["--dataset", "demo", "--profile", profile, "--modality", modality, "--max_epoch", "3"]
+    name, _, update = profile.partition(" ")
+    flags = ["--dataset", "demo", "--profile", name, "--modality", modality, "--max_epoch", "3"]
+    flags += ["--temporal_update", update] if update else []
     where = ["--test_crops", "5", "--exp_name", "run", "--checkpoint_dir", str(folder), "--figure_dir", str(folder)]
     command = [sys.executable, "main.py", *flags, "--lr", "1e-3", "--batch_size", "16", *where]
     subprocess.run(command, cwd=checkout, check=True, stdout=subprocess.DEVNULL)

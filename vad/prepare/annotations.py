@@ -15,6 +15,10 @@ import numpy as np
 from vad.datasets import SNIPPET_FRAMES, Dataset
 from vad.files import InputError
 
+PAST_END = "anomalies end a snippet or more past the last snippet, and are cut"
+OTHER_LENGTH = "embeddings are longer or shorter than the table's frames by more than a snippet"
+NO_ANOMALY = "anomalous videos without an anomalous frame"
+
 
 class LabelledVideo(NamedTuple):
     """One video of a test list."""
@@ -67,7 +71,7 @@ def label_videos(
     source = masks or dataset.annotation_path
     by_name = read_masks(masks, dataset) if masks else {}
     labels: list[np.ndarray] = []
-    odd: dict[str, list[str]] = {"end": [], "length": [], "empty": []}
+    odd: dict[str, list[str]] = {sentence: [] for sentence in (PAST_END, OTHER_LENGTH, NO_ANOMALY)}
     for video in videos:
         where = f"{source}: {video.name}"
         if masks:
@@ -75,18 +79,11 @@ def label_videos(
         else:
             labels.append(_from_table(dataset, split, video, where, odd))
         if dataset.is_anomalous(video.label) and not labels[-1].any():
-            odd["empty"].append(video.name)
-    sentences = {
-        "end": "anomalies end a snippet or more past the last snippet, and are cut",
-        "length": "embeddings are longer or shorter than the table's frames by more than a snippet",
-        "empty": "anomalous videos without an anomalous frame",
-    }
-    return labels, [f"{sentences[kind]}: {', '.join(names)}" for kind, names in odd.items() if names]
+            odd[NO_ANOMALY].append(video.name)
+    return labels, [f"{sentence}: {', '.join(names)}" for sentence, names in odd.items() if names]
 
 
-def _from_mask(
-    dataset: Dataset, video: LabelledVideo, mask: np.ndarray | None, where: str
-) -> np.ndarray:
+def _from_mask(dataset: Dataset, video: LabelledVideo, mask: np.ndarray | None, where: str) -> np.ndarray:
     anomalous = dataset.is_anomalous(video.label)
     if mask is None and not anomalous:
         return np.zeros(video.frames, np.uint8)
@@ -119,8 +116,8 @@ def _from_table(
                 f"{where}: the anomaly {start}-{end} starts after its {video.frames} frames; "
                 f"are these its frame numbers?"
             )
-        if end > video.frames + SNIPPET_FRAMES and video.name not in odd["end"]:
-            odd["end"].append(video.name)
+        if end > video.frames + SNIPPET_FRAMES and video.name not in odd[PAST_END]:
+            odd[PAST_END].append(video.name)
     frames = annotated.frames or video.frames
     if abs(frames - video.frames) >= 2 * SNIPPET_FRAMES:
         if not 2 / 3 < video.frames / frames < 3 / 2:
@@ -128,5 +125,5 @@ def _from_table(
                 f"{where}: {frames} frames here, but {video.snippets} snippets of {SNIPPET_FRAMES} in its embeddings; "
                 f"extract the video at its own frame rate, or correct the table"
             )
-        odd["length"].append(video.name)
+        odd[OTHER_LENGTH].append(video.name)
     return dataset.frame_labels(video.name, video.frames, split)

@@ -49,10 +49,9 @@ class Architecture:
 
 def describe(model: IEFVAD, objective: Objective) -> Architecture:
     """The facts of the figure, read from the network's modules and options."""
-    c = model.config
+    c, blocks = model.config, model.refinement.blocks
     streams = tuple(m for m in ("image", "event") if hasattr(model, f"{m}_encoder"))
     encoder, head = (getattr(model, f"{streams[0]}_{part}") for part in ("encoder", "head"))
-    blocks = model.refinement.blocks
     parts = {"encoder": encoder, "head": head, "temporal": model.temporal_update, "refinement": model.refinement,
              "classifier": model.classifier, "all": model}  # fmt: skip
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
@@ -107,19 +106,16 @@ class Canvas:
         self.axes.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0.8", **style))
 
     def arrow(
-        self, *points: Point, text: str = "", below: str = "", color: str = INK, ls: object = "-", lw: float = 1.0,
-        shift: Point = (0.0, 1.6),
+        self, *points: Point, text: str = "", below: str = "", shift: Point = (0.0, 1.6), color: str = INK,
+        ls: object = "-", lw: float = 1.0,
     ) -> None:  # fmt: skip
         """An arrow through the points; a text `shift`ed from the middle of its last piece, another below it."""
+        style = {"color": color, "ls": ls, "lw": lw, "zorder": 3}
         if len(points) > 2:
-            xs, ys = zip(*points[:-1], strict=True)
-            self.axes.plot(xs, ys, color=color, ls=ls, lw=lw, zorder=3, solid_joinstyle="miter")
-        (x0, y0), (x1, y1) = points[-2:]
-        self.axes.add_patch(FancyArrowPatch(
-            (x0, y0), (x1, y1), arrowstyle="-|>,head_length=2.2,head_width=1.3", color=color, lw=lw, ls=ls,
-            shrinkA=0, shrinkB=0, mutation_scale=1.4, zorder=3, joinstyle="miter",
-        ))  # fmt: skip
-        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+            self.axes.plot(*zip(*points[:-1], strict=True), **style, solid_joinstyle="miter")
+        head = {"arrowstyle": "-|>,head_length=2.2,head_width=1.3", "mutation_scale": 1.4, "joinstyle": "miter"}
+        self.axes.add_patch(FancyArrowPatch(*points[-2:], **head, **style, shrinkA=0, shrinkB=0))
+        x, y = ((a + b) / 2 for a, b in zip(*points[-2:], strict=True))
         self.note((x + shift[0], y + shift[1]), text)
         self.note((x - 0.5, y - 1.6), below, size=4.6)
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from vad.data import lists_metadata
+from vad.data import lists_metadata, read_list
 from vad.datasets import load_dataset
 from vad.files import run_command
 from vad.options import PROFILES, preset
@@ -29,8 +29,10 @@ def main(name: str | None = None) -> None:
     flags = parser.parse_args()
     dataset = load_dataset(name or flags.dataset)
     csv_path = flags.csv_path or dataset.list_root / "test.csv"
-    recorded = None if flags.profile else lists_metadata(csv_path).get("split")
-    preferred = str(recorded or preset(flags.profile or "default").split)
+    split = None if flags.profile else lists_metadata(csv_path).get("split")
+    if not (flags.split or flags.profile or split):  # lists from elsewhere: their names tell
+        split = dataset.split_of([], [row.video for row in read_list(csv_path, dataset)])[0]
+    preferred = str(split or preset(flags.profile or "default").split)
     said = make_ground_truth(
         dataset,
         flags.split or dataset.default_split(preferred),

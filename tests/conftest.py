@@ -35,6 +35,20 @@ def realdata() -> Path:
     return folder
 
 
+def snippet_count(frames: int, tail: str) -> int:
+    """Number of whole snippets S that a video of `frames` frames gives under a tail rule.
+
+    "whole": every whole snippet counts. "released": frames come in blocks of 512, and the last,
+    partial block counts only if more than 16 frames are left.
+    """
+    if tail == "whole":
+        return frames // 16
+    if tail == "released":
+        left = frames % 512
+        return (frames - (left if left <= 16 else 0)) // 16
+    raise ValueError(tail)
+
+
 @dataclass(frozen=True)
 class Tiny:
     """Embeddings, lists and ground truth of a made-up UCF-Crime, with the flags that find them."""

@@ -263,20 +263,6 @@ def video_name(text: str) -> str:
     return stem if stem and dot + suffix.lower() in VIDEO_SUFFIXES else name
 
 
-def snippet_count(frames: int, tail: str) -> int:
-    """Number of whole snippets S that a video of `frames` frames gives under a tail rule.
-
-    "whole": every whole snippet counts. "released": frames come in blocks of 512, and the last,
-    partial block counts only if more than 16 frames are left. Raises InputError for another rule.
-    """
-    if tail == "whole":
-        return frames // SNIPPET_FRAMES
-    if tail == "released":
-        left = frames % 512
-        return (frames - (left if left <= SNIPPET_FRAMES else 0)) // SNIPPET_FRAMES
-    raise InputError(f"unknown tail rule {tail!r}; known are whole, released")
-
-
 def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:
     """The rows of annotations.csv; InputError names file and line of a mistake."""
     path = dataset.annotation_path

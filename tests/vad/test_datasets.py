@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import snippet_count
 from vad.datasets import (
     SNIPPET_FRAMES,
     Dataset,
     Training,
     dataset_names,
     load_dataset,
-    snippet_count,
     video_name,
 )
 from vad.files import ROOT, InputError
@@ -400,26 +400,6 @@ def test_anomalous_test_videos_have_intervals(name: str, split: str) -> None:
     dataset = load_dataset(name)
     for video in dataset.split_names(split, "test"):
         dataset.intervals(video, split)  # raises where there is none
-
-
-@pytest.mark.parametrize(
-    ("frames", "whole", "released"),
-    [
-        (0, 0, 0),
-        (16, 1, 0),
-        (17, 1, 1),
-        (77, 4, 4),
-        (512, 32, 32),
-        (528, 33, 32),  # sixteen frames left: the released rule drops them
-        (529, 33, 33),
-        (1040, 65, 64),
-        (1105, 69, 69),
-    ],
-)
-def test_snippet_count(frames: int, whole: int, released: int) -> None:
-    assert (snippet_count(frames, "whole"), snippet_count(frames, "released")) == (whole, released)
-    with pytest.raises(InputError, match="unknown tail rule 'half'"):
-        snippet_count(frames, "half")
 
 
 # --- published ground truth from the tables alone ----------------------------------------------------

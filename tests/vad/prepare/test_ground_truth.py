@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from vad.data import Video
-from vad.datasets import Dataset, load_dataset, snippet_count
+from tests.conftest import snippet_count
+from vad.datasets import Dataset, load_dataset
 from vad.files import InputError
 from vad.options import preset
 from vad.prepare.ground_truth import load_ground_truth, make_ground_truth, provenance_notes, recorded_tail

@@ -143,7 +143,7 @@ def test_the_audit_tells_clean_findings_and_mistakes_apart(tiny, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["main", "test", "test2"])
-def test_a_ground_truth_without_metadata_is_checked_by_its_length(
+def test_ground_truth_without_metadata_is_checked_by_length(
     tiny, tmp_path: Path, command: Callable, name: str
 ) -> None:
     gt = tiny.lists / "gt.npy"

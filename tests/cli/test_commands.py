@@ -24,7 +24,8 @@ QUICK = ["--max_epoch", "2", "--batch_size", "4", "--num_refinement_steps", "1",
 def trained(tiny, command, tmp_path):
     """Flags that place results in tmp_path, and a checkpoint trained for two epochs."""
     places = ["--figure_dir", tmp_path / "figure"]
-    code, out, err = command("main", *tiny.flags, *QUICK, "--checkpoint_dir", tmp_path / "ck", *places, "--exp_name", "a")
+    where = ["--checkpoint_dir", tmp_path / "ck", *places, "--exp_name", "a"]
+    code, out, err = command("main", *tiny.flags, *QUICK, *where)
     assert code == 0, err
     return places, tmp_path / "ck" / "a.pth", out
 

@@ -143,7 +143,7 @@ def test_a_finished_run_of_an_earlier_version_is_reused(tiny, tmp_path, capsys):
     torch.save(earlier(content_of(options), options), RunFiles.of(options).last)
     train_run(options)
     assert "finished already, reused" in capsys.readouterr().out
-    with pytest.raises(InputError, match="was trained with nu 8.0, not 4.0"):
+    with pytest.raises(InputError, match=r"was trained with nu 8\.0, not 4\.0"):
         train_run(replace(options, nu=4.0))
 
 

@@ -199,7 +199,7 @@ def test_an_infinite_embedding_is_refused_by_its_name(tiny, tmp_path, stream):
     x[1, 2] = np.inf
     np.save(path, x)
     for nan in ("refuse", "zero"):
-        with pytest.raises(InputError, match="Arson001_x264__5.npy has infinite values in 1 of its"):
+        with pytest.raises(InputError, match=r"Arson001_x264__5\.npy has infinite values in 1 of its"):
             train_run(options_of(tiny, tmp_path, nan=nan))
 
 

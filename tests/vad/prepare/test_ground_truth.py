@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vad.data import Video
 from tests.conftest import snippet_count
+from vad.data import Video
 from vad.datasets import Dataset, load_dataset
 from vad.files import InputError
 from vad.options import preset

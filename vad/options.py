@@ -146,6 +146,10 @@ class Options:
         for name in ("batch_size", "lr", "max_epoch", "scheduler_rate", "print_steps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"--{name} must be positive and finite; got {getattr(self, name)}")
+        for f in option_fields():
+            known, value = f.metadata["choices"], getattr(self, f.name)
+            if known and value not in known:
+                raise InputError(f"{f.name} is {value!r}; known are {', '.join(known)}")
 
     def group(self, name: str) -> dict[str, object]:
         """The options of one group, under their names in the configuration they are for."""
@@ -237,10 +241,13 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
     profile = str(explicit.get("profile") or saved.get("profile") or Options.profile)
     names = {f.name for f in option_fields()}
     kept = {} if "profile" in explicit else {name: as_field(saved[name]) for name in saved if name in names}
+    overrides = {name: as_field(value) for name, value in dataset.overrides.get(profile, {}).items()}
+    if unknown := [name for name in overrides if name not in names]:
+        raise InputError(f"{dataset.path}: [overrides.{profile}] has no option {unknown[0]}; see main.py --help_all")
     values = {
         **dataset.training,
         **preset_values(profile),
-        **dataset.overrides.get(profile, {}),
+        **overrides,
         **kept,
         **explicit,
         "dataset": dataset.given,

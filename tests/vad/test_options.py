@@ -121,7 +121,8 @@ def test_flags_fingerprint_and_text_follow_from_a_field() -> None:
     changed = {"visual_layers": 3, "paired": False, "test_crops": (0, 5), "rollback": True, "noise_model": "Gaussian"}
     base = Options()
     for f in (f for g in ("model", "loss", "training", "evaluation") for f in option_fields(g)):
-        value = changed.get(f.name, f.default * 2 if isinstance(f.default, int | float) else "other")
+        doubled = f.default * 2 if isinstance(f.default, int | float) else "other"
+        value = changed.get(f.name, (f.metadata["choices"] or (doubled,))[-1])
         other = Options(**{f.name: value}, explicit=(f.name,))
         assert other.fingerprint() != base.fingerprint() and other.fingerprint()[f.name] == value
         assert f"{f.name}* {module.as_text(value)}" in other.describe()  # * marks what was set
@@ -261,3 +262,16 @@ def test_one_parser_may_hold_options_by_name_and_under_a_title() -> None:
     args = parser.parse_args(["--exp_name", "e", "--nu", "3", "--padding", "attended"])
     assert isinstance(args, argparse.Namespace)
     assert explicit_options(args) == {"exp_name": "e", "nu": 3.0, "padding": "attended"}
+
+
+def test_overrides_of_ones_own_data_set_are_options(tmp_path):
+    table = 'name = "street"\nnormal = "Normal"\nclasses = ["Fire"]\n[overrides.default]\n'
+    path = tmp_path / "dataset.toml"
+    path.write_text(f"{table}gamma = 1\n")
+    with pytest.raises(InputError, match=r"dataset.toml: \[overrides.default\] has no option gamma"):
+        resolve({"dataset": str(path)})
+    path.write_text(f'{table}nan = "keep"\n')
+    with pytest.raises(InputError, match="nan is 'keep'; known are refuse, zero"):
+        resolve({"dataset": str(path)})
+    path.write_text(f'{table}nan = "zero"\n')
+    assert resolve({"dataset": str(path)}).nan == "zero"

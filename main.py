@@ -11,19 +11,14 @@ import os
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 from model import CheckpointError, ConfigError
 from vad.datasets import load_dataset
-from vad.evaluation import WEIGHTS
 from vad.experiments import swept_names, train_many
 from vad.files import run_command
 from vad.options import Options, add_flags, command_parser, explicit_options, resolve
-from vad.report.plots import draw_training
-from vad.report.report import report_sweep
+from vad.report.report import report_sweep, report_training
 from vad.report.table import SUFFIXES
-from vad.report.tables import results_table
-from vad.train import RunFiles, Trained, best_row, run_name, train_run
+from vad.train import run_name, train_run
 
 
 def parse() -> argparse.Namespace:
@@ -50,7 +45,10 @@ def main() -> int:
         if flags.runs is None and not flags.sweep:
             trained = train_run(options)
             if os.environ.get("RANK", "0") == "0":  # of the processes of one torchrun, the first
-                print_run(trained, options, flags.format, tables)
+                table, words = report_training(trained, options)
+                print()
+                print(table.render(flags.format), file=tables)
+                print(words)
             return 0
         result = train_many(explicit, flags.sweep, flags.runs, flags.jobs)
         if len(result.runs):
@@ -61,21 +59,6 @@ def main() -> int:
             print(f"\ntable, picture and runs: {names}, {result.log}")
         print(*("", *result.failures), sep="\n" if result.failures else "", end="")
         return int(bool(result.failures))
-
-
-def print_run(trained: Trained, options: Options, form: str, tables: object) -> None:
-    """The table of one run, its curves as a picture, and where its files are."""
-    content, metric, files = trained.content, trained.protocol.dataset.metric, RunFiles.of(options)
-    table = results_table(content["metrics"], trained.protocol, modality=options.modality)
-    print()
-    print(table.render(form), file=tables)
-    best = best_row(content, metric)
-    print(f"best on the test set, and selected on it: {metric} {100 * best[metric]:.2f} % after step {best['step']} "
-          f"({files.best.name})")  # fmt: skip
-    name = run_name(options)
-    place = Path(options.figure_dir) / name / "training"
-    draw_training(pd.DataFrame(content["rows"]), place, title=f"{name}, training")
-    print(f"{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv")
 
 
 def prepare_demo(options: Options) -> None:

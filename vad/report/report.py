@@ -11,10 +11,10 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
-from vad.evaluation import Protocol, Run, save_numbers, shared_protocol
+from vad.evaluation import WEIGHTS, Protocol, Run, save_numbers, shared_protocol
 from vad.experiments import ELSEWHERE, SweepResult
 from vad.files import InputError
-from vad.options import MODALITIES, as_text
+from vad.options import MODALITIES, Options, as_text
 from vad.report import plots
 from vad.report.paper import paper_methods, paper_sweep
 from vad.report.table import Table, render_all
@@ -30,6 +30,7 @@ from vad.report.tables import (
 )
 from vad.report.timelines import draw_timelines, select_videos
 from vad.statistics import intervals
+from vad.train import Trained, best_row, run_name
 
 
 def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) -> tuple[list[Table], list[Path]]:
@@ -108,6 +109,19 @@ def report_table(
     table.save(folder / f"table{number}")
     save_numbers(runs, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
     return [table], pictures
+
+
+def report_training(trained: Trained, options: Options) -> tuple[Table, str]:
+    """The table of a run that has just been trained, and what else to print; draws its curves."""
+    content, metric = trained.content, trained.protocol.dataset.metric
+    best, name = best_row(content, metric), run_name(options)
+    path = Path(options.figure_dir) / name / "training"
+    plots.draw_training(pd.DataFrame(content["rows"]), path, title=f"{name}, training")
+    words = (
+        f"best on the test set, and selected on it: {metric} {100 * best[metric]:.2f} % after step {best['step']} "
+        f"({name}_best.pth)\n{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv"
+    )
+    return results_table(content["metrics"], trained.protocol, modality=options.modality), words
 
 
 def report_sweep(result: SweepResult, folder: Path) -> tuple[Table, list[Path]]:

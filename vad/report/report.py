@@ -119,7 +119,8 @@ def report_training(trained: Trained, options: Options) -> tuple[Table, str]:
     plots.draw_training(pd.DataFrame(content["rows"]), path, title=f"{name}, training")
     words = (
         f"best on the test set, and selected on it: {metric} {100 * best[metric]:.2f} % after step {best['step']} "
-        f"({name}_best.pth)\n{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv"
+        f"({name}_best.pth)\n"
+        f"{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv"
     )
     return results_table(content["metrics"], trained.protocol, modality=options.modality), words
 

@@ -252,8 +252,11 @@ def _check_against_table(
     """Sentences on how an array differs from the table; InputError where it is of other videos."""
     wrong = []
     for part, (name, _), table in zip(labels, videos, tables, strict=True):
+        row = dataset.find(name)
         # a normal video has no anomalous frame; an anomalous one shares one with a reading of the table
-        if table and not any((part & t[: len(part)]).any() or not (part.any() or t[: len(part)].any()) for t in table):
+        shared = any((part & t[: len(part)]).any() or not (part.any() or t[: len(part)].any()) for t in table)
+        unmarked = row and dataset.is_anomalous(row.label) and not part.any()
+        if (table or unmarked) and not shared:
             wrong.append(name)
     frames_off = [_frames_off(part, table) for part, table in zip(labels, tables, strict=True)]
     source = dataset.annotation_path.name

@@ -104,7 +104,7 @@ def test_crop_numbers() -> None:
     assert parse_crops("5") == (5,)
     assert parse_crops("5, 0,5") == (0, 5)
     for wrong in ("10", "-1", "", "a", "0..12", "0..99999999999", "9..0", "1.5", "0,,1"):
-        with pytest.raises(InputError, match="--crops"):
+        with pytest.raises(InputError, match="crops are numbered 0 to 9|no crop in this range"):
             parse_crops(wrong)
 
 
@@ -199,7 +199,7 @@ def test_ctrl_c_in_a_terminal_ends_a_command_with_130(videos: Path, tmp_path: Pa
     os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    expected = "stopped: what was finished is kept; the same command continues from there"
+    expected = "interrupted: finished work is kept; run the same command again to resume"
     assert told.rstrip().endswith(expected)
     assert "Traceback" not in told
     assert hidden(tmp_path / "i") == hidden(tmp_path / "e") == []

@@ -384,7 +384,7 @@ def cached_windows(windows: Windows, stream: str, folder: Path) -> np.ndarray:
     stats = [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (path.stat() for path in paths)]
     path = folder / f"{stream}_{slot}_{_hash((slot, lengths, stats), 16)}.npy"
     shape = (len(paths), windows.window, windows.width)
-    if not _is_whole(path, shape, dtype):
+    if not _is_whole(path, shape, dtype) or _had_nan(path):
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -392,7 +392,7 @@ def cached_windows(windows: Windows, stream: str, folder: Path) -> np.ndarray:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
-        for old in folder.glob(f"{stream}_{slot}_*"):
+        for old in folder.glob(f"{stream}_{slot}_*"):  # an earlier version's index among them
             if old != path:
                 old.unlink()
     return np.load(path, mmap_mode="r")
@@ -418,6 +418,12 @@ def _is_whole(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:
     except (OSError, ValueError, EOFError):  # the last for an empty file
         return False
     return array.shape == shape and array.dtype == dtype
+
+
+def _had_nan(path: Path) -> bool:
+    """Whether an earlier version counted NaN as 0 in this cache, under the same name; its index says so."""
+    index = path.with_name(f"{path.name}.index")
+    return index.is_file() and bool(np.load(index)["missing"].any())
 
 
 def _hash(content: object, digits: int) -> str:

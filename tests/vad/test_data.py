@@ -397,6 +397,23 @@ def test_other_settings_have_a_cache_of_their_own(tmp_path: Path) -> None:
     assert len(cached_files(folder)) == 3
 
 
+def test_a_cache_of_an_earlier_version_is_read_unless_it_hid_nan(tmp_path: Path, monkeypatch) -> None:
+    videos, folder = videos_of(tmp_path, random_arrays()), tmp_path / "windows"
+    open_windows(videos, folder)
+    index = np.zeros(len(videos), [("done", "?"), ("missing", "?"), ("sum", "<u8")])
+    (path,) = cached_files(folder)
+    for missing, built in ((False, 0), (True, 1)):
+        index["missing"][2] = missing
+        with path.with_name(f"{path.name}.index").open("wb") as file:
+            np.save(file, index)
+        calls, real = [], data._write_windows
+        with monkeypatch.context() as patch:
+            patch.setattr(data, "_write_windows", lambda *args, calls=calls, real=real: (calls.append(1), real(*args)))
+            open_windows(videos, folder)
+        assert len(calls) == built
+    assert [found.suffix for found in folder.iterdir()] == [".npy"]
+
+
 def test_a_data_set_moved_as_a_whole_keeps_its_cache(tmp_path: Path, monkeypatch) -> None:
     videos = videos_of(tmp_path / "here", random_arrays())
     open_windows(videos, tmp_path / "here" / "windows")

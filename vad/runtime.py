@@ -15,11 +15,12 @@ import subprocess
 import sys
 import time
 import tomllib
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -147,12 +148,29 @@ def start(options: Options) -> Iterator[Runtime]:
             if not runtime.is_main_process:
                 stack.enter_context(contextlib.redirect_stdout(nothing))
             yield runtime
-    except ValueError:
+    except BaseException as error:
+        _leave(error, runtime)
+    dist.destroy_process_group()
+
+
+def _leave(error: BaseException, runtime: Runtime) -> NoReturn:
+    """End one of several processes at once, with the exit codes of `run_command`.
+
+    Unwinding would free what communicates, which may wait for ever for a thread of the library.
+    """
+    code = 1
+    if isinstance(error, ValueError):  # a sentence for the user
         if not runtime.is_main_process:
             time.sleep(5)  # where the main process says the same, the launcher ends this one meanwhile
-        raise
-    finally:
-        dist.destroy_process_group()
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    elif isinstance(error, SystemExit | KeyboardInterrupt):
+        code = 130 if isinstance(error, KeyboardInterrupt) else int(error.code or 0)
+    else:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def pick_device(name: str) -> torch.device:

@@ -112,7 +112,11 @@ def test_split_test_takes_crop_5_and_says_so(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "test.txt").write_text("Abuse/a.b_x264.avi\nArson/gone.avi\n")
-    flags = ["--dataset", "demo", "--modality", "image", "--video_dir", videos, "--save_dir", tmp_path / "out"]
+    table = 'name = "street"\nnormal = "Normal"\nclasses = ["Abuse", "Arson"]\nencoder = "tiny"\n'
+    (tmp_path / "dataset.toml").write_text(table)
+    (tmp_path / "annotations.csv").write_text("video,label,official,intervals\nc,Arson,test,0-9\n")
+    flags = ["--dataset", tmp_path / "dataset.toml", "--modality", "image", "--clip_ckpt", "untrained"]
+    flags += ["--video_dir", videos, "--save_dir", tmp_path / "out"]
     flags += ["--split", "test", "--test_list", tmp_path / "test.txt"]
     code, said = gen(monkeypatch, capsys, *flags)
     assert code == 1  # a test video is missing

@@ -9,9 +9,9 @@ from pathlib import Path
 from model import CheckpointError, ConfigError
 from vad.evaluation import EVALUATED, open_runs
 from vad.files import run_command
-from vad.masking import LEVELS, run_masking
 from vad.options import add_flags, command_parser, explicit_options
-from vad.report.masking import report_masking
+from vad.report.masking import LEVELS, run_masking
+from vad.report.masking_tables import report_masking
 from vad.report.report import check_masking_runs, show
 from vad.report.table import SUFFIXES
 from vad.runtime import pick_device

@@ -26,7 +26,7 @@ MAY_IMPORT = {
 FLOORS = {
     "vad": (
         {"files"}, {"datasets"}, {"options"}, {"data", "runtime"}, {"scoring", "prepare"}, {"metrics"}, {"statistics"},
-        {"evaluation", "masking"}, {"train"}, {"experiments"}, {"report"},
+        {"evaluation"}, {"train"}, {"experiments"}, {"report"},
     ),
     "extracting": ({"config"}, {"video"}, {"clip"}, {"job"}, {"own_video"}),
 }  # fmt: skip

@@ -10,9 +10,8 @@
 | scoring | the only inference loop |
 | prepare/ | lists, ground truth and audit: what the scripts of list/ do |
 | metrics, statistics | numbers of scored videos; bootstrap and paired tests |
-| masking | the masking probe of Tables 6–9 |
 | evaluation | test sets and checkpoints opened, the protocol line above every table |
 | train | the training loop, what a run leaves on disk, exact resume |
 | experiments | seeds and sweeps, runs.csv |
-| report/ | tables, pictures, timelines, comparison of runs |
+| report/ | tables, pictures, timelines, the masking probe, comparison of runs |
 """

@@ -29,6 +29,7 @@ from vad.files import InputError, read_json, sha256, write_bytes, write_json
 from vad.metrics import calibration_error, evaluate, per_class, samples, video_aucs, video_spread
 from vad.options import Options, option_fields, resolve, upgrade
 from vad.prepare.ground_truth import load_ground_truth, provenance_notes
+from vad.prepare.lists import some
 from vad.scoring import Embeddings, ScoredVideo, Transform, score
 from vad.statistics import intervals, resample
 
@@ -198,9 +199,8 @@ def _names(path: Path, dataset: Dataset) -> list[str]:
 
 
 def _leak_note(leaks: Sequence[str]) -> str:
-    names = ", ".join(leaks[:5]) + (f" and {len(leaks) - 5} more" if len(leaks) > 5 else "")
     videos = f"{len(leaks)} test video{'s' if len(leaks) > 1 else ''}"
-    return f"The training list holds {videos} of the official split ({names})."
+    return f"The training list holds {videos} of the official split ({some(leaks)})."
 
 
 def commands(dataset: Dataset) -> str:

@@ -225,9 +225,7 @@ def option_fields(group: str | None = None) -> list[Any]:
 
 def preset(profile: str) -> Options:
     """The options of a profile by itself, as extraction and the list scripts need them."""
-    if profile not in PROFILES:
-        raise InputError(f"unknown profile {profile!r}; known are {', '.join(PROFILES)}")
-    return Options(**{**PROFILES[profile], "profile": profile})
+    return Options(**{**preset_values(profile), "profile": profile})
 
 
 def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None = None) -> Options:

@@ -23,6 +23,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from vad import metrics as measure
 from vad.files import writing
 from vad.options import MODALITIES
+from vad.report.paper import METRICS, Printed
 from vad.scoring import ScoredVideo
 
 COLOUR = {"image": "#1f6fb4", "event": "#e8820c", "fusion": "#0b4a32"}
@@ -32,9 +33,7 @@ MARKER = {"image": "o", "event": "s", "fusion": "D"}
 HATCH = {"image": "", "event": "////", "fusion": ""}
 GROUND_TRUTH = "#d9a3a3"
 COLUMN, PAGE = 3.5, 7.0  # inches: one column, the whole page
-METRICS = ("AUC", "AP", "Ano-AUC")
 Videos = Mapping[str, Sequence[ScoredVideo]]  # by modality
-Printed = Mapping[str, tuple[float | None, float | None]]  # metric → (mean, std) in percent, as in the paper
 styled = matplotlib.rc_context({
     "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "figure.titlesize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,

@@ -1,119 +1,173 @@
-"""Tables 6–9: the paper's line below ours; several runs each against itself, judged only beyond chance."""
+"""Masking probe, on a scorer small enough to know the answer."""
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vad.datasets import load_dataset
-from vad.evaluation import Protocol
-from vad.report.masking import masking_runs_table, masking_table, weight_changes
-from vad.report.paper import PAPER
-from vad.report.table import Table
+from vad.files import InputError
+from vad.report import masking
+from vad.scoring import ScoredVideo, Transform
+
+UCFCRIME, XD = map(load_dataset, ("ucfcrime", "xd"))
+S, D = 24, 40
+WEIGHTS = [f"w_{stream}{part}" for stream in ("image", "event") for part in ("", "_abnormal", "_normal")]
 
 
-def protocol(dataset: str, **more: object) -> Protocol:
-    return Protocol(load_dataset(dataset), "default", "official", (5,), "last", "whole", **more)
+def scorer(labels: tuple[str, str] = ("Normal", "Abuse")) -> Callable[[Transform | None], list[ScoredVideo]]:
+    """A 'model' of six videos whose ŵ_i is image / (image + event) and whose score knows the image only."""
+    rng = np.random.default_rng(0)
+    data = {
+        f"v{number}": {m: (rng.random((S + number, D)) + 0.5).astype(np.float32) for m in ("image", "event")}
+        for number in range(6)
+    }
+
+    def score(transform: Transform | None) -> list[ScoredVideo]:
+        videos = []
+        for number, (name, both) in enumerate(data.items()):
+            image, event = (both[m] if transform is None else transform(m, both[m], name) for m in ("image", "event"))
+            weight = (image + 1e-3) / (image + event + 2e-3)
+            frames = np.zeros(16 * len(image), np.uint8)
+            frames[20:100] = number % 2
+            scores, mean = np.clip(image.mean(1) - 0.4, 0, 1), weight.mean(1)
+            weights = {"image": mean, "event": 1 - mean}
+            videos.append(ScoredVideo(name, labels[number % 2], scores, weights, weight.mean(0), frames))
+        return videos
+
+    return score
 
 
-def response() -> pd.DataFrame:
-    rows = [
-        ["CLEAN", 0.0, 0.9, 0.1, *[0.5] * 7],
-        ["IMG_NOISE", 0.3, 0.8, 0.2, *[0.25] * 7],
-        ["IMG_NOISE", 0.4, *[0.5] * 9],
-    ]
-    return pd.DataFrame(rows, columns=PAPER["table6"]["columns"])
+@pytest.fixture(scope="module")
+def response() -> masking.MaskingResponse:
+    return masking.run_masking(scorer(), UCFCRIME, seed=1)
 
 
-def test_the_papers_line_stands_below_ours() -> None:
-    """Table 6: AUC 89.09 unmasked, 86.57 with 30 % of the image masked; no line for 40 %."""
-    table = masking_table(response(), protocol("ucfcrime"), axis="feature", seed=4)
-    lines = table.lines[1:]
-    assert [line[:4] for line in lines] == [
-        ["CLEAN", "0.00", "here", "90.00"],
-        ["", "", "paper", "89.09"],
-        ["", "", "diff.", "+0.91"],
-        ["IMG_NOISE", "0.30", "here", "80.00"],
-        ["", "", "paper", "86.57"],
-        ["", "", "diff.", "-6.57"],
-        ["IMG_NOISE", "0.40", "here", "50.00"],
-    ]
-    assert lines[4][4:6] == ["0.1238", "0.1445"]
-    assert lines[5][4:6] == ["+0.0762", "+0.1055"]
-    assert table.title == "Table 6, UCF-Crime: masking probes"
-    assert "feature dimensions set to 0" in table.protocol and "mask seed 4" in table.protocol
-    assert any(note.startswith("KL: of the unmasked from the masked prediction") for note in table.notes)
-    assert table.lines[0][-1] == "ŵ_e norm"
+@given(share=st.floats(0, 1), length=st.integers(1, 30), width=st.integers(1, 30), seed=st.integers(0, 99))
+def test_mask_hits_exactly_its_share(share: float, length: int, width: int, seed: int) -> None:
+    ones = np.ones((length, width), np.float32)
+    feature = masking.mask(ones, share, "feature", np.random.default_rng(seed), 8)
+    assert set(np.unique(feature)) <= {0, 1}
+    assert (feature == feature[0]).all()  # the same dimensions in every snippet
+    assert (feature[0] == 0).sum() == round(share * width)
+    time = masking.mask(ones, share, "time", np.random.default_rng(seed), 8)
+    assert (time == time[:, :1]).all()
+    assert (time[:, 0] < 1).sum() == round(share * length)
+    assert time.min() == pytest.approx(0.01 if round(share * length) else 1)
+    assert (ones == 1).all()  # the input is not touched
+    assert time.dtype == feature.dtype == np.float32
 
 
-@pytest.mark.parametrize("axis", ["time", "window"])
-def test_a_data_set_without_paper_numbers_has_ours_alone(axis: str) -> None:
-    table = masking_table(response(), protocol("demo"), axis=axis, seed=0)
-    assert len(table.lines) == 4 and "from" not in table.lines[0]
-    assert not any("The paper's own table" in note for note in table.notes)
-    assert list(table.notes[2:]) == protocol("demo").notes()
+def test_window_masks_a_share_of_every_padded_window() -> None:
+    """T = 8, share 0.3: ⌊2.4⌋ = 2 steps of each full window; of one with 2 steps, as many as fall on these."""
+    ones = np.ones((18, 3), np.float32)
+    hits = np.zeros(18)
+    for seed in range(400):
+        masked = masking.mask(ones, 0.3, "window", np.random.default_rng(seed), 8)
+        assert (masked == masked[:, :1]).all() and set(np.unique(masked)) <= {np.float32(0.01), 1}
+        steps = masked[:, 0] < 1
+        assert (steps[:8].sum(), steps[8:16].sum()) == (2, 2)
+        hits += steps
+    # a step of the padded window is hit as often as any other: 2 in 8 of 400 times
+    assert hits[16:].mean() == pytest.approx(100, abs=20)
+    assert hits[:16].min() > 60
 
 
-@pytest.mark.parametrize("number", [6, 7, 8, 9])
-def test_the_note_on_the_papers_masking_is_true(number: int) -> None:
-    """In each of Tables 6–9 ŵ_i with half the image masked is above the clean one."""
-    paper = PAPER[f"table{number}"]
-    weight = {(row[0], row[1]): row[paper["columns"].index("w_image")] for row in paper["rows"]}
-    assert weight["IMG_NOISE", 0.5] > weight["CLEAN", 0.0]
+def test_time_and_window_differ_by_the_padding() -> None:
+    """10 steps in a window of 256 at share 0.5: "time" masks 5, "window" about half of them, not 5 always."""
+    ones, counts = np.ones((10, 2), np.float32), set()
+    for seed in range(20):
+        time, window = (
+            (masking.mask(ones, 0.5, axis, np.random.default_rng(seed), 256)[:, 0] < 1).sum()
+            for axis in ("time", "window")
+        )
+        assert time == 5
+        counts.add(int(window))
+    assert len(counts) > 2
 
 
-def responses(runs: int) -> list[pd.DataFrame]:
-    """ŵ_i = 0.5 + run/100 unmasked, 0.01 more with the image masked; ŵ_e 0.02 less with the event."""
-    tables = []
-    for run in range(runs):
-        clean = 0.5 + run / 100
-        rows = [("CLEAN", 0.0, clean), ("EV_NOISE", 0.5, clean + 0.02), ("IMG_NOISE", 0.5, clean + 0.01)]
-        same = {"AUC": 0.9, "brier": 0.1, "kl": 0.0}
-        tables.append(pd.DataFrame([
-            {"masked": masked, "level": level, **same, "w_image": w, "w_event": 1 - w}
-            for masked, level, w in rows
-        ]))  # fmt: skip
-    return tables
+def test_transform_depends_on_nothing_but_its_key() -> None:
+    embedding = np.ones((5, 64), np.float32)
+
+    def masked(stream: str, seed: int, name: str) -> np.ndarray:
+        return masking.mask_stream(stream, 0.3, "feature", seed, 256)(stream, embedding, name)
+
+    transform = masking.mask_stream("image", 0.3, "feature", 7, 256)
+    assert transform("event", embedding, "a") is embedding
+    first = transform("image", embedding, "a")
+    transform("image", embedding, "b")
+    assert np.array_equal(transform("image", embedding, "a"), first)  # whatever was asked in between
+    assert np.array_equal(masked("image", 7, "a"), first)
+    others = [masked("image", 7, "b"), masked("image", 8, "a"), masked("event", 7, "a")]
+    assert not any(np.array_equal(first, other) for other in others)
 
 
-def table_of(runs: int) -> Table:
-    return masking_runs_table(responses(runs), protocol("demo", runs=runs), axis="feature", seed=4)
+def test_the_choice_is_the_same_in_every_process() -> None:
+    """Python's own hash() changes from process to process; the choice must not, nor with the version."""
+    transform = masking.mask_stream("image", 0.1, "feature", 0, 256)
+    masked = transform("image", np.ones((1, 99)), "Abuse028")
+    assert np.flatnonzero(masked[0] == 0).tolist() == [13, 32, 37, 51, 57, 61, 63, 67, 73, 93]
 
 
-def test_the_change_is_that_of_the_masked_stream() -> None:
-    """Six runs that agree: 2 of the 64 sign patterns are as far from zero, p = 0.031."""
-    table = table_of(6)
-    lines = table.lines[1:]
-    assert [line[:2] for line in lines] == [["CLEAN", "0.00"], ["EV_NOISE", "0.50"], ["IMG_NOISE", "0.50"]]
-    assert lines[0][-3:] == ["-", "-", "-"]
-    assert lines[1][-3:] == ["-0.0200", "6 of 6", "0.0312"]
-    assert lines[2][-3:] == ["+0.0100", "0 of 6", "0.0312"]
-    assert lines[0][2] == "90.00 ± 0.00"
-    assert lines[0][5] == "0.5250 ± 0.0187"  # std of 0, 1, …, 5 hundredths with n − 1
-    assert "image masked at 0.5: ŵ_i rises: the wrong way (+0.0100)." in table.notes
-    assert "event masked at 0.5: ŵ_e falls, as it should (-0.0200)." in table.notes
-    assert "±: standard deviation over runs (n − 1). p: sign-flip test of Δŵ over runs." in table.notes
-    assert any(note.startswith("2 tests stand here, none corrected") for note in table.notes)
-    assert "6 runs" in table.protocol and "mask seed 4" in table.protocol
+@pytest.mark.parametrize(("dataset", "labels"), [(UCFCRIME, ("Normal", "Abuse")), (XD, ("A", "B1-0-0"))])
+def test_columns_and_rows_are_the_papers(dataset: object, labels: tuple[str, str]) -> None:
+    """Tables 6 (AUC) and 7 (AP): unmasked, then events and images masked at five levels."""
+    table = masking.run_masking(scorer(labels), dataset).table
+    assert list(table.columns) == ["masked", "level", dataset.metric, "brier", "kl", *WEIGHTS]
+    levels = [0.05, 0.1, 0.2, 0.3, 0.5]
+    expected = [["CLEAN", 0.0], *([name, level] for name in ("EV_NOISE", "IMG_NOISE") for level in levels)]
+    assert table[["masked", "level"]].values.tolist() == expected
 
 
-def test_two_runs_that_agree_are_no_verdict() -> None:
-    """Two pairs reach p = 0.5 at best: no test can come out, and none is warned of."""
-    notes = table_of(2).notes
-    assert "image masked at 0.5: ŵ_i cannot be judged from 2 runs (+0.0100)." in notes
-    assert not any("tests stand here" in note for note in notes)
+@pytest.mark.parametrize("axis", masking.AXES)
+def test_share_zero_changes_nothing(axis: str) -> None:
+    response = masking.run_masking(scorer(), UCFCRIME, axis=axis, levels=(0.0,))
+    numbers = response.table.drop(columns=["masked", "level"]).to_numpy(float)
+    assert np.array_equal(numbers[1:], np.tile(numbers[0], (2, 1)))
+    assert all((change == 0).all() for change in response.weight_change.values())
 
 
-def test_runs_that_disagree_do_not_differ_from_the_unmasked() -> None:
-    tables = responses(6)
-    for number, table in enumerate(tables):
-        table.loc[2, "w_image"] = table.loc[0, "w_image"] + (0.01 if number % 2 else -0.01)
-    notes = masking_runs_table(tables, protocol("demo"), axis="feature", seed=0).notes
-    assert any("ŵ_i is not significantly different from the unmasked one" in note for note in notes)
+def test_masking_moves_the_weight_away(response: masking.MaskingResponse) -> None:
+    """The scorer trusts what is large: masked images lower ŵ_i, masked events raise it."""
+    table = response.table
+    clean = table.w_image[0]
+    image, event = (table[table.masked == name] for name in ("IMG_NOISE", "EV_NOISE"))
+    assert (np.diff([clean, *image.w_image]) < 0).all()
+    assert (np.diff([clean, *event.w_image]) > 0).all()
+    assert np.allclose(table.w_image + table.w_event, 1)
+    assert (event.kl == 0).all()  # this scorer's score knows the image only
+    assert (np.diff([0, *image.kl]) > 0).all()
 
 
-def test_changes_are_against_the_same_run() -> None:
-    """Each run differs from the others by 0.01, from itself unmasked by −0.02 and 0.01."""
-    changes = weight_changes(responses(3))
-    assert changes["event", 0.5] == pytest.approx([-0.02] * 3)
-    assert changes["image", 0.5] == pytest.approx([0.01] * 3)
+def test_weight_change_is_the_tables_by_dimension(response: masking.MaskingResponse) -> None:
+    table = response.table
+    assert list(response.weight_change) == [(m, level) for m in ("event", "image") for level in masking.LEVELS]
+    for (stream, level), change in response.weight_change.items():
+        assert change.shape == (D,)
+        row = table[(table.masked == masking.MASKED[stream]) & (table.level == level)].iloc[0]
+        assert change.mean() == pytest.approx(row.w_image - table.w_image[0], abs=1e-6)
+
+
+def test_the_window_is_that_of_the_data_set() -> None:
+    """Windows of 4 steps at share 0.2: ⌊0.8⌋ = 0 steps, nothing is masked; of 256 steps, some are."""
+    short = replace(UCFCRIME, window=4)
+    response = masking.run_masking(scorer(), short, axis="window", levels=(0.2,))
+    assert (response.table.kl == 0).all()
+    assert masking.run_masking(scorer(), UCFCRIME, axis="window", levels=(0.2,)).table.kl.iloc[-1] > 0
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    ({"levels": (0.1, 5)}, "a share of 5 cannot be masked"),
+    ({"levels": (0.1, 0.3, 0.1)}, "the level 0.1 is given twice"),
+])  # fmt: skip
+def test_bad_input_is_refused_before_scoring(arguments: dict[str, object], sentence: str) -> None:
+    def never(transform: Transform | None) -> list[ScoredVideo]:
+        raise AssertionError("scored before the arguments were checked")
+
+    with pytest.raises(InputError, match=sentence):
+        masking.run_masking(never, UCFCRIME, **arguments)

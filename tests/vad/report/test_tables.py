@@ -14,7 +14,7 @@ from vad.datasets import load_dataset
 from vad.evaluation import Protocol
 from vad.experiments import BEST, SweepResult, parse_sweeps, plan_runs
 from vad.report import tables
-from vad.report.masking import masking_table
+from vad.report.masking_tables import masking_table
 from vad.report.paper import PAPER
 from vad.report.table import NAN, NONE, Table
 

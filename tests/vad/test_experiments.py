@@ -123,6 +123,7 @@ def test_jobs_change_no_number_and_repeat_no_finished_run(train, tmp_path):
     code, _, err = train(tmp_path / "four", *flags, "--jobs", "4")
     assert code == 0, err
     same = [column for column in runs(tmp_path / "one").columns if column not in ("seconds", "command")]
+    assert all((tmp_path / "one" / "fig" / name / "training.png").is_file() for name in runs(tmp_path / "one").index)
     assert runs(tmp_path / "one").index.tolist() == ["x_nu=2_seed0", "x_nu=2_seed1", "x_seed0", "x_seed1"]
     pd.testing.assert_frame_equal(runs(tmp_path / "one")[same], runs(tmp_path / "four")[same])
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "four" / "ck").glob("*.pth")}

@@ -57,6 +57,7 @@ def shade(colour: str, share: float) -> tuple[float, float, float]:
 def save(fig: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf"), about: str | None = None) -> list[Path]:
     """Write a figure whole or not at all; the same figure gives the same bytes. about: kept inside an .svg."""
     FigureCanvasAgg(fig)
+    fig.draw_without_rendering()  # a legend outside the axes finds its place in a second pass
     options = {
         ".png": {"dpi": 200},
         ".pdf": {"metadata": {"CreationDate": None}},

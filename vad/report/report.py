@@ -126,10 +126,18 @@ def report_training(trained: Trained, options: Options) -> tuple[Table, str]:
 
 
 def report_sweep(result: SweepResult, folder: Path) -> tuple[Table, list[Path]]:
-    """The table of a sweep, or of seeds alone; the paths of its files and of a sweep's picture."""
+    """The table of a sweep, or of seeds alone; the paths of its files and of a sweep's picture.
+
+    Beside its folder stands one for each run, with the run's curves.
+    """
     table, (runs, names) = sweep_table(result), sweep_runs(result)
     path = folder / ("_".join(["sweep", *names]) if names else "runs")
     files = table.save(path)
+    for name in (Path(run).name for run in result.runs["run"]):
+        log, picture = result.log.with_name(f"{name}.csv"), folder.with_name(name) / "training"
+        drawn = picture.with_suffix(".png")
+        if not drawn.is_file() or drawn.stat().st_mtime < log.stat().st_mtime:
+            plots.draw_training(pd.read_csv(log), picture, title=f"{name}, training")
     if names:
         title, (_, paper) = result.protocol.dataset.title, paper_sweep(result)
         files += plots.draw_sweep(runs, path, names=names, title=title, paper=paper)

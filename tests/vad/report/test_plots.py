@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -157,6 +157,12 @@ def test_training_shows_terms_metrics_and_epochs(drawn: Callable[..., Figure]) -
     assert list(left.lines[0].get_ydata()) == [3, 2, 1]
     assert right.lines[0].get_ydata() == pytest.approx([50, 60, 70])
     assert list(left.lines[-1].get_xdata()) == [3, 3]  # the one change of epoch
+
+
+def test_the_title_of_the_curves_covers_no_other(tmp_path: Path) -> None:
+    plots.draw_curves({"fusion": [video()]}, tmp_path / "x", title="Demo, 54 test videos, first run of each")
+    written = (matplotlib.image.imread(tmp_path / "x.png")[:75, :, :3] < 0.5).any((1, 2))
+    assert np.diff(written.astype(int)).tolist().count(1) == 2  # lines: the title, those of the axes
 
 
 def test_curves_are_those_of_the_printed_numbers(drawn: Callable[..., Figure]) -> None:

@@ -132,15 +132,20 @@ def test_other_formats_have_standard_output_to_themselves(capsys) -> None:
 @pytest.mark.parametrize(("names", "stem"), [((), "runs"), (("nu", "num_refinement_steps"), "sweep_nu_N")])
 def test_a_sweep_has_a_table_and_a_picture(tmp_path: Path, names: tuple[str, ...], stem: str) -> None:
     rows = [
-        {"seed": str(seed), "weights": "last", "AUC": value, f"{BEST}AUC": "0.9", "nu": "8.0", "sweep nu": nu,
-         "sweep num_refinement_steps": steps}
+        {"run": f"x/r{seed}{nu}", "seed": str(seed), "weights": "last", "AUC": value, f"{BEST}AUC": "0.9",
+         "nu": "8.0", "sweep nu": nu, "sweep num_refinement_steps": steps}
         for seed, value in enumerate(("0.8", "0.7"))
         for nu, steps in (("2", "0"), ("8", "0"))
     ]  # fmt: skip
     protocol = Protocol(load_dataset("demo"), "default", "official", (5,), "last", "whole")
     runs = pd.DataFrame(rows if names else rows[::2])
-    result = SweepResult(names, runs, None, protocol, len(runs), (), tmp_path / "log.csv")
-    table, files = report_sweep(result, tmp_path)
+    for run in runs["run"]:
+        (tmp_path / run).parent.mkdir(exist_ok=True)
+        log = pd.DataFrame({"step": [1, 2], "epoch": [0, 1], "loss": [2.0, 1.0], "AUC": [0.5, 0.6]})
+        log.to_csv(tmp_path / f"{run}.csv")
+    result = SweepResult(names, runs, None, protocol, len(runs), (), tmp_path / "x" / "sweep_runs.csv")
+    table, files = report_sweep(result, tmp_path / "figures" / "sweep")
+    assert {path.parent.name for path in tmp_path.rglob("training.png")} == {Path(run).name for run in runs["run"]}
     suffixes = ["txt", "md", "tex", "csv", *(["png", "pdf"] if names else [])]
     assert [path.name for path in files] == [f"{stem}.{suffix}" for suffix in suffixes]
     assert all(path.stat().st_size for path in files)

@@ -152,7 +152,6 @@ def train_run(options: Options) -> Trained:
             collate_fn=_as_is,
             num_workers=min(4, available_cores()) if runtime.on_gpu or not data.windows.cached else 0,
             pin_memory=runtime.on_gpu,
-            generator=torch.Generator(),  # else it draws from the numbers that dropout uses
         )
         content = train(model, objective, loader, data.test, options, fingerprint, runtime)
         return Trained(content, data.test.protocol(content["weights"]))

@@ -213,14 +213,15 @@ def test_rows_replace_those_of_the_same_run(tmp_path):
 
 def test_two_writers_lose_no_row(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from vad.experiments import write_rows\n"
+        "import os, sys; from pathlib import Path; from vad.experiments import write_rows\n"
         "row = dict(dataset='d', profile='p', modality='m', seed=0, weights='last')\n"
-        "for k in range(10): write_rows(Path(sys.argv[1]), [dict(run=f'{sys.argv[2]}{k}', **row)])"
+        "name = 'ab'[os.fork() == 0]\n"  # two processes that begin at once
+        "for k in range(30): write_rows(Path(sys.argv[1]), [dict(run=f'{name}{k}', **row)])\n"
+        "if name == 'a': os.wait()"
     )
     path = tmp_path / "x_runs.csv"
-    both = [subprocess.Popen([sys.executable, "-c", script, path, name], cwd=ROOT) for name in "ab"]
-    assert [process.wait() for process in both] == [0, 0]
-    assert sorted(read_runs(path).run) == sorted(f"{name}{k}" for name in "ab" for k in range(10))
+    subprocess.run([sys.executable, "-c", script, path], cwd=ROOT, check=True)
+    assert sorted(read_runs(path).run) == sorted(f"{name}{k}" for name in "ab" for k in range(30))
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", 'run,"\n'])

@@ -30,6 +30,14 @@ def test_a_file_is_replaced_as_a_whole_and_known_when_unchanged(tmp_path: Path) 
     assert read_json(path, "file") == {"ü": 1}
 
 
+def test_a_reader_keeps_the_old_file_while_a_new_one_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        write_bytes(path, b"new")
+        assert reader.read() == b"old" and path.read_bytes() == b"new"
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_file_is_as_before_where_writing_stops(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.npy"

@@ -49,6 +49,12 @@ def test_a_flag_beats_the_profile_and_the_profile_the_data_set() -> None:
     assert set_by_flag.temporal_update == "paper" and set_by_flag.explicit == ("profile", "temporal_update")
 
 
+def test_a_checkpoint_beats_the_overrides_and_they_the_profile() -> None:
+    assert resolve({"dataset": "xd", "profile": "released"}).lambda_kl == 0.01  # XD-Violence's override of 1
+    assert resolve({"dataset": "xd"}, {"lambda_kl": 0.3}).lambda_kl == 0.3
+    assert resolve({"dataset": "xd", "lambda_kl": 0.5}, {"lambda_kl": 0.3}).lambda_kl == 0.5
+
+
 # the table of differences, row by row: option → paper, released, default
 TABLE = {
     "temporal_update": ("paper", "none", "kalman"),

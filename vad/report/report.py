@@ -93,8 +93,9 @@ def report_table(
     """Table 1, or Table 2 with Figure 2, written to `folder` too. notes: what these runs lack."""
     groups, pictures = by_modality(runs), []
     if number == 1:
-        models = {name: [r for r in runs if r.options.noise_model == name] for name in ("Gaussian", "StudentT")}
-        bounds = {name: mean_intervals(group) for name, group in models.items() if group}
+        names = sorted({run.options.noise_model for run in runs})
+        models = {name: [run for run in runs if run.options.noise_model == name] for name in names}
+        bounds = {name: mean_intervals(group) for name, group in models.items()}
         frame = runs_frame([run for group in models.values() for run in group])
         table = method_table(frame, shared_protocol(runs, footnotes=notes), bounds)
     else:

@@ -1,7 +1,4 @@
-"""Train IEF-VAD on one data set: `python main.py --dataset ucfcrime`.
-
-Several seeds with `--runs 10`, sweeps with `--sweep nu=2,4,6,8,10`. Interrupt with Ctrl-C; run it again to resume.
-"""
+"""Train IEF-VAD on one data set. Interrupt with Ctrl-C; run the same command again to resume."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from pathlib import Path
 
 from model import CheckpointError, ConfigError
 from vad.datasets import load_dataset
-from vad.experiments import swept_names, train_many
+from vad.experiments import train_many
 from vad.files import run_command
 from vad.options import Options, add_flags, command_parser, explicit_options, resolve
 from vad.report.report import report_sweep, report_training
@@ -23,14 +20,20 @@ from vad.train import run_name, train_run
 
 def parse() -> argparse.Namespace:
     """The flags; options that were not set are absent."""
-    parser = command_parser(__doc__)
-    add_flags(parser, "data", "results", "model", "loss", "training", "test_crops", "runtime")
-    group = parser.add_argument_group("many runs (each in its own process; finished ones are not repeated)")
-    group.add_argument("--runs", type=int, help="train with this many seeds: <exp_name>_seed<k>, mean ± std")
-    text = f"name=value,value,…: train with each value; several make a grid. Names: {', '.join(swept_names())}"
-    group.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="NAME=VALUES", help=text)
-    group.add_argument("--jobs", type=int, help="runs at a time (default: the cores on a CPU, 1 on a GPU)")
-    parser.add_argument("--format", choices=tuple(SUFFIXES), default="text", help="of the printed tables")
+    parser = command_parser(
+        __doc__,
+        "python main.py --dataset ucfcrime",
+        "python main.py --dataset ucfcrime --runs 10 --sweep nu=2,4,6,8,10",
+    )
+    add_flags(parser, "data", "test_crops", "results", "model", "loss", "training")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), metavar="NAME", default="text",
+                        help=f"tables as {', '.join(SUFFIXES)} (default: text)")  # fmt: skip
+    group = parser.add_argument_group("several runs, each in its own process")
+    group.add_argument("--runs", type=int, metavar="N", help="number of seeds; the table has mean ± std")
+    group.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="NAME=X,Y",
+                       help="option and its values; two options make a grid")  # fmt: skip
+    group.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: cores; 1 on a GPU)")
+    add_flags(parser, "runtime")
     return parser.parse_args()
 
 

@@ -1,9 +1,6 @@
-"""Evaluate checkpoints: `python test.py --dataset xd --ckpt_path checkpoints/xd/xd.pth --exp_name xd`.
+"""Evaluate checkpoints: metrics, Tables 1 and 2, timelines, and the scores of your own videos.
 
-Several checkpoints are compared: runs that differ in their seed only become mean ± std. Tables 1 and 2 of the paper are
-`python test.py --table 1 --dataset xd --ckpt_path …` (or `--runs 10` for the runs of main.py), its Appendix I
-`python test.py --timeline [VIDEO …] --ckpt_path …`. One's own video is scored with
-`python test.py --ckpt_path … --video my.mp4 --clip_ckpt ViT-L-14.pt --event_ckpt event_clip.pt`.
+Checkpoints that differ only in their seed become mean ± std; others are compared.
 """
 
 from __future__ import annotations
@@ -31,20 +28,28 @@ from vad.scoring import Embeddings, score
 
 def parse() -> argparse.Namespace:
     """The flags; options that were not set are absent."""
-    parser = command_parser(__doc__)
-    parser.add_argument("--ckpt_path", nargs="+", default=[], help="one checkpoint, or several to compare")
-    parser.add_argument("--runs", type=int, help="instead: the runs <exp_name>_seed0 … of main.py --runs")
-    parser.add_argument("--table", type=int, choices=range(1, 10), help="1: methods; 2: classes, with Figure 2")
-    parser.add_argument("--timeline", nargs="*", metavar="VIDEO", help="timelines alone, of these test videos")
-    add_flags(parser, "data", "exp_name", "checkpoint_dir", "figure_dir", "device", "test_crops", "ano_auc")
+    parser = command_parser(
+        __doc__,
+        "python test.py --dataset xd --ckpt_path checkpoints/xd/xd.pth --exp_name xd",
+        "python test.py --dataset xd --runs 10 --table 1",
+        "python test.py --ckpt_path xd.pth --video my.mp4 --event_ckpt event_clip.pt",
+    )
+    add = parser.add_argument
+    add("--ckpt_path", nargs="+", metavar="FILE", default=[], help="one checkpoint, or several to compare")
+    add("--runs", type=int, metavar="N", help="instead: the N runs of main.py --runs N")
+    add("--table", type=int, metavar="N", choices=range(1, 10), help="Table 1 (methods) or 2 (classes, with Figure 2)")
+    add("--timeline", nargs="*", metavar="VIDEO", help="only timelines of test videos (Appendix I)")
+    add("--video_dir", type=Path, metavar="DIR", help="folder of test videos, for frames above timelines")
+    add("--format", choices=tuple(SUFFIXES), metavar="NAME", default="text",
+        help=f"tables as {', '.join(SUFFIXES)} (default: text)")  # fmt: skip
+    add_flags(parser, "data", "test_crops", "ano_auc", title="data (default: the checkpoint's)")
+    add_flags(parser, "exp_name", "checkpoint_dir", "figure_dir", "device", title="results")
     add_flags(parser, *EVALUATED, title="network (default: the checkpoint's values)")
-    parser.add_argument("--video_dir", type=Path, help="folder of the test videos, for frames above the timelines")
-    parser.add_argument("--format", choices=tuple(SUFFIXES), default="text", help="of the printed tables")
-    own = parser.add_argument_group("one's own videos, instead of a data set's")
-    own.add_argument("--video", type=Path, nargs="+", help="videos to score")
-    own.add_argument("--clip_ckpt", help="image encoder (default: OpenAI's ViT-L/14), or 'untrained'")
-    own.add_argument("--event_ckpt", help="event encoder, or 'untrained'")
-    own.add_argument("--threshold", type=float, default=0.5, help="score that counts as an anomaly (0.5)")
+    own = parser.add_argument_group("your own videos, instead of a data set")
+    own.add_argument("--video", type=Path, nargs="+", metavar="FILE", help="videos to score")
+    own.add_argument("--clip_ckpt", metavar="FILE", help="image encoder (default: OpenAI's ViT-L/14)")
+    own.add_argument("--event_ckpt", metavar="FILE", help="event encoder (untrained: try without weights)")
+    own.add_argument("--threshold", type=float, metavar="X", default=0.5, help="lowest anomalous score (default: 0.5)")
     return parser.parse_args()
 
 

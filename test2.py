@@ -1,4 +1,4 @@
-"""Explore the uncertainty weights by masking: `python test2.py --dataset xd --ckpt_path checkpoints/xd/xd.pth`."""
+"""Mask a share of either stream and measure AUC and fusion weights (Section 4.2, Tables 6–9, Figure 3)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ from vad.runtime import pick_device
 
 def parse() -> argparse.Namespace:
     """The flags; options that were not set are absent."""
-    parser = command_parser(__doc__)
-    text = "checkpoint of a fused model; of several that differ in their seed, mean ± std"
-    parser.add_argument("--ckpt_path", nargs="+", required=True, help=text)
-    add_flags(parser, "dataset", "profile", "feature_root", "list_root", "nan", "exp_name", "figure_dir", "device")
-    add_flags(parser, "insist_gt", "test_crops", "mask_axis")
+    parser = command_parser(
+        __doc__, "python test2.py --dataset xd --ckpt_path checkpoints/xd/xd.pth", usage="--ckpt_path FILE … [options]"
+    )
+    parser.add_argument("--ckpt_path", nargs="+", required=True, metavar="FILE",
+                        help="checkpoints of a fusion model, one per seed")  # fmt: skip
+    parser.add_argument("--levels", type=float, nargs="+", metavar="X", default=LEVELS,
+                        help="masked shares (default: the paper's)")  # fmt: skip
+    parser.add_argument("--mask_seed", "--seed", type=int, metavar="N", default=0, help="default: 0")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), metavar="NAME", default="text",
+                        help=f"tables as {', '.join(SUFFIXES)} (default: text)")  # fmt: skip
+    names = ("dataset", "profile", "list_root", "feature_root", "nan", "insist_gt", "test_crops")
+    add_flags(parser, *names, title="data (default: the checkpoint's)")
+    add_flags(parser, "mask_axis")
+    add_flags(parser, "exp_name", "figure_dir", "device", title="results")
     add_flags(parser, *EVALUATED, title="network (default: the checkpoint's values)")
-    parser.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="masked shares (default the paper's)")
-    parser.add_argument("--mask_seed", "--seed", type=int, default=0, help="seed of the masks (default 0)")
-    parser.add_argument("--format", choices=tuple(SUFFIXES), default="text", help="of the printed tables")
     return parser.parse_args()
 
 

@@ -1,23 +1,23 @@
-"""Make the synthetic data set: render its videos, then extract, list and label them."""
+"""Make the synthetic data set: render its videos, embed them, write lists and ground truth."""
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from demo import prepare
 from demo.videos import TEST, TRAIN
 from vad.files import run_command
+from vad.options import command_parser
 
 
 def main() -> None:
     """Parse the flags; render, and run the documented commands."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__, allow_abbrev=False)
+    parser = command_parser(__doc__, "python -m demo", prog="python -m demo")
     add = parser.add_argument
-    add("--seed", type=int, default=0, help="another seed makes another data set (default 0)")
-    add("--train", type=int, default=TRAIN, help=f"training videos (default {TRAIN})")
-    add("--test", type=int, default=TEST, help=f"test videos (default {TEST})")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="rendering processes (default: cores)")
+    add("--seed", type=int, metavar="N", default=0, help="seed of the data set (default: 0)")
+    add("--train", type=int, metavar="N", default=TRAIN, help=f"training videos (default: {TRAIN})")
+    add("--test", type=int, metavar="N", default=TEST, help=f"test videos (default: {TEST})")
+    add("--workers", type=int, metavar="N", default=os.cpu_count() or 1, help="rendering processes (default: cores)")
     add("--overwrite", action="store_true", help="render and extract again, also with other settings")
     prepare(**vars(parser.parse_args()))
 

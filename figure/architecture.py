@@ -1,4 +1,4 @@
-"""Figure 1, drawn from the network itself: `python figure/architecture.py` writes architecture.{svg,pdf,png}."""
+"""Draw Figure 1 from the network's own modules, as figure/architecture.{svg,pdf,png}."""
 
 from __future__ import annotations
 
@@ -279,10 +279,11 @@ def _millions(count: int) -> str:
 
 def main() -> None:
     """Build the network of the flags, draw it and print the paths of the pictures."""
-    parser = command_parser(__doc__)
+    parser = command_parser(__doc__, "python figure/architecture.py --dataset xd --modality image")
     add = parser.add_argument
-    add("--embed_dim", type=int, default=768, help="embedding width D (default 768, ViT-L/14)")
-    add("--save_path", type=Path, default=ROOT / "figure" / "architecture", help="without suffix (figure/architecture)")
+    add("--embed_dim", type=int, metavar="N", default=768, help="embedding width D (default: 768, ViT-L/14)")
+    add("--save_path", type=Path, metavar="PATH", default=ROOT / "figure" / "architecture",
+        help="path without suffix (default: figure/architecture)")  # fmt: skip
     add_flags(parser, "dataset", "profile", "modality", "model", "loss")
     flags = parser.parse_args()
     options = resolve(explicit_options(flags))

@@ -1,31 +1,30 @@
-"""Check lists, embeddings, ground truth and videos of a data set against each other and its table."""
+"""Check lists, embeddings, ground truth and videos of a data set against annotations.csv."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vad.data import lists_metadata
-from vad.datasets import load_dataset
+from vad.datasets import dataset_names, load_dataset
 from vad.files import run_command
-from vad.options import PROFILES, preset
+from vad.options import PROFILES, command_parser, preset
 from vad.prepare.audit import audit
 
 
 def main() -> int:
     """Print the findings; returns 1 where there are any."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser(__doc__, "python list/audit.py --dataset xd --list_root LISTS --feature_root FEATURES")
     add = parser.add_argument
-    add("--dataset", required=True, help="name of a data set, or one's own .toml file")
-    add("--split", help="split to check against (default: that of the lists)")
-    add("--profile", choices=tuple(PROFILES), help="preset of options")
-    add("--list_root", type=Path, help="folder of train.csv, test.csv, gt.npy (default: list/<folder>/rgb/<encoder>)")
-    add("--feature_root", type=Path, help="folder that holds rgb/ (default: as recorded with the lists)")
-    add("--video_root", type=Path, help="folder of the videos, of which only the names are read")
-    add("--all_values", action="store_true", help="look for NaN also in more than 2 GiB of embeddings")
-    add("--json", action="store_true", help="print JSON, with every example")
+    add("--dataset", required=True, metavar="NAME", help=f"{', '.join(dataset_names())} or your own folder")
+    add("--split", metavar="NAME", help="split to check against (default: the lists')")
+    add("--profile", choices=tuple(PROFILES), metavar="NAME", help="default, paper or released: sets the split")
+    add("--list_root", type=Path, metavar="DIR", help="folder of train.csv, test.csv and gt.npy")
+    add("--feature_root", type=Path, metavar="DIR", help="folder of rgb/ (default: as recorded in lists.json)")
+    add("--video_root", type=Path, metavar="DIR", help="folder of the videos; only names are read")
+    add("--all_values", action="store_true", help="check more than 2 GiB of embeddings for NaN")
+    add("--json", action="store_true", help="print JSON with every example")
     flags = parser.parse_args()
     dataset = load_dataset(flags.dataset)
     lists = flags.list_root or dataset.list_root

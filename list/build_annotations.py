@@ -1,14 +1,11 @@
 """Make list/<ucf|xd|shang|msad>/annotations.csv from the data sets' own lists and annotations.
 
-    python list/build_annotations.py [folder of the sources] [--out list]
-
 The tables are part of the repository. This script shows how they were derived and makes them again; the
 comment above each, with its sources, is taken from the table that is there.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -26,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from vad.datasets import load_dataset, video_name
 from vad.files import ROOT, InputError, read_text, run_command, write_bytes
+from vad.options import command_parser
 
 SPLITS = ("official", "released")
 Intervals = list[tuple[int, int]]  # half-open, 0-based
@@ -174,9 +172,10 @@ def as_csv(folder: str, rows: Rows) -> str:
 def main() -> None:
     """Write the four tables, and say which are new."""
     default = os.environ.get("IEFVAD_REALDATA", ROOT.parent / "shared" / "realdata")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="?", type=Path, default=default, help="the sources")
-    parser.add_argument("--out", type=Path, default=ROOT / "list", help="folder of the results")
+    parser = command_parser(__doc__, "python list/build_annotations.py SOURCES", usage="[SOURCES] [options]")
+    parser.add_argument("source", nargs="?", type=Path, metavar="SOURCES", default=default,
+                        help="folder of the data sets' lists and annotations")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "list", help="output folder (default: list/)")
     flags = parser.parse_args()
     if not flags.source.is_dir():
         raise InputError(f"{flags.source}: no such folder of sources; name it")

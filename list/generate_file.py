@@ -1,34 +1,35 @@
-"""train.csv and test.csv of a data set, from its image embeddings and its table annotations.csv."""
+"""Write train.csv and test.csv of a data set from its image embeddings and its annotations.csv."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from vad.datasets import IMAGE_FOLDER, load_dataset
+from vad.datasets import IMAGE_FOLDER, dataset_names, load_dataset
 from vad.files import run_command
-from vad.options import PROFILES, parse_crops, preset
+from vad.options import PROFILES, command_parser, parse_crops, preset
 from vad.prepare.lists import make_lists
 
 
 def main(name: str | None = None) -> None:
     """name: the data set of a documented script; without it --dataset is a flag."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    more = "--dataset ucfcrime " if name is None else ""
+    parser = command_parser(__doc__, f"python list/{Path(sys.argv[0]).name} {more}--base_path FEATURES/rgb")
     add = parser.add_argument
     if name is None:
-        add("--dataset", required=True, help="name of a data set, or one's own .toml file")
-    add("--base_path", type=Path, help="folder of the image embeddings, <…>/rgb (default: data/<folder>/rgb)")
-    add("--train_save_path", type=Path, help="default: list/<folder>/rgb/<encoder>/train.csv")
-    add("--test_save_path", type=Path, help="default: list/<folder>/rgb/<encoder>/test.csv")
-    add("--split", help="split of the table (default: the profile's)")
-    add("--profile", choices=tuple(PROFILES), default="default", help="preset of options")
-    add("--train_list", type=Path, help="list of training videos, instead of the table's")
-    add("--test_list", type=Path, help="list of test videos, instead of the table's")
-    add("--train_crops", help="like 5, 0,5 or 0..9 (default: all that exist)")
-    add("--test_crops", help="like 5, 0,5 or 0..9 (default: the profile's)")
-    add("--allow_missing", action="store_true", help="leave out videos that have no embeddings")
+        add("--dataset", required=True, metavar="NAME", help=f"{', '.join(dataset_names())} or your own folder")
+    add("--base_path", type=Path, metavar="DIR", help="folder of the image embeddings (default: data/<folder>/rgb)")
+    add("--train_save_path", type=Path, metavar="FILE", help="default: list/<folder>/rgb/vitl/train.csv")
+    add("--test_save_path", type=Path, metavar="FILE", help="default: list/<folder>/rgb/vitl/test.csv")
+    add("--split", metavar="NAME", help="split column of annotations.csv (default: the profile's)")
+    add("--profile", choices=tuple(PROFILES), default="default", metavar="NAME",
+        help="default, paper or released: sets split and test crops")  # fmt: skip
+    add("--train_list", type=Path, metavar="FILE", help="training videos, instead of the split's")
+    add("--test_list", type=Path, metavar="FILE", help="test videos, instead of the split's")
+    add("--train_crops", metavar="CROPS", help="crops to train: 5, 0,5 or 0..9 (default: all that exist)")
+    add("--test_crops", metavar="CROPS", help="crops to test: 5, 0,5 or 0..9 (default: the profile's)")
+    add("--allow_missing", action="store_true", help="leave out videos without embeddings")
     flags = parser.parse_args()
     dataset, options = load_dataset(name or flags.dataset), preset(flags.profile)
     said = make_lists(

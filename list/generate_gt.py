@@ -1,31 +1,31 @@
-"""Frame labels gt.npy in the order of test.csv, from a data set's table annotations.csv or frame masks."""
+"""Write gt.npy, one label per frame in the order of test.csv, from annotations.csv or frame masks."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vad.data import lists_metadata, read_list
-from vad.datasets import load_dataset
+from vad.datasets import dataset_names, load_dataset
 from vad.files import run_command
-from vad.options import PROFILES, preset
+from vad.options import PROFILES, command_parser, preset
 from vad.prepare.ground_truth import make_ground_truth
 
 
 def main(name: str | None = None) -> None:
     """name: the data set of a documented script; without it --dataset is a flag."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    more = " --dataset ucfcrime" if name is None else ""
+    parser = command_parser(__doc__, f"python list/{Path(sys.argv[0]).name}{more}")
     add = parser.add_argument
     if name is None:
-        add("--dataset", required=True, help="name of a data set, or one's own .toml file")
-    add("--csv_path", type=Path, help="test.csv (default: list/<folder>/rgb/<encoder>/test.csv)")
-    add("--save_path", type=Path, help="a .npy file, or a folder that gets gt.npy (default: beside test.csv)")
-    add("--split", help="split whose intervals count (default: that of the lists)")
-    add("--profile", choices=tuple(PROFILES), help="preset of options")
-    add("--masks", type=Path, help="folder of <video>.npy, or an .npz: 0 or 1 a frame, instead of the table")
-    add("--feature_root", type=Path, help="folder that holds rgb/ (default: as recorded with the lists)")
+        add("--dataset", required=True, metavar="NAME", help=f"{', '.join(dataset_names())} or your own folder")
+    add("--csv_path", type=Path, metavar="FILE", help="test list (default: list/<folder>/rgb/vitl/test.csv)")
+    add("--save_path", type=Path, metavar="FILE", help=".npy file, or folder for gt.npy (default: beside test.csv)")
+    add("--split", metavar="NAME", help="split whose intervals count (default: the lists')")
+    add("--profile", choices=tuple(PROFILES), metavar="NAME", help="default, paper or released: sets the split")
+    add("--masks", type=Path, metavar="PATH", help="frame masks: folder of <video>.npy, or one .npz")
+    add("--feature_root", type=Path, metavar="DIR", help="folder of rgb/ (default: as recorded in lists.json)")
     flags = parser.parse_args()
     dataset = load_dataset(name or flags.dataset)
     csv_path = flags.csv_path or dataset.list_root / "test.csv"

@@ -1,11 +1,7 @@
-"""`make bench`: what was made fast, against the plain way, in one run on this machine; medians and ratios.
-
-`python tests/bench.py` runs every section, `python tests/bench.py model training` those named.
-"""
+"""Time what was made fast against the plain way, in one run on this machine: medians and ratios."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from pathlib import Path
@@ -14,14 +10,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from vad.options import command_parser
+
 # each a module of tests/benchmarks/ with a run()
 SECTIONS = ("model", "extraction", "training", "evaluation", "scale", "gpu")
 
 
 def main() -> None:
     """Run the sections named on the command line, all of them by default."""
-    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("sections", nargs="*", metavar="SECTION", help=" ".join(SECTIONS))
+    flags = command_parser(__doc__, "python tests/bench.py training model", usage="[SECTION …]")
+    flags.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     named = flags.parse_args().sections
     for name in named:
         if name not in SECTIONS:

@@ -8,7 +8,9 @@ the data set, the default.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -55,15 +57,20 @@ def option(
     choices: Sequence[str] | None = None,
     parse: object = None,
     flag: bool = True,
+    everyday: bool = False,
     argument: str | None = None,
 ) -> Any:
-    """A field of `Options`.
+    """Return a field of `Options`.
 
-    parse: text → value, by default the type of `default`. flag: whether commands offer --name.
+    help: a noun phrase; the command adds the default. parse: text → value, the type of `default` unless given.
+    flag: whether commands offer --name; everyday: whether -h shows it, not only --help_all.
     argument: the field's name in the network's or the objective's configuration, where it differs.
     """
-    about = {"help": help, "group": group, "choices": choices, "flag": flag, "argument": argument}
-    return field(default=default, metadata={**about, "parse": parse or type(default)})
+    metadata = {"help": help, "group": group, "choices": choices, "flag": flag, "everyday": everyday}
+    return field(default=default, metadata={**metadata, "argument": argument, "parse": parse or type(default)})
+
+
+everyday = functools.partial(option, everyday=True)
 
 
 @dataclass(frozen=True)
@@ -71,21 +78,20 @@ class Options:
     """Options of one run; the values here are those of the profile `default`."""
 
     # data
-    dataset: str = option("ucfcrime", "ucfcrime, xd, shang, msad, demo, or the path of a .toml file", "data")
-    profile: str = option("default", "preset of options: default, paper (its text), released (its code)", "data",
-                          choices=("default", "paper", "released"))  # fmt: skip
-    modality: str = option("fusion", "image, event or fusion (default)", "data", choices=MODALITIES)
-    feature_root: str = option("", "folder that holds rgb/ and the event embeddings; for released lists", "data")
-    list_root: str = option("", "folder of train.csv, test.csv and gt.npy (list/<data set>/rgb/vitl)", "data")
-    nan: str = option("refuse", "NaN in an embedding: refuse it, or count it as 0 (zero)", "data",
-                      choices=("refuse", "zero"))  # fmt: skip
-    insist_gt: bool = option(False, "accept a gt.npy that contradicts the labels of the videos", "data")
+    dataset: str = everyday("ucfcrime", "ucfcrime, xd, shang, msad, demo or your own folder", "data")
+    profile: str = everyday("default", "default, paper (its text) or released (its code)", "data",
+                            choices=("default", "paper", "released"))  # fmt: skip
+    modality: str = everyday("fusion", "image, event or fusion", "data", choices=MODALITIES)
+    list_root: str = everyday("", "folder of train.csv, test.csv and gt.npy", "data")
+    feature_root: str = everyday("", "folder of rgb/ and the event embeddings", "data")
+    nan: str = option("refuse", "NaN in an embedding: refuse or zero", "data", choices=("refuse", "zero"))
+    insist_gt: bool = option(False, "accept a gt.npy that contradicts the videos' labels", "data")
     window: int = option(256, "time steps T of a window", "data", flag=False)
     # results
-    exp_name: str = option("", "name of the results in checkpoints/ and figure/ (default: the data set's)", "results")
-    seed: int = option(0, "seed of the run, or the first of --runs (0)", "results")
-    checkpoint_dir: str = option(str(ROOT / "checkpoints"), "folder of weights and logs", "results")
-    figure_dir: str = option(str(ROOT / "figure"), "folder of pictures and tables", "results")
+    exp_name: str = everyday("", "name of the results (default: the data set's)", "results")
+    seed: int = everyday(0, "random seed; the first one of --runs", "results")
+    checkpoint_dir: str = option(str(ROOT / "checkpoints"), "weights and logs (default: checkpoints/)", "results")
+    figure_dir: str = option(str(ROOT / "figure"), "tables and pictures (default: figure/)", "results")
     # model (Sections 3.1 – 3.5)
     visual_layers: int = option(2, "attention layers of each encoder", "model", argument="num_layers")
     visual_head: int = option(8, "attention heads", "model", argument="num_heads")
@@ -93,53 +99,57 @@ class Options:
     noise_model: str = option("StudentT", "StudentT or Gaussian (Section 3.2)", "model")
     nu: float = option(8.0, "degrees of freedom ν of Student's t", "model")
     epsilon: float = option(1e-8, "ε of the weights (Eq. 4)", "model")
-    epsilon_placement: str = option("weights", "weights: ε in each weight (Eq. 4); sum: added to w_i + w_e", "model")
-    temporal_update: str = option("kalman", "process noise q: kalman (learned), paper (0), none (infinite)", "model")
-    padding: str = option("masked", "zero steps beyond a video's end: masked, or attended", "model")
+    epsilon_placement: str = option("weights", "ε in each weight (weights, Eq. 4), or in their sum (sum)", "model")
+    temporal_update: str = option("kalman", "q learned (kalman), q = 0 (paper), no recursion (none)", "model")
+    padding: str = option("masked", "zero steps after a video's end: masked, or attended", "model")
     num_refinement_steps: int = option(10, "refinement steps N (Section 3.5)", "model")
-    lambda_ref: float = option(0.5, "refinement weight λ_ref", "model")
+    lambda_ref: float = option(0.5, "step size λ_ref of the refinement", "model")
     # loss (Section 3.6)
-    mil: str = option("topk", "steps → one probability a video: topk, or segment", "loss")
-    lambda_cos: float = option(0.5, "λ_1 of the regulariser", "loss")
-    lambda_norm: float = option(0.5, "λ_2 of the regulariser", "loss")
+    mil: str = option("topk", "score of a video: mean of the top k steps (topk), or largest segment mean", "loss")
+    lambda_cos: float = option(0.5, "weight λ_1 of the regulariser's cosine term", "loss")
+    lambda_norm: float = option(0.5, "weight λ_2 of the regulariser's norm term", "loss")
     lambda_reg: float = option(1.0, "weight of the regulariser", "loss")
     lambda_kl: float = option(1.0, "weight of the KL terms", "loss")
-    kl_noise_model: str = option("model", "σ²_eff of the KL terms: the model's, or StudentT, Gaussian", "loss")
+    kl_noise_model: str = option("model", "noise model of the KL terms: model (the network's), StudentT, Gaussian",
+                                 "loss")  # fmt: skip
     # training (Appendix F.2)
-    batch_size: int = option(64, "videos a batch; of each side where they are paired", "training")
-    paired: bool = option(True, "normal and anomalous videos half and half", "training", flag=False)
+    batch_size: int = option(64, "videos in a batch; of each class where paired", "training")
+    paired: bool = option(True, "as many normal as anomalous videos in a batch", "training", flag=False)
     lr: float = option(2e-5, "learning rate of AdamW", "training")
-    max_epoch: int = option(10, "epochs", "training")
-    scheduler_milestones: tuple[int, ...] = option((4, 8), "epochs after which the learning rate falls: 4,8",
-                                                   "training", parse=parse_epochs)  # fmt: skip
-    scheduler_rate: float = option(0.1, "factor by which it falls", "training")
+    max_epoch: int = option(10, "number of epochs", "training")
+    scheduler_milestones: tuple[int, ...] = option((4, 8), "epochs after which the learning rate falls", "training",
+                                                   parse=parse_epochs)  # fmt: skip
+    scheduler_rate: float = option(0.1, "factor by which the learning rate falls", "training")
     print_steps: int = option(1280, "training videos between two evaluations", "training")
-    evaluate_at: str = option("epoch", "epoch: also at each epoch's end; released: the authors' steps", "training",
+    evaluate_at: str = option("epoch", "evaluate every print_steps videos and after each epoch (epoch), or at the "
+                              "authors' steps (released)", "training",
                               choices=("epoch", "released"), flag=False)  # fmt: skip
-    keep: str = option("last", "weights left in <exp_name>.pth: last, or best on the test set", "training",
+    keep: str = option("last", "weights in <exp_name>.pth: last, or best on the test set", "training",
                        choices=("last", "best"))  # fmt: skip
-    rollback: bool = option(False, "on: weights return to the best on the test set after each epoch", "training",
+    rollback: bool = option(False, "on: return to the best test weights after each epoch", "training",
                             parse=parse_on_off)  # fmt: skip
     # evaluation
-    test_crops: tuple[int, ...] = option((5,), "crops whose scores are averaged: 5, 0,5 or 0..9", "evaluation",
-                                         parse=parse_crops)  # fmt: skip
-    ano_auc: str = option("abnormal", "videos of Ano-AUC: abnormal, or released (not labelled Normal)", "metrics",
+    test_crops: tuple[int, ...] = everyday((5,), "crops to average: 5, 0,5 or 0..9", "evaluation",
+                                           parse=parse_crops)  # fmt: skip
+    ano_auc: str = option("abnormal", "videos of Ano-AUC: abnormal, or all not labelled Normal (released)", "metrics",
                           choices=("abnormal", "released"))  # fmt: skip
-    mask_axis: str = option("feature", "what is masked: feature, time, or window (the released probe)", "masking",
-                            choices=("feature", "time", "window"))  # fmt: skip
+    mask_axis: str = everyday("feature", "feature, time or window (released)", "masking",
+                              choices=("feature", "time", "window"))  # fmt: skip
     # lists and extraction (Appendix F.1)
-    split: str = option("official", "which videos train and test", "preparation")
-    tail: str = option("whole", "whole: every whole snippet; released: 512-frame blocks", "preparation")
-    event_threshold: int = option(10, "grey levels of 255 that make an event", "preparation")
-    event_clamp: int = option(10, "largest count kept", "preparation")
-    event_scaling: str = option("clamp", "divide by the clamp, or by the block's largest count", "preparation")
+    split: str = option("official", "split column of annotations.csv", "preparation")
+    tail: str = option("whole", "snippets at a video's end: whole ones, or released (512-frame blocks)", "preparation",
+                       choices=("whole", "released"))  # fmt: skip
+    event_threshold: int = option(10, "grey-level difference that is an event, of 255", "preparation")
+    event_clamp: int = option(10, "largest event count of a pixel", "preparation")
+    event_scaling: str = option("clamp", "divisor of the counts: the clamp, or the block's maximum", "preparation",
+                                choices=("clamp", "block"))  # fmt: skip
     # runtime
-    device: str = option("auto", "auto (default), cpu, cuda, cuda:1", "runtime")
-    precision: str = option("fp32", "of the forward pass: fp32, or bf16", "runtime", choices=("fp32", "bf16"))
-    compile: bool = option(False, "torch.compile: slow to start, faster steps on a GPU", "runtime")
-    deterministic: bool = option(False, "the same bits in every run on one GPU; slower", "runtime")
-    cache_dir: str = option("", "folder of the training windows (default: beside rgb/); none: no cache", "runtime")
-    overwrite: bool = option(False, "train anew even where results exist", "runtime")
+    device: str = everyday("auto", "auto, cpu, cuda, cuda:1", "runtime")
+    precision: str = option("fp32", "precision of the forward pass: fp32 or bf16", "runtime", choices=("fp32", "bf16"))
+    compile: bool = option(False, "torch.compile: faster steps on a GPU, a slow start", "runtime")
+    deterministic: bool = option(False, "identical bits in every run on one GPU; slower", "runtime")
+    cache_dir: str = option("", "cache of training windows, or none (default: beside rgb/)", "runtime")
+    overwrite: bool = everyday(False, "train again where results exist", "runtime")
     explicit: tuple[str, ...] = ()  # options set by a flag
 
     def __post_init__(self) -> None:
@@ -178,11 +188,16 @@ class Options:
 
 
 SHOWN_GROUPS = ("model", "loss", "training", "evaluation", "metrics")
-EVERYDAY = ("data", "results")  # groups that -h shows; --help_all shows every group
-TITLES = MappingProxyType({
+TITLES = MappingProxyType({  # group → heading in the help
+    "data": "data",
+    "results": "results",
     "model": "model (Sections 3.1 – 3.5)",
     "loss": "loss (Section 3.6)",
     "training": "training (Appendix F.2; default: the data set's values)",
+    "evaluation": "evaluation",
+    "metrics": "evaluation",
+    "masking": "evaluation",
+    "preparation": "extraction (Appendix F.1)",
     "runtime": "runtime (several GPUs: torchrun --nproc-per-node=N main.py …)",
 })
 
@@ -300,35 +315,65 @@ def parse_value(name: str, text: str) -> object:
     return value
 
 
-def command_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose -h shows the everyday flags alone; --help_all shows all."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help of at most 100 columns: `--dataset, --ds NAME  meaning`, on one line where it fits."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=27, width=min(100, shutil.get_terminal_size().columns))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        value = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else "")
+        value += " …" if action.nargs in ("+", "*") else ""
+        return f"{', '.join(action.option_strings)} {value}".strip() if action.option_strings else value
+
+
+def command_parser(description: str, *examples: str, usage: str = "[options]", **more: Any) -> argparse.ArgumentParser:
+    """Return a parser whose help ends with examples.
+
+    description: its first paragraph is shown. usage: what follows the command's name.
+    """
+    return argparse.ArgumentParser(
+        description=description.split("\n\n")[0],
+        epilog="\n  ".join(["examples:", *examples]) if examples else None,
+        usage=f"%(prog)s {usage}",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+        **more,
     )
-    parser.add_argument("--help_all", action="help", help="show every flag")
-    return parser
+
+
+def advanced(text: str) -> str:
+    """Return the help of a flag that --help_all alone shows."""
+    return text if "--help_all" in sys.argv else argparse.SUPPRESS
 
 
 def add_flags(parser: argparse.ArgumentParser, *names: str, title: str | None = None) -> None:
-    """A flag for every option of the groups, or the options, of these names; not set, it stays absent.
+    """Add a flag for each option, or for each option of a group, that is named; a flag not set stays absent.
 
-    title: a heading for all of them, below which -h shows none and --help_all all.
+    title: heading of all these flags, instead of their groups' headings.
     """
+    if "--help_all" not in parser._option_string_actions:
+        parser.add_argument("--help_all", action="help", help="show every flag and exit")
     for name in names:
-        chosen = [f for f in option_fields() if f.metadata["group"] == name and f.metadata["flag"]]
-        heading = title or (TITLES.get(name, name) if chosen else None)
-        target = next((g for g in parser._action_groups if g.title == heading), None) if heading else parser
-        target = target or parser.add_argument_group(heading)
-        hidden = heading and name not in EVERYDAY and "--help_all" not in sys.argv
-        for f in chosen or [f for f in option_fields() if f.name == name]:
+        chosen = [f for f in option_fields() if f.metadata["flag"] and name in (f.name, f.metadata["group"])]
+        for f in chosen:
+            heading, text = title or TITLES[f.metadata["group"]], f.metadata["help"]
+            target = next((g for g in parser._action_groups if g.title == heading), None)
+            target = target or parser.add_argument_group(heading)
             flags = [f"--{f.name}", *(["--ds"] if f.name == "dataset" else [])]
-            text = argparse.SUPPRESS if hidden else f.metadata["help"]
+            if f.default and f.metadata["group"] != "training" and not title and "(default" not in text:
+                text += f" (default: {as_text(f.default)})"
+            text = text if f.metadata["everyday"] else advanced(text)
             more: dict[str, object] = {"default": argparse.SUPPRESS, "dest": f.name, "help": text}
             if f.metadata["parse"] is bool:
                 target.add_argument(*flags, action="store_true", **more)
             else:
-                metavar = "|".join(f.metadata["choices"] or ()) or f.name.upper()
-                target.add_argument(*flags, type=_argument(f.name), metavar=metavar, **more)
+                target.add_argument(*flags, type=_argument(f.name), metavar=_metavar(f), **more)
+
+
+def _metavar(f: Any) -> str:
+    folder = "DIR" if f.name.endswith(("_root", "_dir")) else "NAME"
+    return {int: "N", float: "X", parse_crops: "CROPS", parse_epochs: "N,N"}.get(f.metadata["parse"], folder)
 
 
 def _argument(name: str) -> object:

@@ -11,7 +11,7 @@ from typing import Any
 
 from extracting.clip.encoder import PRECISIONS, load_encoder
 from extracting.clip.weights import EVENT_URL, UNTRAINED
-from extracting.config import MODALITIES, SCALINGS, TAILS, Config, Job
+from extracting.config import MODALITIES, Config, Job
 from extracting.job.manifest import OUTCOMES
 from extracting.job.ray import Cluster
 from extracting.job.run import ExtractionRun, Output, Summary
@@ -19,7 +19,7 @@ from extracting.job.videos import find_videos, pick_test_videos
 from extracting.video.frames import check_opencv
 from vad.datasets import IMAGE_FOLDER, Dataset, dataset_names, load_dataset
 from vad.files import InputError, run_command
-from vad.options import PROFILES, parse_crops, preset
+from vad.options import PROFILES, TITLES, add_flags, advanced, command_parser, parse_crops, preset
 
 # flags that a profile sets where the user does not
 SWITCHES = ("tail", "event_threshold", "event_clamp", "event_scaling")
@@ -88,49 +88,57 @@ def embed(
 
 def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentParser:
     """Flags of a command. modality: its one, None adds --modality; fixed: its data set, or None."""
-    title = f"{fixed.title} videos" if fixed else "Videos"
-    flags = argparse.ArgumentParser(
-        description=f"{title} → {modality or 'image and event'} embeddings: one .npy (S, D) a video and crop,"
-        " one step per 16 frames."
-    )
+    title = f"{fixed.title} videos" if fixed else "videos"
+    script = Path(sys.argv[0]).name
+    example = f"python extracting/{script} --video_dir VIDEOS --save_dir FEATURES"
+    if fixed is None:
+        example = f"python extracting/{script} --dataset ucfcrime --modality both --video_dir VIDEOS \\\n"
+        example += "    --image_dir FEATURES/rgb --event_dir FEATURES/event_thr_10 --event_ckpt event_clip.pt"
+    elif modality == "event":
+        example += " --clip_ckpt event_clip.pt"
+    flags = command_parser(f"Embed {title}: one .npy (S, D) per video and crop, one row per 16 frames.", example)
     add = flags.add_argument
     if fixed is None:
-        names = "|".join([*dataset_names(), "FILE.toml"])
-        add("--dataset", required=True, metavar=names, help="data set of the videos")
+        add("--dataset", required=True, metavar="NAME", help=f"{', '.join(dataset_names())} or your own folder")
     if modality is None:
-        add("--modality", required=True, choices=("both", *MODALITIES), help="both: every video is decoded once")
-    add("--video_dir", type=Path, help="folder of videos or of folders of frames, searched with its sub-folders")
-    add("--save_dir", type=Path, help="folder for the embeddings of one modality; class sub-folders are kept")
+        add("--modality", required=True, choices=("both", *MODALITIES), metavar="NAME",
+            help="image, event, or both in one pass over the videos")  # fmt: skip
+    add("--video_dir", type=Path, metavar="DIR", help="videos, or folders of frames, in sub-folders too")
     if modality is None:
-        add("--image_dir", type=Path, help="folder for the image embeddings")
-        add("--event_dir", type=Path, help="folder for the event embeddings")
-    kind = "event checkpoint" if modality == "event" else "OpenAI or open_clip state_dict"
-    add("--clip_ckpt", help=f"weights: {kind}, or '{UNTRAINED}' to try the pipeline")
+        add("--image_dir", type=Path, metavar="DIR", help="folder for the image embeddings")
+        add("--event_dir", type=Path, metavar="DIR", help="folder for the event embeddings")
+    add("--save_dir", type=Path, metavar="DIR", help="folder for the embeddings of one modality")
+    weights = "event checkpoint" if modality == "event" else "image weights (default: CLIP ViT-L/14, downloaded)"
+    add("--clip_ckpt", metavar="FILE", help=weights)
     if modality is None:
-        add("--event_ckpt", help=f"weights for events: event checkpoint, or '{UNTRAINED}'")
-    add("--encoder", help="image tower: vitl (CLIP ViT-L/14), open_clip:NAME, timm:NAME (default: the data set's)")
-    add("--crops", help="crop numbers: 0..9 (default), 5 (mirrored centre), 0,5")
-    add("--split", choices=("all", "test"), default="all", help="test: what the evaluation needs and no more")
-    add("--test_list", type=Path, help="list of test videos (default: that of the profile's split)")
-    add("--fps", type=float, help="frame rate of folders of frames, for the manifest")
-    add("--profile", default="default", metavar="|".join(PROFILES), help="sets the switches below")
-    add("--tail", choices=TAILS, help="whole: every whole snippet; released: 512-frame blocks")
-    add("--event_threshold", type=int, help="grey levels of 255 that make an event")
-    add("--event_clamp", type=int, help="largest count kept")
-    add("--event_scaling", choices=SCALINGS, help="divide by the clamp, or by the block's largest count")
-    if modality != "image":
-        add("--save_events", action="store_true", help="write the event maps too, <video>__events.npz")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    add("--precision", choices=PRECISIONS, help="of the encoder (default: bf16 for ViT-L/14 on a GPU, else fp32)")
-    add("--batch_size", type=int, help="images of one forward pass (default: 256 on a GPU; on a CPU by the tower)")
-    add("--workers", type=int, help="decoder processes (default: cores − 1; 2 for each encoder with --ray)")
-    add("--time_limit", type=float, default=Config.time_limit, help="seconds without a snippet that end a video")
-    add("--shard", default="0/1", metavar="K/N", help="every N-th video from the K-th, for N commands")
-    add("--ray", nargs="?", const="", metavar="ADDRESS",
-        help="an encoder on every GPU of a Ray cluster (no ADDRESS: of this machine)")  # fmt: skip
+        add("--event_ckpt", metavar="FILE", help=f"event checkpoint ({UNTRAINED}: try without weights)")
+    add("--encoder", metavar="NAME", help="image tower: vitl, open_clip:NAME or timm:NAME (default: the data set's)")
+    add("--crops", metavar="CROPS", help="crop numbers: 5, 0,5 or 0..9 (default: 0..9)")
+    add("--split", choices=("all", "test"), default="all", metavar="NAME",
+        help="all, or test: only what evaluation needs (default: all)")  # fmt: skip
     add("--overwrite", action="store_true", help="make finished embeddings again")
-    add("--strict", action="store_true", help="stop at the first video that is not ok; what is finished is kept")
-    add("--dry_run", action="store_true", help="say what would be done; write nothing")
+    add("--dry_run", action="store_true", help="print what would be done and write nothing")
+    more = flags.add_argument_group(TITLES["preparation"])
+    more.add_argument("--profile", default="default", choices=tuple(PROFILES), metavar="NAME",
+                      help="default, paper or released: sets the event options")  # fmt: skip
+    for name in SWITCHES:
+        add_flags(flags, name)
+    if modality != "image":
+        more.add_argument("--save_events", action="store_true", help="write event maps too: <video>__events.npz")
+    more = flags.add_argument_group("machine")
+    add = more.add_argument
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add("--precision", choices=PRECISIONS, metavar="NAME",
+        help=advanced("fp32, bf16 or fp16 (default: bf16 for ViT-L/14 on a GPU, else fp32)"))  # fmt: skip
+    add("--batch_size", type=int, metavar="N", help=advanced("images in a forward pass (default: 256 on a GPU)"))
+    add("--workers", type=int, metavar="N", help="decoder processes (default: cores − 1)")
+    add("--shard", default="0/1", metavar="K/N", help="every N-th video from the K-th, for N commands")
+    add("--ray", nargs="?", const="", metavar="ADDRESS", help="one encoder per GPU of a Ray cluster or this machine")
+    add("--time_limit", type=float, default=Config.time_limit, metavar="X",
+        help=advanced(f"seconds without a snippet that end a video (default: {Config.time_limit:g})"))  # fmt: skip
+    add("--strict", action="store_true", help=advanced("stop at the first video that is not ok"))
+    add("--fps", type=float, metavar="X", help=advanced("frame rate of folders of frames, for the manifest"))
+    add("--test_list", type=Path, metavar="FILE", help=advanced("list of the test videos (default: the split's)"))
     return flags
 
 
@@ -145,10 +153,10 @@ def read_config(flags: argparse.Namespace, modalities: Sequence[str]) -> Config:
         crops = ",".join(map(str, chosen.test_crops))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = 2 if flags.ray is not None else max(1, cores - 1)
-    typed = {name: getattr(flags, name) for name in SWITCHES}
+    explicit = {name: getattr(flags, name, None) for name in SWITCHES}
     return Config(
         crops=parse_crops(crops),
-        **{name: getattr(chosen, name) if value is None else value for name, value in typed.items()},
+        **{name: getattr(chosen, name) if value is None else value for name, value in explicit.items()},
         save_events=save_events,
         fps=flags.fps,
         workers=workers if flags.workers is None else flags.workers,

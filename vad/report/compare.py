@@ -1,11 +1,7 @@
-"""Compare two sets of runs, paired by seed: `python -m vad.report.compare A_runs.csv B_runs.csv`.
-
-`A_runs.csv:nu=2,mil=topk` takes the runs with these options alone.
-"""
+"""Compare two sets of runs, paired by seed: difference, 95 % interval and p value."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +9,7 @@ import pandas as pd
 
 from vad.experiments import SHORT, read_runs
 from vad.files import InputError, run_command
-from vad.options import option_fields
+from vad.options import command_parser, option_fields
 from vad.report.paper import METRICS
 from vad.report.table import SEPARATOR, SPREAD_NOTE, SUFFIXES, Table, mean_cell
 from vad.report.tables import paired_cells
@@ -113,10 +109,17 @@ def _mismatches(shown: Mapping[str, tuple[str, str]], differing: Sequence[str]) 
 
 def main() -> None:
     """Print the comparison of two tables of runs."""
-    parser = argparse.ArgumentParser(prog="python -m vad.report.compare", description=__doc__)
-    parser.add_argument("a", help="<exp_name>_runs.csv of main.py, or a.csv:nu=2 for some of its runs")
-    parser.add_argument("b", help="the same; both are paired by seed")
-    parser.add_argument("--format", choices=tuple(SUFFIXES), default="text", help="of the table")
+    parser = command_parser(
+        __doc__,
+        "python -m vad.report.compare checkpoints/a_runs.csv checkpoints/b_runs.csv",
+        "python -m vad.report.compare checkpoints/xd_runs.csv:mil=topk checkpoints/xd_runs.csv:mil=segment",
+        prog="python -m vad.report.compare",
+        usage="RUNS RUNS [options]",
+    )
+    parser.add_argument("a", metavar="RUNS", help="<exp_name>_runs.csv; RUNS.csv:nu=2 selects runs")
+    parser.add_argument("b", metavar="RUNS", help="the same, with the same seeds")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), metavar="NAME", default="text",
+                        help=f"table as {', '.join(SUFFIXES)} (default: text)")  # fmt: skip
     flags = parser.parse_args()
     print(compare_files(flags.a, flags.b).render(flags.format))
 

@@ -18,7 +18,7 @@ from extracting.clip.encoder import load_encoder
 from extracting.own_video import embed_own_videos
 from model import CheckpointError, ConfigError
 from vad.datasets import load_dataset
-from vad.evaluation import EVALUATED, check_width, open_checkpoint, open_runs
+from vad.evaluation import NETWORK_OPTIONS, check_width, open_checkpoint, open_runs
 from vad.experiments import find_runs
 from vad.files import InputError, run_command
 from vad.options import add_flags, command_parser, explicit_options, resolve
@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--table", type=int, choices=range(1, 10), help="1: methods; 2: classes, with Figure 2")
     parser.add_argument("--timeline", nargs="*", metavar="VIDEO", help="timelines alone, of these test videos")
     add_flags(parser, "data", "exp_name", "checkpoint_dir", "figure_dir", "device", "test_crops", "ano_auc")
-    add_flags(parser, *EVALUATED, title="network (default: the checkpoint's values)")
+    add_flags(parser, *NETWORK_OPTIONS, title="network (default: the checkpoint's values)")
     parser.add_argument("--video_dir", type=Path, help="folder of the test videos, for frames above the timelines")
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="text", help="of the printed tables")
     own = parser.add_argument_group("one's own videos, instead of a data set's")

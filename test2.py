@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from model import CheckpointError, ConfigError
-from vad.evaluation import EVALUATED, open_runs
+from vad.evaluation import NETWORK_OPTIONS, open_runs
 from vad.files import run_command
 from vad.options import add_flags, command_parser, explicit_options
 from vad.report.masking import LEVELS, run_masking
@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ckpt_path", nargs="+", required=True, help=text)
     add_flags(parser, "dataset", "profile", "feature_root", "list_root", "nan", "exp_name", "figure_dir", "device")
     add_flags(parser, "insist_gt", "test_crops", "mask_axis")
-    add_flags(parser, *EVALUATED, title="network (default: the checkpoint's values)")
+    add_flags(parser, *NETWORK_OPTIONS, title="network (default: the checkpoint's values)")
     parser.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="masked shares (default the paper's)")
     parser.add_argument("--mask_seed", "--seed", type=int, default=0, help="seed of the masks (default 0)")
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="text", help="of the printed tables")

@@ -92,27 +92,27 @@ class Dataset:
     training: Training = field(default_factory=dict)
     overrides: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # profile → options
     path: Path = Path()  # of the TOML file
-    own: bool = True  # not one of the built-in ones
+    custom: bool = True  # not one of the built-in ones
 
     @property
-    def given(self) -> str:
+    def flag_value(self) -> str:
         """What --dataset takes to mean this data set: the name, or the path of one's own file."""
-        return str(self.path) if self.own else self.name
+        return str(self.path) if self.custom else self.name
 
     @property
     def folder(self) -> str:
         """Folder below list/ and data/."""
-        return self.name if self.own else self.path.parent.name
+        return self.name if self.custom else self.path.parent.name
 
     @property
     def data_root(self) -> Path:
         """Folder that holds rgb/ and the event embeddings, unless a flag names another."""
-        return self._beside("embeddings", ".") if self.own else ROOT / "data" / self.folder
+        return self._beside("embeddings", ".") if self.custom else ROOT / "data" / self.folder
 
     @property
     def video_root(self) -> Path | None:
         """Folder of the videos; None where only the user knows."""
-        if self.own:
+        if self.custom:
             return self._beside("videos", "videos")
         return self.data_root / "videos" if self.synthetic else None
 
@@ -120,7 +120,7 @@ class Dataset:
     def list_root(self) -> Path:
         """Folder of train.csv, test.csv and gt.npy."""
         built_in = ROOT / "list" / self.folder / IMAGE_FOLDER / self.encoder
-        return self._beside("lists", "lists") if self.own else built_in
+        return self._beside("lists", "lists") if self.custom else built_in
 
     @property
     def annotation_path(self) -> Path:
@@ -349,7 +349,7 @@ def _parse_intervals(text: str, frames: int | None) -> Intervals:
 
 @cache
 def _built_in() -> tuple[Dataset, ...]:
-    return tuple(_read_dataset(ROOT / folder / "dataset.toml", own=False) for folder in BUILT_IN)
+    return tuple(_read_dataset(ROOT / folder / "dataset.toml", custom=False) for folder in BUILT_IN)
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -370,10 +370,10 @@ def load_dataset(name: str) -> Dataset:
     if path.suffix.lower() != ".toml":
         known = ", ".join(dataset_names())
         raise InputError(f"unknown data set {name!r}; known are {known} and paths of .toml files")
-    return _read_dataset(path.absolute(), own=True)
+    return _read_dataset(path.absolute(), custom=True)
 
 
-def _read_dataset(path: Path, own: bool) -> Dataset:
+def _read_dataset(path: Path, custom: bool) -> Dataset:
     # NFC: labels are compared with names of folders, see `label_of`
     text = unicodedata.normalize("NFC", read_text(path, "data set file"))
     try:
@@ -381,7 +381,7 @@ def _read_dataset(path: Path, own: bool) -> Dataset:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: this data set file is not valid TOML ({error})") from None
     try:
-        dataset = Dataset(**_values(table), path=path, own=own)
+        dataset = Dataset(**_values(table), path=path, custom=custom)
         _check(dataset)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -396,7 +396,7 @@ def _values(table: dict[str, object]) -> dict[str, object]:
         if len(set(labels)) < len(labels):
             raise InputError("classes holds a label twice; keep one")
         table = {**table, "classes": {label: label for label in labels}}
-    hints = {key: kind for key, kind in get_type_hints(Dataset).items() if key not in ("path", "own")}
+    hints = {key: kind for key, kind in get_type_hints(Dataset).items() if key not in ("path", "custom")}
     for needed in ("name", "normal", "classes"):
         if needed not in table:
             raise InputError(f"{needed} is missing; it must be {_in_words(hints[needed])}")
@@ -444,7 +444,7 @@ def _check(dataset: Dataset) -> None:
     """InputError for values of the right type that cannot be."""
     name, encoder, folders = dataset.name, dataset.encoder, dataset.event_folders
     labels = (dataset.normal, *dataset.classes)
-    built_in = [n for other in _built_in() for n in (other.name, other.folder)] if dataset.own else []
+    built_in = [n for other in _built_in() for n in (other.name, other.folder)] if dataset.custom else []
     no_label = [x for x in dataset.folder_labels.values() if x not in labels]
     no_folder = [
         label

@@ -98,7 +98,7 @@ class Protocol:
         notes += self.footnotes
         if self.dataset.synthetic:
             return [*notes, "Synthetic videos, an untrained encoder: the pipeline works; accuracy is not shown."]
-        if not beside_paper or self.dataset.own:
+        if not beside_paper or self.dataset.custom:
             return notes
         counts = self.dataset.split_counts
         if counts["official"] == counts["released"]:
@@ -161,7 +161,8 @@ def open_test_set(options: Options, dataset: Dataset) -> TestSet:
     root = Path(options.list_root) if options.list_root else dataset.list_root
     train_list, test_list, gt_path = (root / name for name in ("train.csv", "test.csv", "gt.npy"))
     if not test_list.is_file():
-        raise InputError(f"{test_list}: there is no such list; prepare {dataset.title} first: {commands(dataset)}")
+        commands = preparation_commands(dataset)
+        raise InputError(f"{test_list}: there is no such list; prepare {dataset.title} first: {commands}")
     rows = read_list(test_list, dataset)
     feature_root = feature_root_of(test_list)
     if options.feature_root:
@@ -203,11 +204,11 @@ def _leak_note(leaks: Sequence[str]) -> str:
     return f"The training list holds {videos} of the official split ({some(leaks)})."
 
 
-def commands(dataset: Dataset) -> str:
+def preparation_commands(dataset: Dataset) -> str:
     """The commands from videos to embeddings, lists and ground truth, in one line."""
     if dataset.synthetic:
         return "python -m demo"
-    flag = f"--dataset {dataset.given}"
+    flag = f"--dataset {dataset.flag_value}"
     steps = (
         f"python extracting/gen.py {flag} --modality both --video_dir VIDEOS --image_dir EMBEDDINGS/{IMAGE_FOLDER} "
         f"--event_dir EMBEDDINGS/{dataset.event_folders[0]} --event_ckpt EVENT_WEIGHTS",
@@ -222,7 +223,7 @@ def _check_embeddings(path: str, dataset: Dataset, feature_root: Path | None) ->
     if not any((root / name).is_dir() for name in (IMAGE_FOLDER, *dataset.event_folders)):
         raise InputError(
             f"{root}: no embeddings of {dataset.title} here; give their folder with --feature_root, or make them: "
-            f"{commands(dataset)}"
+            f"{preparation_commands(dataset)}"
         )
 
 
@@ -271,7 +272,7 @@ class Run:
         """The main numbers of every bootstrap resample."""
         return resample(self.videos, self.dataset, ano_auc=self.options.ano_auc)
 
-    def about(self) -> dict[str, object]:
+    def record(self) -> dict[str, object]:
         """What a file of results says about the checkpoint behind it."""
         return {
             "checkpoint": self.path.name,
@@ -285,7 +286,7 @@ class Run:
 
 SHAPED = ("visual_layers", "num_refinement_steps")  # the tensors' shapes fix these
 # options of the network that an evaluation may change
-EVALUATED = tuple(f.name for f in option_fields("model") if f.name not in (*SHAPED, "visual_head", "dropout"))
+NETWORK_OPTIONS = tuple(f.name for f in option_fields("model") if f.name not in (*SHAPED, "visual_head", "dropout"))
 
 
 def open_runs(
@@ -400,7 +401,7 @@ def save_numbers(runs: Sequence[Run], folder: Path, prefix: str = "") -> None:
     write_bytes(folder / f"{prefix}scores.csv", stream.getvalue().encode())
     results = [
         {
-            **run.about(),
+            **run.record(),
             "metrics": _json(run.metrics),
             "classes": _json(run.classes),
             "intervals_95": intervals(run.resampled),

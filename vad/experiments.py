@@ -385,7 +385,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 TRAIN = "python main.py --dataset {name} --runs 10 --sweep "
 ALSO = "N=0,10,20,30,40, epsilon=1e-4,1e-6,1e-8 and lambda_ref=0.1,0.3,0.5,0.7,0.9"
-ELSEWHERE = {
+TABLE_COMMANDS = {
     **dict.fromkeys((3, 4), f"{TRAIN}nu=2,4,6,8,10, and the same with --sweep {ALSO}"),
     5: f"{TRAIN}loss=cls,cls+reg,cls+kl,cls+kl+reg",
     **dict.fromkeys((6, 7, 8, 9), "python test2.py --dataset {name} --ckpt_path CHECKPOINT"),
@@ -436,4 +436,4 @@ def _sibling(base: str, suffix: str) -> str:
 def train_command(dataset: Any, base: str, runs: int, flags: str = "") -> str:
     """The command that trains such runs."""
     named = "" if base == dataset.name else f"--exp_name {base}"
-    return " ".join(f"python main.py --dataset {dataset.given} {flags} {named} --runs {runs}".split())
+    return " ".join(f"python main.py --dataset {dataset.flag_value} {flags} {named} --runs {runs}".split())

@@ -38,7 +38,7 @@ def run_command(main: Callable[[], int | None], expected: tuple[type[Exception],
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it at the end of the block, removed where the block fails.
 
     Creates the folder. Raises InputError where the place cannot be written to or the disk is full.
@@ -60,7 +60,7 @@ def write_bytes(path: Path, data: bytes) -> bool:
     with contextlib.suppress(OSError):
         if path.read_bytes() == data:
             return False
-    with writing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
     return True
 

@@ -245,7 +245,7 @@ def make_deterministic() -> None:
 # provenance
 
 
-def command() -> str:
+def command_line() -> str:
     """The command line of this process, as it was typed."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 

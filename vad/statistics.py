@@ -100,7 +100,7 @@ def intervals(resampled: Mapping[str, np.ndarray]) -> dict[str, tuple[float, flo
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """Differences b − a of runs with equal seeds, as fractions."""
 
     mean: float
@@ -132,7 +132,7 @@ class Paired:
         return f"{points} ({interval}; {test}): {verdict}"
 
 
-def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | None:
+def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> PairedComparison | None:
     """Compare two sets of runs, seed → metric, on shared seeds; None without a defined pair."""
     d = np.array([b[seed] - a[seed] for seed in sorted(a.keys() & b.keys())], np.float64)
     d = d[np.isfinite(d)]
@@ -142,7 +142,7 @@ def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired | N
     # not ttest_1samp: it has no interval for differences that are all the same
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * stats.sem(d)) if n > 1 else math.nan
     p, mean = sign_flip_p(d) if n > 1 else math.nan, float(d.mean())
-    return Paired(mean, mean - reach, mean + reach, p, n, int((d > 0).sum()), int((d < 0).sum()))
+    return PairedComparison(mean, mean - reach, mean + reach, p, n, int((d > 0).sum()), int((d < 0).sum()))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:

@@ -45,7 +45,7 @@ from vad.evaluation import Protocol, TestSet, open_test_set
 from vad.files import InputError, write_bytes
 from vad.metrics import evaluate as all_metrics
 from vad.options import Options, as_field, as_text, resolve, upgrade
-from vad.runtime import Runtime, available_cores, command, seed_everything, seed_step, start, versions
+from vad.runtime import Runtime, available_cores, command_line, seed_everything, seed_step, start, versions
 
 SAVE_SECONDS = 120  # an unfinished run is written at least this often, and at each epoch's end
 NAMED = 8  # videos that an error about a batch names
@@ -62,7 +62,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """A finished run: what its checkpoint says, and the protocol of its numbers."""
 
     content: Mapping[str, Any]
@@ -128,7 +128,7 @@ def open_data(options: Options, runtime: Runtime) -> TrainingData:
     return TrainingData(test, videos, width, windows)
 
 
-def train_run(options: Options) -> Trained:
+def train_run(options: Options) -> TrainedRun:
     """Train one run, resume it, or reuse it where it is finished."""
     check_model(options)
     with start(options) as runtime:
@@ -138,7 +138,7 @@ def train_run(options: Options) -> Trained:
         print(f"{len(data.videos)} training samples, {len(data.test.videos)} test videos, width {data.width}, "
               f"{options.modality}; {runtime.describe()}; "
               f"{', '.join(f'{name} {version}' for name, version in versions().items())}")  # fmt: skip
-        print(f"data {fingerprint['data']}; {command()}")
+        print(f"data {fingerprint['data']}; {command_line()}")
         seed_everything(options.seed)
         model = IEFVAD(embed_dim=data.width, modality=options.modality, **options.group("model"))
         model = model.to(runtime.device)
@@ -154,7 +154,7 @@ def train_run(options: Options) -> Trained:
             pin_memory=runtime.on_gpu,
         )
         content = train(model, objective, loader, data.test, options, fingerprint, runtime)
-        return Trained(content, data.test.protocol(content["weights"]))
+        return TrainedRun(content, data.test.protocol(content["weights"]))
 
 
 def cache_folder(options: Options, test: TestSet, rows: Sequence[ListRow]) -> Path | None:
@@ -418,7 +418,7 @@ class RunLog:
             "metrics": metrics_of(row),
             "computing": self.runtime.describe(),
             "seconds": self.seconds(run),
-            "command": command(),
+            "command": command_line(),
             "versions": versions(),
         }
         if self.runtime.is_main_process:

@@ -33,7 +33,7 @@ def batch_of(B: int) -> Batch:
 
 def steps_of(dataset: Dataset) -> tuple[int, int]:
     """Videos a batch, and steps of the whole training."""
-    options = resolve({"dataset": dataset.given})
+    options = resolve({"dataset": dataset.flag_value})
     train, _ = dataset.split_counts["official"]
     size = options.batch_size * (2 if options.paired else 1)
     return size, max(1, train * CROPS // size) * options.max_epoch

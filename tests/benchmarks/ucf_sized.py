@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, AnnotatedVideo, load_dataset
-from vad.files import writing
+from vad.files import atomic_write
 from vad.prepare.ground_truth import make_ground_truth
 from vad.prepare.lists import make_lists
 
@@ -49,7 +49,7 @@ def snippet_counts(seed: int = 0) -> dict[str, int]:
 def write_embedding(path: Path, snippets: int, filled: int, seed: Sequence[int]) -> None:
     """Write (S, 768) float16 of which the first `filled` snippets hold random numbers."""
     x = np.random.default_rng(seed).standard_normal((filled, WIDTH), np.float32)
-    with writing(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": (snippets, WIDTH)}
         np.lib.format.write_array_header_1_0(file, header)
         size = file.tell() + 2 * WIDTH * snippets

@@ -87,8 +87,8 @@ def test_a_small_file_gets_the_defaults(tmp_path: Path) -> None:
     assert (dataset.name, dataset.title, dataset.metric) == ("street", "street", "AUC")
     assert (dataset.encoder, dataset.window, dataset.fps) == ("vitl", 256, None)
     assert dataset.classes == {"Fire": "Fire", "Road accident": "Road accident"}
-    assert (dataset.training, dataset.overrides, dataset.own) == ({}, {}, True)
-    assert (dataset.folder, dataset.given) == ("street", str(tmp_path / "dataset.toml"))
+    assert (dataset.training, dataset.overrides, dataset.custom) == ({}, {}, True)
+    assert (dataset.folder, dataset.flag_value) == ("street", str(tmp_path / "dataset.toml"))
     assert (dataset.data_root, dataset.video_root) == (tmp_path, tmp_path / "videos")
     assert dataset.list_root == tmp_path / "lists"
     assert dataset.annotation_path == tmp_path / "annotations.csv"
@@ -331,7 +331,7 @@ def test_built_in_data_sets_by_name_and_folder() -> None:
     assert dataset_names() == (*NAMES, "demo")
     assert load_dataset("ucf") is load_dataset("ucfcrime")
     dataset = load_dataset("ucf")
-    assert (dataset.given, dataset.folder, dataset.own) == ("ucfcrime", "ucf", False)
+    assert (dataset.flag_value, dataset.folder, dataset.custom) == ("ucfcrime", "ucf", False)
     assert dataset.list_root.parts[-4:] == ("list", "ucf", "rgb", "vitl")
     assert (dataset.data_root.parts[-2:], dataset.video_root) == (("data", "ucf"), None)
     demo = load_dataset("demo")

@@ -18,13 +18,13 @@ from model.checkpoint import to_released_name
 from vad import evaluation
 from vad.datasets import load_dataset
 from vad.evaluation import (
-    EVALUATED,
+    NETWORK_OPTIONS,
     Protocol,
-    commands,
     open_checkpoint,
     open_run,
     open_runs,
     open_test_set,
+    preparation_commands,
     save_numbers,
     shared_protocol,
 )
@@ -145,7 +145,7 @@ def test_what_is_missing_names_the_commands_that_make_it(places, tmp_path: Path)
         open_test_set(resolve({**places, "feature_root": str(tmp_path / "empty")}), UCF)
     with pytest.raises(InputError, match="--feature_root nowhere is no folder"):
         open_test_set(resolve({**places, "feature_root": "nowhere"}), UCF)
-    assert commands(load_dataset("demo")) == "python -m demo"
+    assert preparation_commands(load_dataset("demo")) == "python -m demo"
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_ones_own_data_set_knows_its_split_and_tail(own: Path, tiny) -> None:
     line = test.protocol("last").line()
     assert "street · official split · 8 test videos" in line and "tail: every whole snippet" in line
     assert test.footnotes == () and test.protocol("last").notes() == []  # no released split to speak of
-    assert f"--dataset {own}" in commands(test.dataset)
+    assert f"--dataset {own}" in preparation_commands(test.dataset)
     (own.parent / "annotations.csv").unlink()  # lists and ground truth are enough for an evaluation
     test = open_test_set(options, load_dataset(str(own)))
     assert test.split is None and test.protocol("last").notes() == []
@@ -214,7 +214,7 @@ def test_a_flag_beats_the_checkpoint_and_is_noted(checkpoint, places) -> None:
         f"{path} was trained with padding masked and is evaluated with attended",
     )
     assert opened(path, places, nu=8.0).notes == ()
-    assert {"nu", "padding"} <= set(EVALUATED) and "num_refinement_steps" not in EVALUATED
+    assert {"nu", "padding"} <= set(NETWORK_OPTIONS) and "num_refinement_steps" not in NETWORK_OPTIONS
 
 
 def test_a_profile_replaces_all_but_the_shapes(checkpoint, places) -> None:

@@ -12,13 +12,13 @@ import pytest
 from vad.files import (
     ROOT,
     InputError,
+    atomic_write,
     read_json,
     read_text,
     run_command,
     sha256,
     write_bytes,
     write_json,
-    writing,
 )
 
 
@@ -42,7 +42,7 @@ def test_a_reader_keeps_the_old_file_while_a_new_one_is_written(tmp_path: Path) 
 def test_a_file_is_as_before_where_writing_stops(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.npy"
     path.write_bytes(b"old")
-    with pytest.raises(error), writing(path) as part:
+    with pytest.raises(error), atomic_write(path) as part:
         part.write_bytes(b"half")
         raise error
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
@@ -52,7 +52,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> No
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match=r"file/x/a\.csv: cannot write here \(Not a directory\)"):
         write_bytes(tmp_path / "file" / "x" / "a.csv", b"1")
-    with pytest.raises(InputError, match=r"a: cannot write here \(No space left\)"), writing(tmp_path / "a"):
+    with pytest.raises(InputError, match=r"a: cannot write here \(No space left\)"), atomic_write(tmp_path / "a"):
         raise OSError(28, "No space left")
 
 

@@ -22,7 +22,7 @@ from vad.runtime import (
     Runtime,
     _local_device,
     code_version,
-    command,
+    command_line,
     make_deterministic,
     pick_device,
     seed_everything,
@@ -148,7 +148,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 
 def test_a_checkpoint_says_how_it_was_made(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/main.py", "--exp_name", "a b"])
-    assert command() == "main.py --exp_name 'a b'"
+    assert command_line() == "main.py --exp_name 'a b'"
     assert set(versions()) == {"code", "python", "torch", "numpy"} and code_version().startswith("1.")
     options = options_of(tiny, tmp_path, max_epoch=1)
     train_run(options)

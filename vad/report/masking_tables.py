@@ -27,7 +27,7 @@ from vad.report.table import (
     paper_cell,
     value_cell,
 )
-from vad.statistics import LEVEL, Paired, compare_paired, multiple_tests_note, smallest_p
+from vad.statistics import LEVEL, PairedComparison, compare_paired, multiple_tests_note, smallest_p
 
 STREAM = {label: stream for stream, label in MASKED.items()}
 CONDITIONS_NOTE = "EV_NOISE: event masked. IMG_NOISE: image masked."
@@ -48,7 +48,7 @@ def report_masking(
         table = masking_table(first.table, protocol, axis=axis, seed=seed)
         table.save(folder / "probes")
         rows = {"mask_seed": seed, "rows": first.table.to_dict("records")}
-        write_json(folder / "probes.json", {"checkpoint": runs[0].about(), **rows})
+        write_json(folder / "probes.json", {"checkpoint": runs[0].record(), **rows})
         title = f"{title}: a share of the {TITLES[axis]} masked"
         pictures = plots.draw_probe_curves(first.table, folder / "probes", metric=metric, title=title)
         return [table], pictures + plots.draw_weight_change(
@@ -134,7 +134,7 @@ def masking_runs_table(responses: Sequence[pd.DataFrame], protocol: Protocol, *,
     return Table(title, _header(protocol, axis, seed), pd.DataFrame(rows, columns=columns), tuple(notes))
 
 
-def _verdict(changes: Mapping[tuple[str, float], Paired], stream: str) -> str:
+def _verdict(changes: Mapping[tuple[str, float], PairedComparison], stream: str) -> str:
     """One sentence for the strongest masking of a stream."""
     level = max(level for masked, level in changes if masked == stream)
     change = changes[stream, level]

@@ -21,7 +21,7 @@ from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from vad import metrics as measure
-from vad.files import writing
+from vad.files import atomic_write
 from vad.options import MODALITIES
 from vad.report.paper import METRICS, Printed
 from vad.scoring import ScoredVideo
@@ -65,7 +65,7 @@ def save(fig: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf"), ab
     }
     paths = [path.with_name(path.name + suffix) for suffix in suffixes]  # a dot in the name is no suffix
     for target, suffix in zip(paths, suffixes, strict=True):
-        with writing(target) as part:
+        with atomic_write(target) as part:
             # tight: the layout does not count labels around a circle and would cut them off
             fig.savefig(part, format=suffix[1:], bbox_inches="tight", pad_inches=0.05, **options[suffix])
     return paths

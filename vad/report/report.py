@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vad.evaluation import WEIGHTS, Protocol, Run, save_numbers, shared_protocol
-from vad.experiments import ELSEWHERE, SweepResult
+from vad.experiments import TABLE_COMMANDS, SweepResult
 from vad.files import InputError
 from vad.options import MODALITIES, Options, as_text
 from vad.report import plots
@@ -30,7 +30,7 @@ from vad.report.tables import (
 )
 from vad.report.timelines import draw_timelines, select_videos
 from vad.statistics import intervals
-from vad.train import Trained, best_row, run_name
+from vad.train import TrainedRun, best_row, run_name
 
 
 def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) -> tuple[list[Table], list[Path]]:
@@ -112,7 +112,7 @@ def report_table(
     return [table], pictures
 
 
-def report_training(trained: Trained, options: Options) -> tuple[Table, str]:
+def report_training(trained: TrainedRun, options: Options) -> tuple[Table, str]:
     """The table of a run that has just been trained, and what else to print; draws its curves."""
     content, metric = trained.content, trained.protocol.dataset.metric
     best, name = best_row(content, metric), run_name(options)
@@ -163,8 +163,8 @@ def log_stream(form: str) -> TextIO:
 
 def check_number(number: int | None, dataset: str) -> None:
     """InputError for a table of the paper that another command makes; it names the command."""
-    if number in ELSEWHERE:
-        raise InputError(f"Table {number} is made by another command: {ELSEWHERE[number].format(name=dataset)}")
+    if number in TABLE_COMMANDS:
+        raise InputError(f"Table {number} is made by another command: {TABLE_COMMANDS[number].format(name=dataset)}")
 
 
 def check_table(number: int | None, runs: Sequence[Run]) -> None:

@@ -29,7 +29,16 @@ from vad.report.table import (
     undefined_notes,
     value_cell,
 )
-from vad.statistics import LEVEL, PAIRED_NOTE, RESAMPLES, SEED, Paired, compare_paired, multiple_tests_note, smallest_p
+from vad.statistics import (
+    LEVEL,
+    PAIRED_NOTE,
+    RESAMPLES,
+    SEED,
+    PairedComparison,
+    compare_paired,
+    multiple_tests_note,
+    smallest_p,
+)
 
 INTERVAL = "95 % interval"
 INTERVAL_NOTE = (f"{INTERVAL}: percentiles over {RESAMPLES} resamples of the test videos (seed {SEED}), "
@@ -250,7 +259,7 @@ def sweep_table(result: SweepResult) -> Table:
     return Table(title, header, frame, tuple(notes))
 
 
-def paired_cells(paired: Paired | None) -> tuple[str, str, str]:
+def paired_cells(paired: PairedComparison | None) -> tuple[str, str, str]:
     """Mean difference in points, its interval, p; the last two are not defined for one pair."""
     if paired is None:
         return NONE, NONE, NONE

@@ -16,7 +16,7 @@ from model import IEFVAD, ConfigError, Objective
 from vad.files import ROOT, run_command
 from vad.options import add_flags, command_parser, explicit_options, resolve
 from vad.report import plots
-from vad.report.plots import COLOUR, look, shade, styled
+from vad.report.plots import COLOUR, line_style, shade, styled
 
 Point = tuple[float, float]
 WIDTH, HEIGHT = 168, 82  # of the canvas, in its own units
@@ -146,7 +146,7 @@ def draw_architecture(facts: Architecture, path: Path) -> list[Path]:
 def _stream(canvas: Canvas, facts: Architecture, stream: str) -> tuple[Box, Box]:
     """One modality up to its precision; returns the boxes of mean and precision."""
     y, sign, out = ROW[stream], SIGN[stream], OUTWARD[stream]
-    colour, line = COLOUR[stream], look(stream)
+    colour, line = COLOUR[stream], line_style(stream)
     _snippet(canvas, stream, y)
     tower = canvas.box(Box(20.5, y, 12, 15), f"CLIP\nViT-L/14\nof {'frames' if stream == 'image' else 'events'}")
     canvas.note((20.5, y + 9), "App. F.1")
@@ -205,7 +205,7 @@ def _fusion(canvas: Canvas, facts: Architecture, ends: Mapping[str, tuple[Box, B
     box = canvas.box(Box(93, MIDDLE, 20, 16), text, colour=FUSION, size=6.6)
     canvas.note((95, MIDDLE + 9.6), "3.3  fusion", align="left")
     for stream, (mean, precision) in ends.items():
-        out, line = OUTWARD[stream], look(stream)
+        out, line = OUTWARD[stream], line_style(stream)
         at = MIDDLE + 4.5 * out
         canvas.arrow(mean.edge(1), (79.5, mean.y), (79.5, at), (box.edge(-1)[0], at), **line)
         canvas.arrow(precision.edge(0, -out), box.edge(0, out), text=rf"$w_{SIGN[stream]}$", shift=(-2.4, 0), **line)

@@ -113,12 +113,12 @@ def test_masking_of_one_run_and_of_several(tiny, command, checkpoint, tmp_path):
     paths = [checkpoint("a"), checkpoint("b", 1)]
     code, out, err = command("test2", *flags, "--ckpt_path", paths[0])
     assert code == 0, err
-    assert out.startswith("Table 6, UCF-Crime: masking probes") and "KL: of the unmasked" in out
+    assert out.startswith("Table 6, UCF-Crime: response to masking") and "KL: of the unmasked" in out
     folder = tmp_path / "figure" / "ucfcrime"
     assert json.loads((folder / "probes.json").read_text())["rows"][0]["masked"] == "CLEAN"
     code, out, err = command("test2", *flags, "--ckpt_path", *paths)
     assert code == 0, err
-    assert "do the weights leave the modality that is masked?" in out and "cannot be judged from 2 runs" in out
+    assert "does the fusion weight of a masked modality fall?" in out and "cannot be tested with only 2 runs" in out
     runs = pd.read_csv(folder / "probe_runs.csv")
     assert len(runs) == 6 and set(runs.run_seed) == {0, 1}  # clean, event, image of either run
     assert {"probes.png", "weight_change.png", "probe_runs.png"} <= {path.name for path in folder.glob("*.png")}

@@ -120,7 +120,7 @@ def test_a_mistake_in_the_data_set_file_is_one_sentence(
         monkeypatch.chdir(tmp_path)
         code, _, err = command(name, *flags)
     assert code == 2
-    assert err == f"error: {tmp_path / 'street.toml'}: window is 0; it must be positive\n"
+    assert err == f"error: {tmp_path / 'street.toml'}: window is 0. It must be positive.\n"
     assert {path.name for path in tmp_path.iterdir()} == {"street.toml", "any.pth"}
 
 

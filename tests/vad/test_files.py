@@ -50,9 +50,9 @@ def test_a_file_is_as_before_where_writing_stops(tmp_path: Path, error: type[Bas
 
 def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InputError, match=r"file/x/a\.csv: cannot write here \(Not a directory\)"):
+    with pytest.raises(InputError, match=r"file/x/a\.csv: cannot write this file \(Not a directory\)"):
         write_bytes(tmp_path / "file" / "x" / "a.csv", b"1")
-    with pytest.raises(InputError, match=r"a: cannot write here \(No space left\)"), atomic_write(tmp_path / "a"):
+    with pytest.raises(InputError, match=r"a: cannot write this file \(No space left\)"), atomic_write(tmp_path / "a"):
         raise OSError(28, "No space left")
 
 
@@ -62,7 +62,7 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> No
     (b"a\0b", "this table is not text"),
     (b"{", "this table is not valid JSON"),
     (b"[" * 100_000, "this table is not valid JSON"),
-    (b"[1]", "this table holds no JSON object"),
+    (b"[1]", "this table is not a JSON object"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes | None, sentence: str) -> None:
     path = tmp_path / "t.json"
@@ -98,7 +98,7 @@ class OtherError(Exception):
     (1, 1, ""),
     (InputError("a.csv: wrong"), 2, "error: a.csv: wrong\n"),
     (OtherError("nu must be positive"), 2, "error: nu must be positive\n"),
-    (KeyboardInterrupt(), 130, "interrupted: finished work is kept; run the same command again to resume\n"),
+    (KeyboardInterrupt(), 130, "Interrupted. Finished work is saved. Run the same command again to resume.\n"),
 ])  # fmt: skip
 def test_exit_codes(outcome: object, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> int | None:

@@ -203,7 +203,7 @@ def test_ctrl_c_in_a_terminal_ends_a_command_with_130(videos: Path, tmp_path: Pa
     os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    expected = "interrupted: finished work is kept; run the same command again to resume"
+    expected = "Interrupted. Finished work is saved. Run the same command again to resume."
     assert told.rstrip().endswith(expected)
     assert "Traceback" not in told
     assert hidden(tmp_path / "i") == hidden(tmp_path / "e") == []

@@ -133,7 +133,7 @@ def test_a_named_timeline_is_drawn_an_unknown_name_refused(ask, checkpoint, tmp_
     drawn = sorted(p.name for p in (tmp_path / "figure" / "ucfcrime").glob("timeline_*.png"))
     assert drawn == ["timeline_Arson013_x264.png"] and "Arson013_x264" in out
     code, _, err = ask("--timeline", "Arson018", "--ckpt_path", path)
-    assert code == 2 and "no test video of UCF-Crime has this name; close to it: Arson017_x264, Arson013_x264" in err
+    assert code == 2 and "has no test video of this name. Similar names: Arson017_x264, Arson013_x264" in err
     code, _, err = ask("--timeline", "--ckpt_path", path, checkpoint("b", 1))
     assert code == 2 and "--timeline is of one checkpoint, 2 are named" in err
     assert ask("--timeline", "--ckpt_path", path)[0] == 0

@@ -157,7 +157,7 @@ def spoil(tiny, what: str) -> None:
     ("what", "sentence"),
     [
         ("no list", "train.csv: there is no such list"),
-        ("empty list", "train.csv: the list holds no video"),
+        ("empty list", "train.csv: the list contains no video"),
         ("no columns", "test.csv: no column path and label in its first line"),
         ("unknown class", "unknown class 'Picnic'"),
         ("event missing", "Arson001_x264__5.npy: no such embedding"),
@@ -165,7 +165,7 @@ def spoil(tiny, what: str) -> None:
         ("NaN", "Arson001_x264__5.npy has NaN in"),
         ("gt length", "gt.npy: "),
         ("no gt", "gt.npy: there is no ground truth"),
-        ("one kind", "the training list holds normal videos only"),
+        ("one kind", "the training list contains normal videos only"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(tiny, command, tmp_path, what, sentence):
@@ -183,7 +183,7 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(tiny, command, tmp_path
         (["--feature_root", "nowhere"], "--feature_root nowhere is no folder"),
         (["--device", "cuda:7"], "--device cuda:7 cannot be used here"),
         (["--device", "gpu"], "--device gpu cannot be used here"),
-        (["--visual_head", "3"], "width 16 cannot be divided among 3 attention heads"),
+        (["--visual_head", "3"], "embedding width 16 is not divisible by 3 heads"),
         (["--nu", "0"], "nu must be positive"),
         (["--batch_size", "-1"], "--batch_size must be positive"),
         (["--dataset", "avenue"], "unknown data set 'avenue'"),
@@ -216,7 +216,7 @@ def test_commands_run_as_programs_and_import_quietly(tiny, tmp_path):
         capture_output=True, text=True, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: no checkpoint at {tmp_path / 'none.pth'}; ") and "\n" not in done.stderr[:-1]
+    assert done.stderr.startswith(f"error: no checkpoint at {tmp_path / 'none.pth'}. ") and "\n" not in done.stderr[:-1]
     for name in ("main", "test", "test2"):
         code = f"import importlib; importlib.import_module({name!r})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -239,7 +239,7 @@ def test_ones_own_video_is_embedded_scored_and_drawn(command, tmp_path):
     assert "UNTRAINED" in out and "0.0 – 3.2" in out  # 4 snippets of 16 frames at 20 frames a second, all above 0
     assert (tmp_path / "figure" / "own_videos" / "timeline_my clip.png").is_file()
     code, out, err = command("test", *flags, *weights, "--format", "csv")
-    assert code == 0 and "UNTRAINED" in err and out.startswith("# Own videos")  # the table and nothing else
+    assert code == 0 and "UNTRAINED" in err and out.startswith("# Your own videos")  # the table and nothing else
     code, _, err = command("test", *flags[:3], tmp_path / "none.mp4", *flags[4:], *weights)
     assert code == 2 and "none.mp4: there is no such video" in err
 

@@ -188,7 +188,7 @@ def test_a_training_list_of_one_kind_is_refused(tiny, tmp_path):
     path = tiny.lists / "train.csv"
     rows = [line for line in path.read_text().splitlines() if not line.endswith(("Arson", "Fighting"))]
     path.write_text("\n".join(rows) + "\n")
-    with pytest.raises(InputError, match="holds normal videos only"):
+    with pytest.raises(InputError, match="contains normal videos only"):
         train_run(options_of(tiny, tmp_path))
 
 

@@ -121,7 +121,7 @@ MISTAKES: dict[str, tuple[Callable, dict[str, str]]] = {
     ),
     "cut short": (
         lambda s: (s.root / "rgb/Crash/c2__5.npy").write_bytes((s.root / "rgb/Crash/c2__5.npy").read_bytes()[:-1]),
-        {"image files that cannot be read": "rgb/Crash/c2__5.npy: cut short"},
+        {"image files that cannot be read": "rgb/Crash/c2__5.npy: truncated"},
     ),
     "event of another S": (
         lambda s: save(s, "event_thr_10", "Crash/c2__5", np.ones((5, 8))),

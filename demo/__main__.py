@@ -1,4 +1,4 @@
-"""Make the synthetic data set: render its videos, then extract, list and label them."""
+"""Create the synthetic data set: videos, embeddings, lists and ground truth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vad.files import run_command
 
 
 def main() -> None:
-    """Parse the flags; render, and run the documented commands."""
+    """Parse the flags and create the data set."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--seed", type=int, default=0, help="another seed makes another data set (default 0)")

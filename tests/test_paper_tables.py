@@ -102,7 +102,7 @@ def test_several_checkpoints_are_compared_over_their_seeds(ask, checkpoint, tmp_
     code, out, err = ask("--ckpt_path", *paths)
     assert code == 0, err
     assert "UCF-Crime: mean ± std over seeds" in out and "fusion − image (8.0): AUC" in out
-    assert "Runs of different nu are averaged here." in out.replace("\n  ", " ")
+    assert "Runs with different nu are averaged." in out.replace("\n  ", " ")
     header = next(line for line in out.splitlines() if line.startswith("modality "))
     assert header.split()[:3] == ["modality", "nu", "runs"]
     assert (tmp_path / "figure" / "ucfcrime" / "modalities.png").is_file()
@@ -113,7 +113,7 @@ def test_masking_of_one_run_and_of_several(tiny, command, checkpoint, tmp_path):
     paths = [checkpoint("a"), checkpoint("b", 1)]
     code, out, err = command("test2", *flags, "--ckpt_path", paths[0])
     assert code == 0, err
-    assert out.startswith("Table 6, UCF-Crime: response to masking") and "KL: of the unmasked" in out
+    assert out.startswith("Table 6, UCF-Crime: response to masking") and "KL: KL(unmasked ‖ masked" in out
     folder = tmp_path / "figure" / "ucfcrime"
     assert json.loads((folder / "probes.json").read_text())["rows"][0]["masked"] == "CLEAN"
     code, out, err = command("test2", *flags, "--ckpt_path", *paths)

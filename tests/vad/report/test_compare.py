@@ -60,7 +60,7 @@ def test_several_tests_are_said_to_be_several(tmp_path: Path) -> None:
         a = write(tmp_path / "a.csv", {"Ano-AUC": "0.5"}, seeds=seeds)
         b = write(tmp_path / "b.csv", {"Ano-AUC": "0.6", "mil": "segment"}, seeds=seeds)
         notes = " ".join(compare_files(a, b).notes)
-        assert ("2 tests stand here, none corrected" in notes) == said
+        assert ("2 tests, not corrected" in notes) == said
 
 
 def test_other_data_other_weights_and_lone_seeds_are_noted(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def test_masking_table_has_paper_rows_below_ours() -> None:
     assert lines[4][4:6] == ["0.1238", "0.1445"]
     assert lines[5][4:6] == ["+0.0762", "+0.1055"]
     assert table.title == "Table 6, UCF-Crime: response to masking"
-    assert "feature dimensions set to 0" in table.protocol and "mask seed 4" in table.protocol
-    assert any(note.startswith("KL: of the unmasked from the masked prediction") for note in table.notes)
+    assert "masking: feature dimensions set to 0" in table.protocol and "mask seed 4" in table.protocol
+    assert any(note.startswith("KL: KL(unmasked ‖ masked prediction)") for note in table.notes)
     assert table.lines[0][-1] == "ŵ_e norm"
 
 
@@ -93,7 +93,7 @@ def test_weight_change_is_that_of_masked_stream() -> None:
     assert "With 50 % of the image stream masked, ŵ_i rises, although it should fall (+0.0100)." in table.notes
     assert "With 50 % of the event stream masked, ŵ_e falls, as expected (-0.0200)." in table.notes
     assert "±: standard deviation over runs (n − 1). p: sign-flip test of Δŵ over the runs." in table.notes
-    assert any(note.startswith("2 tests stand here, none corrected") for note in table.notes)
+    assert any(note.startswith("2 tests, not corrected") for note in table.notes)
     assert "6 runs" in table.protocol and "mask seed 4" in table.protocol
 
 
@@ -101,7 +101,7 @@ def test_two_runs_are_too_few_for_a_test() -> None:
     """Two runs reach p = 0.5 at best, so no test is made and no note on multiple tests is printed."""
     notes = table_of(2).notes
     assert "With 50 % of the image stream masked, ŵ_i cannot be tested with only 2 runs (+0.0100)." in notes
-    assert not any("tests stand here" in note for note in notes)
+    assert not any("not corrected" in note for note in notes)
 
 
 def test_runs_that_disagree_show_no_significant_change() -> None:

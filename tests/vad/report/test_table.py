@@ -175,4 +175,4 @@ def test_notes_define_metrics_and_explain_undefined() -> None:
     assert [note.partition(":")[0] for note in notes] == ["FAR@0.5", "KL", "Per-video AUC"]
     assert "normal-labelled videos" in notes[0] and "in nats" in notes[1]
     undefined = cells.undefined_notes({"AUC": 0.5, "AP": math.nan, "AP (trapezoid)": math.nan, "w_image": math.nan})
-    assert undefined == ["n/a: AP needs anomalous frames; these videos hold none."]
+    assert undefined == ["n/a: AP needs anomalous frames, but these videos contain none."]

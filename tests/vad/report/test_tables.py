@@ -322,9 +322,9 @@ def test_order_of_runs_does_not_change_the_pairing() -> None:
 def test_multiple_tests_are_noted_below_a_sweep() -> None:
     """Four values, one of them the default, are three tests. Six seeds can reach p = 2/64."""
     notes = tables.sweep_table(result_of("demo", "nu=2,4,6,8", seeds=6)).notes
-    assert "3 tests stand here, none corrected for the others" in " ".join(notes)
+    assert "3 tests, not corrected for multiple comparisons" in " ".join(notes)
     notes = tables.sweep_table(result_of("demo", "nu=2,8", seeds=6)).notes
-    assert "tests stand here" not in " ".join(notes)
+    assert "not corrected" not in " ".join(notes)
 
 
 def test_sweep_with_one_seed_is_not_called_a_mean() -> None:

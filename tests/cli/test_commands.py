@@ -33,7 +33,7 @@ def trained(tiny, command, tmp_path):
 def test_training_prints_options_and_leaves_weights_and_log(trained, tmp_path):
     _, checkpoint, out = trained
     assert "data set ucfcrime · profile default" in out and "max_epoch* 2" in out  # typed flags carry an asterisk
-    assert "weights of the last epoch" in out and "best on the test set, and selected on it: AUC" in out
+    assert "weights of the last epoch" in out and "best AUC on the test set (selected on the test set):" in out
     content = read_checkpoint(checkpoint)
     assert content["epoch"] == 2 and content["options"]["batch_size"] == 4 and content["seed"] == 0
     assert len(pd.read_csv(checkpoint.with_suffix(".csv"))) == 2
@@ -107,7 +107,7 @@ def test_masking_several_runs_says_how_the_weights_move(trained, tiny, command, 
     rows = pd.read_csv(tmp_path / "figure" / "q" / "probe_runs.csv")
     assert rows.run_seed.tolist() == [0, 0, 0, 1, 1, 1] and (tmp_path / "figure" / "q" / "probe_runs.png").is_file()
     code, _, err = command("test2", *flags[:-2], "--ckpt_path", checkpoint, checkpoint)
-    assert code == 2 and "are both the run of seed 0; name each run once" in err
+    assert code == 2 and "are both the run with seed 0. Name each run once" in err
 
 
 def test_a_released_checkpoint_has_the_released_options(tiny, command, tmp_path):

@@ -120,8 +120,8 @@ def results_table(
     notes = [INTERVAL_NOTE for _ in extra]
     if len(expected) > 1:
         single = " and ".join(title for title in expected if title != "Table 1")
-        notes.insert(0, f"The paper's Table 1 is the mean ± std of {PAPER['table1']['runs']} runs; {single} show one run. "
-                        f"Compare a single checkpoint with the latter.")  # fmt: skip
+        notes.insert(0, f"The paper's Table 1 is the mean ± std of {PAPER['table1']['runs']} runs; {single} show "
+                        f"one run. Compare a single checkpoint with the latter.")  # fmt: skip
     notes += [*definition_notes(metrics), *undefined_notes(metrics), *protocol.notes(beside_paper=bool(expected))]
     title = f"{protocol.dataset.title}, {modality}"
     return Table(title, protocol.line(), pd.DataFrame(rows, columns=columns), tuple(notes))
@@ -155,7 +155,7 @@ def method_table(
     notes += [INTERVAL_NOTE] if intervals else []
     notes += [note for row in runs[metrics].to_dict("records") for note in undefined_notes(row)]
     if paper and counts.min() == 1:
-        notes.append("One run is compared with a mean of ten: a difference smaller than the paper's ± is not meaningful.")
+        notes.append("One run is compared with a mean of ten. A difference below the paper's ± is not meaningful.")
     notes = [*dict.fromkeys(notes), *protocol.notes(beside_paper=bool(paper))]
     frame = pd.DataFrame(rows, columns=["method", "runs", *map(metric_label, metrics)])
     return Table(f"Table 1, {dataset.title}", protocol.line(omit=("noise_model", "runs")), frame, tuple(notes))
@@ -242,7 +242,7 @@ def sweep_table(result: SweepResult) -> Table:
     groups = dict(grouped(runs, names))
     best = [marked(mean_cell(group[f"{BEST}{metric}"]), MARK) for group in groups.values()]
     frame = frame.assign(**{f"{metric}, selected on test": best})
-    notes = [f"{MARK}: selected on the test set. The column {metric}, selected on test, has each run's best evaluation."]
+    notes = [f"{MARK}: selected on the test set. The column {metric}, selected on test, is each run's best evaluation."]
     if result.base:
         values = {key: group.set_index("seed")[metric].to_dict() for key, group in groups.items()}
         base = values[result.base]

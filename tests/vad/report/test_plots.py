@@ -160,7 +160,7 @@ def test_training_figure_shows_losses_metrics_epochs(drawn: Callable[..., Figure
 
 
 def test_title_of_curves_does_not_overlap_panel_titles(tmp_path: Path) -> None:
-    plots.draw_curves({"fusion": [video()]}, tmp_path / "x", title="Demo, 54 test videos, first run of each")
+    plots.draw_curves({"fusion": [video()]}, tmp_path / "x", title="Demo, 54 test videos, first run of each modality")
     written = (matplotlib.image.imread(tmp_path / "x.png")[:75, :, :3] < 0.5).any((1, 2))
     assert np.diff(written.astype(int)).tolist().count(1) == 2  # two text lines: the title and the panel titles
 

@@ -95,7 +95,7 @@ def test_undefined_metric_is_shown_with_its_reason() -> None:
     table = tables.results_table({**RESULT, "AUC": math.nan}, protocol("ucfcrime"))
     assert cells(table, "AUC (%)")["here"] == NAN
     assert cells(table, "AUC (%)")["Table 1 diff."] == NONE
-    assert "one kind only" in table.text()
+    assert "AUC needs normal and anomalous frames" in table.text()
 
 
 def test_intervals_are_printed_next_to_their_metric() -> None:

@@ -199,7 +199,7 @@ def test_a_checkpoint_of_another_width_is_one_sentence(tiny, command, tmp_path):
                tmp_path / "wide.pth")  # fmt: skip
     for name in ("test", "test2"):
         code, _, err = command(name, *tiny.flags, "--ckpt_path", tmp_path / "wide.pth", "--figure_dir", tmp_path)
-        assert code == 2 and "is a model for embeddings 32 wide, but those of" in err and "are 16 wide" in err
+        assert code == 2 and "is a model for embeddings of width 32, but those of" in err and "have width 16" in err
 
 
 def test_a_single_stream_has_no_weights_to_probe(tiny, command, tmp_path):

@@ -11,7 +11,7 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
-from vad.evaluation import WEIGHTS, Protocol, Run, save_numbers, shared_protocol
+from vad.evaluation import WEIGHTS, Protocol, Run, save_results, shared_protocol
 from vad.experiments import TABLE_COMMANDS, SweepResult
 from vad.files import InputError
 from vad.options import MODALITIES, Options, as_text
@@ -56,7 +56,7 @@ def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) ->
     pictures += draw_timelines(select_videos(first.videos), folder, video_dir, first.dataset.fps)
     for name, table in tables.items():
         table.save(folder / name)
-    save_numbers(runs, folder)
+    save_results(runs, folder)
     return list(tables.values()), pictures
 
 
@@ -108,7 +108,7 @@ def report_table(
         title = f"{protocol.dataset.title}, {protocol.videos} test videos{several}"
         table, pictures = _classes(groups, protocol, folder / "figure2", title)
     table.save(folder / f"table{number}")
-    save_numbers(runs, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
+    save_results(runs, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
     return [table], pictures
 
 

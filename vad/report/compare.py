@@ -55,7 +55,7 @@ def compare_files(a: str, b: str) -> Table:
     changes = "; ".join(f"{name} {' → '.join(values[name])}" for name in differing)
     equal = [f"{n} {values[n][0]}" for n in SHARED if n in runs_a and values[n][0] == values[n][1]]
     header = SEPARATOR.join([f"a: {a}", f"b: {b}", f"differing options: {changes or 'none'}", *equal])
-    return Table("Comparison of two sets of runs, paired by seed", header, pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
+    return Table("Two sets of runs, paired by seed", header, pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
 
 
 def read_run_set(text: str) -> pd.DataFrame:

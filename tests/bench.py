@@ -1,6 +1,6 @@
-"""`make bench`: what was made fast, against the plain way, in one run on this machine; medians and ratios.
+"""`make bench`: compare the optimised code with straightforward code on this machine; medians and ratios.
 
-`python tests/bench.py` runs every section, `python tests/bench.py model training` those named.
+`python tests/bench.py` runs every section, `python tests/bench.py model training` only these two.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-# each a module of tests/benchmarks/ with a run()
+# modules of tests/benchmarks/, each with a function run()
 SECTIONS = ("model", "extraction", "training", "evaluation", "scale", "gpu")
 
 
 def main() -> None:
-    """Run the sections named on the command line, all of them by default."""
+    """Run the sections given on the command line, by default all."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("sections", nargs="*", metavar="SECTION", help=" ".join(SECTIONS))
-    named = flags.parse_args().sections
-    for name in named:
+    sections = flags.parse_args().sections
+    for name in sections:
         if name not in SECTIONS:
-            flags.error(f"unknown section {name!r}; known are {', '.join(SECTIONS)}")
+            flags.error(f"unknown section {name!r}. Choose from {', '.join(SECTIONS)}.")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name in named or SECTIONS:
+    for name in sections or SECTIONS:
         print(f"\n== {name}")
         importlib.import_module(f"tests.benchmarks.{name}").run()
 

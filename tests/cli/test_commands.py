@@ -32,7 +32,7 @@ def trained(tiny, command, tmp_path):
 
 def test_training_prints_options_and_writes_weights_and_log(trained, tmp_path):
     _, checkpoint, out = trained
-    assert "data set ucfcrime · profile default" in out and "max_epoch* 2" in out  # explicitly set options have an asterisk
+    assert "data set ucfcrime · profile default" in out and "max_epoch* 2" in out  # asterisk: explicitly set
     assert "weights of the last epoch" in out and "best AUC on the test set (selected on the test set):" in out
     content = read_checkpoint(checkpoint)
     assert content["epoch"] == 2 and content["options"]["batch_size"] == 4 and content["seed"] == 0

@@ -89,7 +89,7 @@ def test_seeds_with_undefined_metric_are_not_paired(tmp_path: Path) -> None:
         ("a.csv:gamma=1", "a.csv", r"has no option 'gamma'\. It has profile, modality, .*nu"),
         ("a.csv:nu=3", "a.csv", r"has no run with nu 3\. It has 8\.0"),
         ("a.csv", "none.csv", "none.csv: there is no such table of runs"),
-        ("a.csv", "other.csv", r"is no table of runs \(no column run"),
+        ("a.csv", "other.csv", r"is not a table of runs \(no column run"),
         ("a.csv", "late.csv", "share no seed"),
         ("a.csv", "grid.csv", r"grid\.csv has runs with nu 2\.0, 4\.0\. Select one value: .*grid\.csv:nu=2\.0$"),
         ("a.csv", "grid.csv:mil=topk", r"Select one value: .*grid\.csv:mil=topk,nu=2\.0$"),

@@ -22,7 +22,7 @@ class NoEncoder:
 
     device, embed_dim, batch_size, hash, note = torch.device("cpu"), 8, 256, "none", "none"
 
-    def recorded(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Nothing that would change an embedding."""
         return {}
 

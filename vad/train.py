@@ -265,9 +265,9 @@ def raise_not_finite(
     if not runtime.is_main_process:
         raise SystemExit(2)
     problem = f"the gradient is {norm} (the loss {loss:.4g})" if math.isfinite(loss) else f"the loss is {loss}"
-    more = f" and {len(names) - MAX_NAMED_VIDEOS} more" if len(names) > MAX_NAMED_VIDEOS else ""
+    others = f" and {len(names) - MAX_NAMED_VIDEOS} more" if len(names) > MAX_NAMED_VIDEOS else ""
     raise InputError(
-        f"{problem} at step {step + 1} (videos {', '.join(names[:MAX_NAMED_VIDEOS])}{more}). Check their embeddings "
+        f"{problem} at step {step + 1} (videos {', '.join(names[:MAX_NAMED_VIDEOS])}{others}). Check their embeddings "
         f"or lower --lr. The last saved state is kept."
     )
 

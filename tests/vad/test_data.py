@@ -354,11 +354,11 @@ def test_batches_with_and_without_cache_are_equal(tiny, modality: str, half: boo
             np.save(path, np.load(path).astype(np.float16))
     videos = train_videos(tiny, modality)
     sampler = PairedBatches(videos, 2, True, seed=1)
-    plain, cached = (Windows(videos, 24, "refuse", 16, cache) for cache in (None, tiny.root / "windows"))
-    assert not plain.cached and list(cached.cached) == list(videos[0].streams)
+    uncached, cached = (Windows(videos, 24, "refuse", 16, cache) for cache in (None, tiny.root / "windows"))
+    assert not uncached.cached and list(cached.cached) == list(videos[0].streams)
     before = torch.get_rng_state()
     for indices in sampler:
-        a, b = plain.__getitems__(indices), cached.__getitems__(indices)
+        a, b = uncached.__getitems__(indices), cached.__getitems__(indices)
         assert a.names == b.names and torch.equal(a.lengths, b.lengths) and torch.equal(a.anomalous, b.anomalous)
         for name, x in a.streams.items():
             assert x.dtype == b.streams[name].dtype == (torch.float16 if half else torch.float32)

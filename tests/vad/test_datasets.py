@@ -428,26 +428,26 @@ def chunks(realdata: Path, name: str) -> dict[str, int]:
 def test_published_ground_truth_is_reproduced(
     realdata, name: str, lengths: str, array: str, frames: int, anomalous: int, whole: int
 ) -> None:
-    dataset, theirs = load_dataset(name), chunks(realdata, lengths)
-    labels = labels_of(dataset, "official", theirs)
+    dataset, published = load_dataset(name), chunks(realdata, lengths)
+    labels = labels_of(dataset, "official", published)
     assert (len(labels), int(labels.sum())) == (frames, anomalous)
     assert np.array_equal(labels, published_labels(realdata, array))
-    ours = {video: dataset.find(video).frames // SNIPPET_FRAMES for video in theirs}
-    assert SNIPPET_FRAMES * sum(ours.values()) == whole  # with the true frame counts
+    true_counts = {video: dataset.find(video).frames // SNIPPET_FRAMES for video in published}
+    assert SNIPPET_FRAMES * sum(true_counts.values()) == whole  # with the true frame counts
 
 
 def test_published_lengths_follow_from_frame_counts(realdata: Path) -> None:
-    xd, theirs = load_dataset("xd"), chunks(realdata, "xd_test_800")
-    assert {video: (xd.find(video).frames - 1) // SNIPPET_FRAMES for video in theirs} == theirs
-    assert sum(xd.find(video).frames % SNIPPET_FRAMES == 0 for video in theirs) == 54
-    ucf, theirs = load_dataset("ucf"), chunks(realdata, "ucf_test_290")
+    xd, published = load_dataset("xd"), chunks(realdata, "xd_test_800")
+    assert {video: (xd.find(video).frames - 1) // SNIPPET_FRAMES for video in published} == published
+    assert sum(xd.find(video).frames % SNIPPET_FRAMES == 0 for video in published) == 54
+    ucf, published = load_dataset("ucf"), chunks(realdata, "ucf_test_290")
     comment = ucf.annotation_path.read_text().split("\nvideo,")[0]
-    shorter = {video for video, count in theirs.items() if ucf.find(video).frames // SNIPPET_FRAMES == count + 1}
+    shorter = {video for video, count in published.items() if ucf.find(video).frames // SNIPPET_FRAMES == count + 1}
     assert len(shorter) == 9  # and eleven other multiples of 16 are not shorter
     assert all(video.removesuffix("_x264") in comment for video in shorter)
     assert all(ucf.find(video).frames % SNIPPET_FRAMES == 0 for video in shorter)
-    rest = theirs.keys() - shorter
-    assert all(ucf.find(video).frames // SNIPPET_FRAMES == theirs[video] for video in rest)
+    others = published.keys() - shorter
+    assert all(ucf.find(video).frames // SNIPPET_FRAMES == published[video] for video in others)
 
 
 @pytest.mark.parametrize(("tail", "frames"), [("released", 139_568), ("whole", 139_584)])
@@ -487,14 +487,14 @@ def test_published_msad_ground_truth_is_reproduced(realdata: Path) -> None:
         ("official", "msad_gt_240.published", 87_584, 143_920, 33_160),
         ("released", "msad_gt.released", 87_600, 144_144, 33_248),
     ):
-        parts, rest = [], np.zeros(normal, np.uint8)
+        parts, normal_block = [], np.zeros(normal, np.uint8)
         for video in map(dataset.find, names[split]):
             if dataset.is_anomalous(video.label):
                 length = SNIPPET_FRAMES * snippet_count(video.frames, "released")
                 parts.append(dataset.frame_labels(video.name, length, split))
             else:
-                parts.append(rest)
-                rest = rest[:0]  # all normal videos are one block
+                parts.append(normal_block)
+                normal_block = normal_block[:0]  # all normal videos are one block
         labels = np.concatenate(parts)
         assert (len(labels), int(labels.sum())) == (frames, anomalous)
         assert np.array_equal(labels, published_labels(realdata, array))

@@ -61,7 +61,7 @@ def test_metrics_equal_values_worked_by_hand(
 def videos() -> list[ScoredVideo]:
     """15 UCF-Crime videos, every third normal. Intervals end within snippets. Scores 0 … 0.9 have ties."""
     rng = np.random.default_rng(5)
-    made = []
+    videos = []
     for number in range(15):
         length = int(rng.integers(4, 40))
         frames = np.zeros(16 * length, np.uint8)
@@ -69,8 +69,8 @@ def videos() -> list[ScoredVideo]:
         if label != "Normal":
             start, end = sorted(rng.choice(16 * length, 2, replace=False))
             frames[start:end] = 1
-        made.append(scored(f"v{number}", label, 0.9 * rng.random(length).round(1 + number % 2), frames))
-    return made
+        videos.append(scored(f"v{number}", label, 0.9 * rng.random(length).round(1 + number % 2), frames))
+    return videos
 
 
 def by_frame(videos: Sequence[ScoredVideo]) -> tuple[np.ndarray, np.ndarray]:
@@ -112,22 +112,22 @@ def test_per_class_uses_the_videos_of_the_class(videos: list[ScoredVideo]) -> No
 
 
 def test_xd_reports_ap_and_counts_every_label() -> None:
-    both = scored("a_label_B1-G-0", "B1-G-0", [0.9, 0.1], snippets([1, 0]))
+    two_labels = scored("a_label_B1-G-0", "B1-G-0", [0.9, 0.1], snippets([1, 0]))
     fight = scored("b_label_B1-0-0", "B1-0-0", [0.1, 0.9], snippets([1, 0]))
-    result = metrics.per_class([both, fight], XD)
-    # Fighting ranks 0.9⁺ 0.9⁻ before 0.1⁺ 0.1⁻: precision 1/2 at both. Explosion has only the first video
+    result = metrics.per_class([two_labels, fight], XD)
+    # Fighting ranks 0.9⁺ 0.9⁻ before 0.1⁺ 0.1⁻: precision 1/2 at two_labels. Explosion has only the first video
     assert result == {"Fighting": pytest.approx(0.5), "Explosion": pytest.approx(1.0)}
 
 
 def test_released_ano_auc_includes_normal_shanghaitech_videos() -> None:
     """`normal` is not `Normal`: the released code does not exclude ShanghaiTech's normal videos."""
-    made = [
+    videos = [
         scored("a", "car", [0.9, 0.8], snippets([1, 0])),
         scored("n", "normal", [0.95, 0.1], snippets([0, 0])),
     ]
-    assert evaluate(made, SHANG)["Ano-AUC"] == 1.0
-    assert evaluate(made, SHANG, ano_auc="released")["Ano-AUC"] == pytest.approx(2 / 3)
-    named = [replace(made[0], label="Abuse"), replace(made[1], label="Normal")]
+    assert evaluate(videos, SHANG)["Ano-AUC"] == 1.0
+    assert evaluate(videos, SHANG, ano_auc="released")["Ano-AUC"] == pytest.approx(2 / 3)
+    named = [replace(videos[0], label="Abuse"), replace(videos[1], label="Normal")]
     assert evaluate(named, UCFCRIME, ano_auc="released")["Ano-AUC"] == 1.0  # `Normal` is excluded here too
 
 

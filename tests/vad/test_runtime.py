@@ -53,25 +53,25 @@ def first_step(monkeypatch, options) -> tuple[list[float], list[torch.Tensor]]:
 
 def test_bf16_changes_the_forward_pass_only_by_rounding(tiny, tmp_path, monkeypatch):
     changes = {"dropout": 0.0, "max_epoch": 1}
-    plain, gradients = first_step(monkeypatch, options_of(tiny, tmp_path / "a", **changes))
+    exact_values, gradients = first_step(monkeypatch, options_of(tiny, tmp_path / "a", **changes))
     half = options_of(tiny, tmp_path / "b", precision="bf16", **changes)
-    values, rounded = first_step(monkeypatch, half)
+    values, rounded_gradients = first_step(monkeypatch, half)
     # eight mantissa bits: a relative error of 2^-9 per rounding, about ten roundings
-    assert plain[0] != values[0] and values[0] == pytest.approx(plain[0], rel=0.02)
-    for exact, near in zip(gradients, rounded, strict=True):
-        assert near.dtype == torch.float32
-        assert torch.linalg.norm(near - exact) <= 0.05 * torch.linalg.norm(exact) + 1e-4
+    assert exact_values[0] != values[0] and values[0] == pytest.approx(exact_values[0], rel=0.02)
+    for gradient, rounded_gradient in zip(gradients, rounded_gradients, strict=True):
+        assert rounded_gradient.dtype == torch.float32
+        assert torch.linalg.norm(rounded_gradient - gradient) <= 0.05 * torch.linalg.norm(gradient) + 1e-4
     assert {tensor.dtype for tensor in content_of(half)["model"].values()} == {torch.float32}
 
 
 def test_fused_optimiser_equals_the_plain_one(tiny, tmp_path, monkeypatch):
-    ends, plain = [], torch.optim.AdamW
+    states, adamw = [], torch.optim.AdamW
     for fused in (True, False):
-        monkeypatch.setattr(torch.optim, "AdamW", lambda params, lr, fused, use=fused: plain(params, lr=lr, fused=use))
+        monkeypatch.setattr(torch.optim, "AdamW", lambda params, lr, fused, use=fused: adamw(params, lr=lr, fused=use))
         options = options_of(tiny, tmp_path / str(fused), dropout=0.0, max_epoch=1)
         train_run(options)
-        ends.append(content_of(options)["model"])
-    assert all(torch.allclose(tensor, ends[1][name], rtol=0, atol=1e-7) for name, tensor in ends[0].items())
+        states.append(content_of(options)["model"])
+    assert all(torch.allclose(tensor, states[1][name], rtol=0, atol=1e-7) for name, tensor in states[0].items())
 
 
 def test_step_seed_is_independent_of_earlier_draws():

@@ -139,10 +139,10 @@ def test_equal_differences_have_an_interval_of_zero_width() -> None:
 def test_describe_states_the_verdict() -> None:
     assert "one pair allows no significance test" in compare_paired({0: 0.5}, {0: 0.6}).describe()
     five = {seed: 0.5 + 0.01 * seed for seed in range(5)}
-    more = {seed: value + 0.1 + 0.001 * seed for seed, value in five.items()}
+    higher = {seed: value + 0.1 + 0.001 * seed for seed, value in five.items()}
     # 2 of 32 patterns: 0.0625 is the smallest p of five pairs
-    assert compare_paired(five, more).describe().endswith("undecided, because 5 pairs cannot reach p < 0.05")
-    six, seven = ({**values, 5: values[4], 6: values[4]} for values in (five, more))
+    assert compare_paired(five, higher).describe().endswith("undecided, because 5 pairs cannot reach p < 0.05")
+    six, seven = ({**values, 5: values[4], 6: values[4]} for values in (five, higher))
     assert compare_paired(six, seven).describe().endswith(": higher")
     assert compare_paired(seven, six).describe().endswith(": lower")
     same = compare_paired(six, six)

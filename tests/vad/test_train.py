@@ -93,8 +93,8 @@ def test_released_schedule_equals_the_released_code(tiny, tmp_path):
     expected = [i + 1 for i in range(125) if i > 0 and i * 128 % 1280 == 0]
     assert expected[:2] == [11, 21] and 125 not in expected
     assert due == [*expected, *(125 + step for step in expected)]
-    ours = dataclasses.replace(options, evaluate_at="epoch")
-    assert [step for step in range(1, 126) if evaluation_due(step, UCFCrimeBatches(), ours)][:2] == [10, 20]
+    default = dataclasses.replace(options, evaluate_at="epoch")
+    assert [step for step in range(1, 126) if evaluation_due(step, UCFCrimeBatches(), default)][:2] == [10, 20]
 
 
 def test_released_run_without_due_evaluation_is_saved(tiny, tmp_path):

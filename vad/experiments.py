@@ -67,8 +67,8 @@ def short_name(name: str) -> str:
 def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
     """Parse `nu=2,4`, `N=0,10`, `loss=cls,cls+kl`, `modality=image,fusion` into swept names and values as text.
 
-    Raises InputError for a text without `=`, an unknown or repeated name, an invalid or repeated value, and for
-    `loss` together with a weight that it sets.
+    Raises InputError for a text without `=` and for an unknown or repeated name. The same holds for an invalid or
+    repeated value, and for `loss` together with a weight that it sets.
     """
     sweeps: dict[str, list[str]] = {}
     for text in texts:

@@ -282,9 +282,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, options: Options, epoch:
 def evaluation_due(step: int, sampler: PairedBatches, options: Options) -> bool:
     """Return whether the model is evaluated after this step.
 
-    "epoch": after every `print_steps` videos of an epoch, and at its end. "released": as in the released code,
-    after the steps i > 0 of an epoch, counted from 0, for which i · videos is a multiple of `print_steps`
-    (the 11th, 21st, … step on UCF-Crime).
+    "epoch": after every `print_steps` videos of an epoch, and at its end. "released": after step i > 0 of an epoch,
+    counted from 0, if i · videos is a multiple of `print_steps`, as in the released code. On UCF-Crime these are
+    the 11th, 21st, … step.
     """
     i, interval = (step - 1) % len(sampler), options.print_steps
     if options.evaluate_at == "released":

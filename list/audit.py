@@ -1,4 +1,4 @@
-"""Check lists, embeddings, ground truth and videos of a data set against each other and its table."""
+"""Compare the lists, embeddings, ground truth and videos of a data set with each other and with its table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vad.prepare.audit import audit
 
 
 def main() -> int:
-    """Print the findings; returns 1 where there are any."""
+    """Print the audit. Return 1 if it has findings."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--dataset", required=True, help="name of a data set, or one's own .toml file")
@@ -30,7 +30,7 @@ def main() -> int:
     dataset = load_dataset(flags.dataset)
     lists = flags.list_root or dataset.list_root
     recorded = None if flags.profile else lists_metadata(lists / "test.csv").get("split")
-    found = audit(
+    report = audit(
         dataset,
         flags.split or dataset.default_split(str(recorded or preset(flags.profile or "default").split)),
         list_root=flags.list_root,
@@ -38,8 +38,8 @@ def main() -> int:
         video_root=flags.video_root,
         all_values=flags.all_values,
     )
-    print(found.as_json() if flags.json else found)
-    return 1 if found.findings else 0
+    print(report.as_json() if flags.json else report)
+    return 1 if report.findings else 0
 
 
 if __name__ == "__main__":

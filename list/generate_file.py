@@ -1,4 +1,4 @@
-"""train.csv and test.csv of a data set, from its image embeddings and its table annotations.csv."""
+"""Make train.csv and test.csv of a data set from its image embeddings and its table annotations.csv."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vad.prepare.lists import make_lists
 
 
 def main(name: str | None = None) -> None:
-    """name: the data set of a documented script; without it --dataset is a flag."""
+    """Write the lists and print a summary. name: the data set of a script; None adds the flag --dataset."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     if name is None:
@@ -31,7 +31,7 @@ def main(name: str | None = None) -> None:
     add("--allow_missing", action="store_true", help="leave out videos that have no embeddings")
     flags = parser.parse_args()
     dataset, options = load_dataset(name or flags.dataset), preset(flags.profile)
-    said = make_lists(
+    summary = make_lists(
         dataset,
         flags.split or dataset.default_split(options.split),
         flags.base_path or dataset.data_root / IMAGE_FOLDER,
@@ -43,7 +43,7 @@ def main(name: str | None = None) -> None:
         test_list=flags.test_list,
         allow_missing=flags.allow_missing,
     )
-    print("\n".join(said))
+    print("\n".join(summary))
 
 
 if __name__ == "__main__":

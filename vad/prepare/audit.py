@@ -285,7 +285,7 @@ def _in_threads(function: Callable[[Any], Any], items: Sequence[Any], title: str
 
 def _embeddings(files: pd.DataFrame, root: Path, all_values: bool) -> Iterator[Check]:
     if files.empty:
-        yield not_checked("embeddings", "no --feature_root with rgb/ in it")
+        yield not_checked("embeddings", f"give --feature_root, a folder with {IMAGE_FOLDER}/")
         return
     for stream in data.STREAMS:
         part = files[files.stream == stream]

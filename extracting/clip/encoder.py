@@ -102,7 +102,7 @@ class Encoder:
         """Return the event embeddings (n, C, D) float32 of event maps, on the encoder's device.
 
         counts: (n, 256, 340) uint8, clamped; divisors: (n, C) float32, on any device.
-        A map is divided to [0, 1] and repeated in three channels, without mean and deviation.
+        A map is scaled to [0, 1] and repeated in three channels. The normalisation is not applied.
         """
         counts, divisors = counts.to(self.device), divisors.to(self.device)
 

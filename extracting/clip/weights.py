@@ -111,8 +111,8 @@ def tower_weights(tensors: Mapping[str, Any], modality: str, source: str) -> dic
 def fingerprint(tensors: Mapping[str, Tensor], network: str = "") -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 over tensor names and float32 values.
 
-    It does not depend on the file format. network: name of the network, to tell apart networks
-    with equal tensors.
+    It does not depend on the file format. network: name that distinguishes networks whose tensors
+    are equal.
     """
     digest = hashlib.sha256(network.encode())
     for name in sorted(tensors):

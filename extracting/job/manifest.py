@@ -94,7 +94,7 @@ class Manifest:
             self.records[record.name] = record
 
     def create(self) -> None:
-        """Create an empty manifest if there is none, which marks the folder as ours."""
+        """Create an empty manifest if there is none. It marks the folder as written by an extraction."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.path.touch()
@@ -110,7 +110,7 @@ class Manifest:
                 if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
                     line = line if file.read(1) == b"\n" else "\n" + line
-                # bytes of a file name that are not UTF-8 become \udcXX in JSON, which reads back as the same name
+                # bytes of a file name that are not UTF-8 become \udcXX in JSON, which is read back unchanged
                 file.write(line.encode(errors="backslashreplace"))
         except OSError as error:
             raise cannot_write(self.path, error) from None

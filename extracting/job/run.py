@@ -256,7 +256,7 @@ class ExtractionRun:
                 manifest, out = self.manifests[modality], self.outputs[modality]
                 before = manifest.records.get(job.name)
                 if before and before.has_files and not out.record(job, DecodeResult("ok")).same_provenance(before):
-                    reason = "an --overwrite with other settings was stopped before this video"
+                    reason = "an --overwrite with other settings was stopped before this video was finished"
                     manifest.append(replace(before, outcome="unfinished", reason=reason))
 
     def _embed(self, results: Generator[Result], started: float) -> None:

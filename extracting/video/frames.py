@@ -23,7 +23,7 @@ FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".
 
 
 class VideoError(InputError):
-    """A video cannot be embedded. A run records it and continues with the next video."""
+    """Raised for a video that cannot be embedded. A run records it and continues."""
 
     def __init__(self, path: Path, outcome: str, reason: str) -> None:
         """outcome: a key of `job.manifest.OUTCOMES`; reason: what is wrong and what to do."""
@@ -32,7 +32,7 @@ class VideoError(InputError):
 
 
 def check_opencv() -> None:
-    """Raise InputError for an OpenCV version that decodes other pixels than the released code's 4.11.
+    """Raise InputError for an OpenCV version that decodes other pixels than the release's (4.11).
 
     From 4.13 on, OpenCV converts colours by the tags of the video. It also returns stale memory for
     frames of interlaced video, without an error. Neither shows in the embeddings.

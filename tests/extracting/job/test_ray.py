@@ -167,5 +167,5 @@ def test_ray_flag_embeds_all_videos(
 
 def test_missing_ray_gives_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r'which is not installed. Run: python -m pip install "ray>=2\.9"'):
+    with pytest.raises(InputError, match=r'which is not installed\. Run: python -m pip install "ray>=2\.9"'):
         Cluster("auto", {}, CONFIG, max_actors=1)

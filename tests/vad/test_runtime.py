@@ -184,28 +184,28 @@ def test_whole_run_equals_that_of_one_process(shared):
 
 
 def test_run_resumes_with_another_number_of_processes(shared):
-    assert shared["other N"] == [0, 0, 0]
-    np.testing.assert_allclose(shared["curve, other N"], shared["curve, one"], rtol=2e-3, atol=2e-3)
+    assert shared["resumed on 3"] == [0, 0, 0]
+    np.testing.assert_allclose(shared["curve, resumed on 3"], shared["curve, one"], rtol=2e-3, atol=2e-3)
 
 
 def test_resume_with_dropout_is_bitwise_equal(shared):
-    assert 0 < shared["stopped at"] <= 3 and shared["equal"] is True
+    assert 0 < shared["step at kill"] <= 3 and shared["equal"] is True
 
 
 def test_nan_on_one_process_stops_all_and_names_its_video(shared):
     assert shared["nan"] == [2, 2]
-    main, other = shared["nan said"]
+    main, other = shared["nan, stderr"]
     # process 1 has the last of three normal and three anomalous videos; its first window contains NaN
     assert re.search(r"the loss is nan at step 4 \(videos Normal\d+_x264\)", main)
-    assert "error" not in other and shared["nan kept"] == 2
+    assert "error" not in other and shared["nan, step"] == 2
 
 
 def test_dead_process_ends_the_others_with_an_error(shared):
-    code, died = shared["dead"]
+    code, died = shared["killed"]
     assert died == -9 and code == 1
-    assert "closed" in shared["dead said"] or "reset" in shared["dead said"], shared["dead said"]
+    assert "closed" in shared["killed, stderr"] or "reset" in shared["killed, stderr"], shared["killed, stderr"]
 
 
 def test_too_many_processes_for_a_batch_are_refused(shared):
     assert shared["too many"] == [2, 2, 2, 2]
-    assert "a batch of 3 cannot be shared by 4 processes" in shared["too many said"]
+    assert "a batch of 3 cannot be shared by 4 processes" in shared["too many, stderr"]

@@ -59,7 +59,7 @@ class EventScaling:
     """Clamps the event counts of one video and computes the divisors that scale them to [0, 1].
 
     Scaling "clamp" divides by the clamp. Scaling "block", as in the released code, divides by the
-    largest count of the crop in its block of 32 snippets, so snippets wait until their block is
+    largest count of the crop in a block of 32 snippets. Snippets wait until their block is
     complete. A block without events stays zero (the released code replaces the NaN of 0/0 later).
     """
 

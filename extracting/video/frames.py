@@ -48,8 +48,8 @@ def check_opencv() -> None:
 def group_snippets(frames: Iterator[np.ndarray], tail: str) -> Iterator[np.ndarray]:
     """Resize frames and yield whole snippets as new arrays (16, 256, 340, 3) BGR uint8.
 
-    tail: "whole" yields every whole snippet. "released" reads blocks of 512 frames and drops the
-    last, partial block if it has 16 frames or fewer, so a tail of exactly 16 frames is lost.
+    tail: "whole" yields every whole snippet. "released" reads blocks of 512 frames and drops a
+    partial block of 16 frames or fewer, so a tail of exactly 16 frames is lost.
     Memory use is one snippet, or two while the released rule waits for a 17th frame.
     """
     if tail not in TAILS:
@@ -80,8 +80,8 @@ class Video:
     def __init__(self, path: str | Path, tail: str = "whole", fps: float | None = None) -> None:
         """Open a video file or frame folder. fps: frame rate of a frame folder, which stores none.
 
-        Raises VideoError if a file cannot be read or opened as a video, or if a folder has no
-        frames or a gap in the frame numbers.
+        Raises VideoError for a file that cannot be opened as a video, and for a folder without
+        frames or with a gap in the frame numbers.
         """
         self.path, self._tail = Path(path), tail
         self.frames = 0  # decoded so far

@@ -29,7 +29,7 @@ from vad.files import InputError, read_json, sha256, write_bytes, write_json
 from vad.metrics import calibration_error, evaluate, per_class, samples, video_aucs, video_spread
 from vad.options import Options, option_fields, resolve, upgrade
 from vad.prepare.ground_truth import load_ground_truth, provenance_notes
-from vad.prepare.lists import some
+from vad.prepare.lists import shorten
 from vad.scoring import Embeddings, ScoredVideo, Transform, score
 from vad.statistics import intervals, resample
 
@@ -201,7 +201,7 @@ def _names(path: Path, dataset: Dataset) -> list[str]:
 
 def _leak_note(leaks: Sequence[str]) -> str:
     videos = f"{len(leaks)} test video{'s' if len(leaks) > 1 else ''}"
-    return f"The training list contains {videos} of the official split ({some(leaks)})."
+    return f"The training list contains {videos} of the official split ({shorten(leaks)})."
 
 
 def preparation_commands(dataset: Dataset) -> str:

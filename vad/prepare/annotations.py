@@ -73,47 +73,47 @@ def label_videos(
     labels: list[np.ndarray] = []
     warnings: dict[str, list[str]] = {text: [] for text in (PAST_END, OTHER_LENGTH, NO_ANOMALY)}
     for video in videos:
-        where = f"{source}: {video.name}"
+        location = f"{source}: {video.name}"
         if masks:
-            labels.append(_from_mask(dataset, video, by_name.get(dataset.key(video.name)), where))
+            labels.append(_from_mask(dataset, video, by_name.get(dataset.key(video.name)), location))
         else:
-            labels.append(_from_table(dataset, split, video, where, warnings))
+            labels.append(_from_table(dataset, split, video, location, warnings))
         if dataset.is_anomalous(video.label) and not labels[-1].any():
             warnings[NO_ANOMALY].append(video.name)
     return labels, [f"{text}: {', '.join(names)}" for text, names in warnings.items() if names]
 
 
-def _from_mask(dataset: Dataset, video: LabelledVideo, mask: np.ndarray | None, where: str) -> np.ndarray:
+def _from_mask(dataset: Dataset, video: LabelledVideo, mask: np.ndarray | None, location: str) -> np.ndarray:
     anomalous = dataset.is_anomalous(video.label)
     if mask is None and not anomalous:
         return np.zeros(video.frames, np.uint8)
     if mask is None:
-        raise InputError(f"{where}: this test video (label {video.label}) has no mask. Add one.")
+        raise InputError(f"{location}: this test video (label {video.label}) has no mask. Add one.")
     # under the released tail rule up to 31 frames at the end belong to no snippet
     if not 0 <= len(mask) - video.frames < 2 * SNIPPET_FRAMES:
         raise InputError(
-            f"{where}: the mask has {len(mask)} frames, which do not fit {video.snippets} snippets of "
+            f"{location}: the mask has {len(mask)} frames, which do not fit {video.snippets} snippets of "
             f"{SNIPPET_FRAMES} frames. Give the masks of these videos."
         )
     if mask.any() != anomalous:
         frames = "anomalous frames" if mask.any() else "no anomalous frames"
-        raise InputError(f"{where}: the label is {video.label}, but the mask has {frames}. Correct one of them.")
+        raise InputError(f"{location}: the label is {video.label}, but the mask has {frames}. Correct one of them.")
     return mask[: video.frames]
 
 
 def _from_table(
-    dataset: Dataset, split: str, video: LabelledVideo, where: str, warnings: Mapping[str, list[str]]
+    dataset: Dataset, split: str, video: LabelledVideo, location: str, warnings: Mapping[str, list[str]]
 ) -> np.ndarray:
     annotated = dataset.find(video.name)
     if annotated is None:
-        raise InputError(f"{where}: this test video (label {video.label}) is not in the table. Add a row.")
+        raise InputError(f"{location}: this test video (label {video.label}) is not in the table. Add a row.")
     if dataset.is_anomalous(annotated.label) != dataset.is_anomalous(video.label):
-        raise InputError(f"{where}: the label is {annotated.label}, but {video.label} in the list. Correct one.")
+        raise InputError(f"{location}: the label is {annotated.label}, but {video.label} in the list. Correct one.")
     intervals = dataset.intervals(video.name, split)
     for start, end in intervals:
         if start >= video.frames + SNIPPET_FRAMES:
             raise InputError(
-                f"{where}: the anomaly {start}-{end} starts after the last of {video.frames} frames. "
+                f"{location}: the anomaly {start}-{end} starts after the last of {video.frames} frames. "
                 f"Check the frame numbers."
             )
         if end > video.frames + SNIPPET_FRAMES and video.name not in warnings[PAST_END]:
@@ -122,7 +122,7 @@ def _from_table(
     if abs(frames - video.frames) >= 2 * SNIPPET_FRAMES:
         if not 2 / 3 < video.frames / frames < 3 / 2:
             raise InputError(
-                f"{where}: the table has {frames} frames, but the embeddings have {video.snippets} snippets of "
+                f"{location}: the table has {frames} frames, but the embeddings have {video.snippets} snippets of "
                 f"{SNIPPET_FRAMES}. Extract the video at its original frame rate, or correct the table."
             )
         warnings[OTHER_LENGTH].append(video.name)

@@ -22,10 +22,10 @@ from vad import data
 from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, VIDEO_SUFFIXES, Dataset
 from vad.files import InputError
 from vad.prepare import ground_truth as gt
-from vad.prepare.lists import scan, some
+from vad.prepare.lists import scan, shorten
 
 LISTS = {"train": "training", "test": "test"}
-MOST_BYTES = 2 << 30  # more bytes of embeddings than this are read only with --all_values
+MAX_BYTES = 2 << 30  # more bytes of embeddings than this are read only with --all_values
 READERS = 8  # threads that read files, because network disks have a high latency
 MAX_EXAMPLES, MAX_WIDTH = 3, 100  # examples per line, and characters per example; JSON has all
 UNKNOWN = "?"  # class of a video with a label that the data set does not define
@@ -97,18 +97,13 @@ def _number(value: int | str | None) -> str:
 
 def _remark(check: Check) -> str:
     texts = [text if len(text) <= MAX_WIDTH else f"{text[: MAX_WIDTH - 1]}…" for text in check.examples]
-    return "; ".join(part for part in (check.note, some(texts, MAX_EXAMPLES)) if part)
+    return "; ".join(part for part in (check.note, shorten(texts, MAX_EXAMPLES)) if part)
 
 
 def audit(
-    dataset: Dataset,
-    split: str,
-    *,
-    list_root: Path | None = None,
-    feature_root: Path | None = None,
-    video_root: Path | None = None,
-    all_values: bool = False,
-) -> Audit:
+    dataset: Dataset, split: str, *, list_root: Path | None = None, feature_root: Path | None = None,
+    video_root: Path | None = None, all_values: bool = False,
+) -> Audit:  # fmt: skip
     """Check everything that exists. Folders that are not given default to those of the data set.
 
     all_values: search embeddings for NaN even if they have more than 2 GiB.
@@ -146,8 +141,7 @@ def _video_files(dataset: Dataset, folder: Path | None) -> set[str]:
     paths = sorted(root.rglob("*")) if root and root.is_dir() else []
     names = [p.stem for p in paths if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")]
     if folder and not names:
-        problem = "contains no videos" if root.is_dir() else "does not exist"
-        raise InputError(f"--video_root {root} {problem}.")
+        raise InputError(f"--video_root {root} {'contains no videos' if root.is_dir() else 'does not exist'}.")
     return set(map(dataset.key, names))
 
 
@@ -160,14 +154,14 @@ def _read_lists(dataset: Dataset, folder: Path, names: list[str], checks: list[C
     for name in names:
         count = len(records)
         for number, row in data.list_rows(folder / name, dataset):
-            where = f"{name}, row {number}: "
+            location = f"{name}, row {number}: "
             if isinstance(row, InputError):
-                broken.append(f"{where}{row}")
+                broken.append(f"{location}{row}")
             else:
-                records.append((Path(name).stem, where, row, dataset.key(row.video), *vars(row).values()))
+                records.append((Path(name).stem, location, row, dataset.key(row.video), *vars(row).values()))
         if len(records) == count:
             broken.append(f"{name}: contains no videos")
-    rows = pd.DataFrame(records, columns=["side", "where", "row", "key", "path", "label", "video", "crop"])
+    rows = pd.DataFrame(records, columns=["side", "location", "row", "key", "path", "label", "video", "crop"])
     rows["class_key"] = [_get(dataset.class_key, label, UNKNOWN) for label in rows.label]
     rows["path_label"] = [_get(dataset.label_of, row.path, row.label) for row in rows.itertuples()]
     repeated = rows.duplicated(["side", "video", "crop"])
@@ -176,9 +170,9 @@ def _read_lists(dataset: Dataset, folder: Path, names: list[str], checks: list[C
     wrong = unique[(unique.class_key != UNKNOWN) & (unique.path_label != unique.label)]
     checks += [
         none_of("unreadable rows", broken),
-        none_of("duplicate rows", again["where"] + "crop " + again.crop.astype(str) + " of " + again.video),
-        none_of("rows with an unknown class", unknown["where"] + unknown.label.map(repr)),
-        none_of("rows whose label contradicts their path", wrong["where"] + wrong.label + " in " + wrong.path_label),
+        none_of("duplicate rows", again.location + "crop " + again.crop.astype(str) + " of " + again.video),
+        none_of("rows with an unknown class", unknown.location + unknown.label.map(repr)),
+        none_of("rows whose label contradicts their path", wrong.location + wrong.label + " in " + wrong.path_label),
     ]
     return unique
 
@@ -304,8 +298,8 @@ def _embeddings(files: pd.DataFrame, root: Path, all_values: bool) -> Iterator[C
     for side, rows in files.groupby("side", sort=False):
         crops = rows.groupby("video", sort=False).crop.agg(frozenset)
         usual = Counter(crops).most_common(1)[0][0]
-        missing = (f"{video}: {some(sorted(usual - present))}" for video, present in crops.items() if usual - present)
-        yield none_of(f"{LISTS[side]} videos with missing crops", missing, f"usual crops: {some(sorted(usual), 10)}")
+        missing = (f"{name}: {shorten(sorted(usual - present))}" for name, present in crops.items() if usual - present)
+        yield none_of(f"{LISTS[side]} videos with missing crops", missing, f"usual crops: {shorten(sorted(usual), 10)}")
     yield _values([root / file for file in good.file], all_values)
     tail = gt.recorded_tail(root / file for file in good[good.stream == "image"].file)
     yield Check("tail rule of the embeddings", tail or "not recorded", "one rule", tail == "mixed")
@@ -313,7 +307,7 @@ def _embeddings(files: pd.DataFrame, root: Path, all_values: bool) -> Iterator[C
 
 def _values(paths: list[Path], all_values: bool) -> Check:
     check, size = "files with NaN or infinite values", sum(path.stat().st_size for path in paths)
-    if size > MOST_BYTES and not all_values:
+    if size > MAX_BYTES and not all_values:
         return not_checked(check, f"{size / 2**30:.1f} GiB; give --all_values to read them")
     finite = _in_threads(_is_finite, paths, "embedding values")
     return none_of(check, (path for path, good in zip(paths, finite, strict=True) if not good))
@@ -359,7 +353,7 @@ def _snippets(path: Path, test: pd.DataFrame, files: pd.DataFrame) -> list[tuple
         counts |= files[files.S.notna()].drop_duplicates("video").set_index("video").S.astype(int)
     missing = [name for name in test.video if name not in counts]
     if missing and recorded:
-        raise InputError(f"{path.with_suffix('.json')} lacks {some(missing)}. Make the ground truth again.")
+        raise InputError(f"{path.with_suffix('.json')} lacks {shorten(missing)}. Make the ground truth again.")
     return [] if missing else [(name, int(counts[name])) for name in test.video]
 
 

@@ -16,21 +16,16 @@ from vad.datasets import MANIFEST, SNIPPET_FRAMES, Dataset, video_name
 from vad.files import InputError, read_json, sha256, write_bytes, write_json
 from vad.options import Options
 from vad.prepare.annotations import LabelledVideo, label_videos
-from vad.prepare.lists import some
+from vad.prepare.lists import shorten
 
 MAKE = "Make it with list/generate_gt.py"
 EXTRACTION = ("tail", "event_threshold", "event_clamp", "event_scaling")
 
 
 def make_ground_truth(
-    dataset: Dataset,
-    split: str,
-    csv_path: Path,
-    save_path: Path,
-    *,
-    masks: Path | None = None,
+    dataset: Dataset, split: str, csv_path: Path, save_path: Path, *, masks: Path | None = None,
     feature_root: Path | None = None,
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """Write gt.npy (uint8, one value per frame, in the order of the list) and gt.json. Return a summary to print.
 
     save_path: a .npy file, or a folder for gt.npy. masks: frame masks that replace the table.
@@ -182,8 +177,7 @@ def recorded_videos(gt_path: Path) -> tuple[list[tuple[str, int]], str]:
         videos = [(str(video["name"]), int(video["frames"])) for video in content["videos"]]
         return videos, str(content["sha256"])
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{metadata} is not the metadata of a ground truth. Remove it, or make it with "
-                         f"list/generate_gt.py.") from None
+        raise InputError(f"{metadata} is not the metadata of a ground truth. {MAKE}, or remove it.") from None
 
 
 def _compare(gt_path: Path, videos: Sequence[tuple[str, int]]) -> None:
@@ -218,8 +212,7 @@ def _published_snippets(
     (XD-Violence) or of some (UCF-Crime). Among the combinations with the array's length, dynamic programming over
     the number of differing snippets finds the one closest to the table. None if there is no combination.
     """
-    expected = SNIPPET_FRAMES * sum(count for _, count in videos)
-    missing, rest = divmod(len(ground_truth) - expected, SNIPPET_FRAMES)
+    missing, rest = divmod(len(ground_truth) - SNIPPET_FRAMES * sum(count for _, count in videos), SNIPPET_FRAMES)
     step, start = int(np.sign(missing)), 0
     best: dict[int, tuple[int, list[int]]] = {0: (0, [])}  # differing snippets → (frames that differ from table, S)
     for (name, count), table in zip(videos, tables, strict=True):
@@ -244,13 +237,9 @@ def _differing_frames(part: np.ndarray, table: Sequence[np.ndarray]) -> int:
 
 
 def _check_against_table(
-    gt_path: Path,
-    labels: Sequence[np.ndarray],
-    videos: Sequence[tuple[str, int]],
-    tables: Sequence[list[np.ndarray]],
-    dataset: Dataset,
-    insist: bool,
-) -> list[str]:
+    gt_path: Path, labels: Sequence[np.ndarray], videos: Sequence[tuple[str, int]],
+    tables: Sequence[list[np.ndarray]], dataset: Dataset, insist: bool,
+) -> list[str]:  # fmt: skip
     """Return notes on differences from the table. Raise InputError if the array belongs to other videos."""
     wrong = []
     for part, (name, _), table in zip(labels, videos, tables, strict=True):
@@ -264,7 +253,7 @@ def _check_against_table(
     source = dataset.annotation_path.name
     if wrong and not insist:
         raise InputError(
-            f"{gt_path}: {len(wrong)} of {len(videos)} videos contradict {source} ({some(wrong)}). The array is "
+            f"{gt_path}: {len(wrong)} of {len(videos)} videos contradict {source} ({shorten(wrong)}). The array is "
             f"probably in another order than test.csv. {MAKE}, or accept it with --insist_gt."
         )
     accepted = f"; {len(wrong)} videos contradict it (accepted by --insist_gt)" if wrong else ""

@@ -47,24 +47,24 @@ def scan(base_path: Path, dataset: Dataset) -> dict[str, dict[int, str]]:
     return videos
 
 
-def video_key(text: str, dataset: Dataset, known: Container[str] = ()) -> str:
+def video_key(text: str, dataset: Dataset, extra_keys: Container[str] = ()) -> str:
     """Return the video key of a name or path: `f/Assault_1_i3d__5.npy` → `Assault_1`.
 
     A crop, and the `_i3d` of feature files, are removed if the name with them is unknown.
-    known: keys in addition to those of the table.
+    extra_keys: keys in addition to those of the table.
     """
     name = text.strip().strip('"').replace("\\", "/")
     stem = split_crop(name[:-4])[0] if name.lower().endswith(".npy") else name
     spellings = (stem, split_crop(stem)[0], split_crop(stem)[0].removesuffix("_i3d"))
     keys = [dataset.key(spelling) for spelling in spellings]
-    return next((key for key in keys if key in dataset.videos or key in known), keys[0])
+    return next((key for key in keys if key in dataset.videos or key in extra_keys), keys[0])
 
 
-def read_names(path: Path, dataset: Dataset, known: Container[str] = ()) -> list[str]:
+def read_names(path: Path, dataset: Dataset, extra_keys: Container[str] = ()) -> list[str]:
     """Return the keys of the videos in a list, without duplicates, in the order of the list.
 
     Each line starts with a name, with or without folder, suffix and further columns. Lists of embeddings with a
-    line per crop, and the released CSVs, are accepted. known: keys in addition to those of the table.
+    line per crop, and the released CSVs, are accepted. extra_keys: keys in addition to those of the table.
     Raises InputError for a list without a known video, a repeated line, and two videos on one line.
     """
     keys: dict[str, str] = {}
@@ -72,7 +72,7 @@ def read_names(path: Path, dataset: Dataset, known: Container[str] = ()) -> list
         text = line.strip()
         if not text or (number == 1 and text.lower().startswith("path,")):
             continue
-        key, *others = _names_of_line(text, dataset, known)
+        key, *others = _names_of_line(text, dataset, extra_keys)
         if not key:
             raise InputError(f"{path}, line {number}: {text[:80]!r} contains no video name.")
         if others:
@@ -80,17 +80,17 @@ def read_names(path: Path, dataset: Dataset, known: Container[str] = ()) -> list
         if keys.get(key) == text:
             raise InputError(f"{path}, line {number}: {key} is repeated. Remove one of the lines.")
         keys.setdefault(key, text)
-    if not any(key in dataset.videos or key in known for key in keys):
+    if not any(key in dataset.videos or key in extra_keys for key in keys):
         raise InputError(f"{path} names no video of {dataset.title}. Check that it is the right list.")
     return list(keys)
 
 
-def _names_of_line(text: str, dataset: Dataset, known: Container[str]) -> list[str]:
+def _names_of_line(text: str, dataset: Dataset, extra_keys: Container[str]) -> list[str]:
     """Return the key of the video at the start of a line, and keys of other known videos on it."""
 
     def known_key(part: str) -> str | None:
-        key = video_key(part, dataset, known)
-        return key if key in dataset.videos or key in known else None
+        key = video_key(part, dataset, extra_keys)
+        return key if key in dataset.videos or key in extra_keys else None
 
     file, first = _FILE.match(text), _SEPARATORS.split(text)[0]
     likely = file[0] if file else first
@@ -104,18 +104,10 @@ def _names_of_line(text: str, dataset: Dataset, known: Container[str]) -> list[s
 
 
 def make_lists(
-    dataset: Dataset,
-    split: str,
-    base_path: Path,
-    train_csv: Path,
-    test_csv: Path,
-    *,
-    train_crops: Sequence[int] | None = None,
-    test_crops: Sequence[int] = (5,),
-    train_list: Path | None = None,
-    test_list: Path | None = None,
-    allow_missing: bool = False,
-) -> list[str]:
+    dataset: Dataset, split: str, base_path: Path, train_csv: Path, test_csv: Path, *,
+    train_crops: Sequence[int] | None = None, test_crops: Sequence[int] = (5,),
+    train_list: Path | None = None, test_list: Path | None = None, allow_missing: bool = False,
+) -> list[str]:  # fmt: skip
     """Write train.csv, test.csv and then lists.json in the same folder. Return a summary to print.
 
     The order of videos is that of the table, or of a given list. train_crops: None takes all existing crops.
@@ -155,10 +147,10 @@ def _listed(
         side: read_names(path, dataset, embedded) if path else dataset.split_names(split, side)
         for side, path in list_files.items()
     }
-    both = set(listed["train"]) & set(listed["test"])
-    if both:
+    overlap = set(listed["train"]) & set(listed["test"])
+    if overlap:
         source = list_files["train"] or list_files["test"] or dataset.annotation_path
-        raise InputError(f"{source}: {min(both)} is both a training and a test video. Remove it from one list.")
+        raise InputError(f"{source}: {min(overlap)} is both a training and a test video. Remove it from one list.")
     return listed
 
 
@@ -170,8 +162,8 @@ def _refuse_missing(
         if len(missing[side]) > tolerated:
             raise InputError(
                 f"{base_path}: {len(missing[side])} of {len(listed[side])} {name} videos of {dataset.title} have no "
-                f"embeddings ({some(missing[side])}). Extract them, give their folder with --base_path, or leave them "
-                f"out with --allow_missing."
+                f"embeddings ({shorten(missing[side])}). Extract them, give their folder with --base_path, or leave "
+                f"them out with --allow_missing."
             )
 
 
@@ -186,7 +178,7 @@ def _csv(
         selected = sorted(paths if crops is None else set(crops))
         absent = [crop for crop in selected if crop not in paths]
         if absent:
-            raise InputError(f"{key} has no embedding of crop {some(absent)}, only of {some(sorted(paths), 10)}.")
+            raise InputError(f"{key} has no embedding of crop {shorten(absent)}, only of {shorten(sorted(paths), 10)}.")
         writer.writerows((paths[crop], _label(key, paths[crop], dataset)) for crop in selected)
     return text.getvalue().encode()
 
@@ -203,10 +195,10 @@ def _label(key: str, path: str, dataset: Dataset) -> str:
     return label
 
 
-def some(names: Sequence[object], most: int = 5) -> str:
+def shorten(names: Sequence[object], count: int = 5) -> str:
     """Return the first names as text, with the number of further ones."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(map(str, names[:count])) + more
 
 
 def _summary(
@@ -218,10 +210,11 @@ def _summary(
     table = f" (table: {counts[0]} and {counts[1]})" if counts else ""
     lines = [f"{dataset.title}, {split} split: {train} training and {test} test videos{table}"]
     if unlisted:
-        lines.append(f"{len(unlisted)} embedded videos are in no list and not used: {some(unlisted, 50)}")
+        lines.append(f"{len(unlisted)} embedded videos are in no list and not used: {shorten(unlisted, 50)}")
     for side, name in (("train", "training"), ("test", "test")):
         if missing[side]:
-            lines.append(f"{len(missing[side])} {name} videos without embeddings are left out: {some(missing[side])}")
+            count = len(missing[side])
+            lines.append(f"{count} {name} videos without embeddings are left out: {shorten(missing[side])}")
     if not train:
         lines.append("no training videos: these lists can be used for evaluation only")
     return lines
@@ -232,5 +225,5 @@ def _custom_lists(dataset: Dataset, listed: Mapping[str, Sequence[str]]) -> list
     split, leaks = dataset.split_of(listed["train"], listed["test"])
     lines = [f"the test videos {f'are those of the {split} split' if split else 'match no split of the table'}"]
     if leaks:
-        lines.append(f"{len(leaks)} training videos are test videos of the official split: {some(leaks)}")
+        lines.append(f"{len(leaks)} training videos are test videos of the official split: {shorten(leaks)}")
     return lines

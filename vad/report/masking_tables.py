@@ -144,5 +144,5 @@ def _conclusion(changes: Mapping[tuple[str, float], PairedComparison], stream: s
         result = "does not change significantly"
     else:
         result = "falls, as expected" if change.mean < 0 else "rises, although it should fall"
-    share = f"{100 * level:g} % of the {stream} stream"
-    return f"With {share} masked, {metric_label(f'w_{stream}')} {result} ({change.mean:+.4f})."
+    weight = f"{metric_label(f'w_{stream}')} {result} ({change.mean:+.4f})"
+    return f"With {100 * level:g} % of the {stream} stream masked, {weight}."

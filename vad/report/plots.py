@@ -87,19 +87,19 @@ def draw_curves(videos: Videos, path: Path, *, title: str) -> list[Path]:
     videos: must contain both normal and anomalous frames.
     """
     fig = Figure(figsize=(PAGE, 3.9), layout="constrained")
-    left, right = fig.subplots(1, 2)
+    roc_axes, pr_axes = fig.subplots(1, 2)
     for modality in _in_order(videos):
         data, style = measure.samples(videos[modality]), {**line_style(modality), "lw": WIDTH[modality]}
         base = data.positive.sum() / data.frames.sum()
-        left.plot(*measure.roc(data), **style, label=f"{modality}: AUC {100 * measure.roc_auc(data):.2f} %")
+        roc_axes.plot(*measure.roc(data), **style, label=f"{modality}: AUC {100 * measure.roc_auc(data):.2f} %")
         # the area under the step function is the average precision
         label = f"{modality}: AP {100 * measure.average_precision(data):.2f} %"
-        right.step(*measure.precision_recall(data), where="post", **style, label=label)
-    left.plot([0, 1], [0, 1], color="0.6", ls=":", lw=1, label="chance")
-    right.axhline(base, color="0.6", ls=":", lw=1, label=f"chance ({100 * base:.1f} % of frames)")
-    left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC curve")
-    right.set(xlabel="recall", ylabel="precision", title="precision–recall curve")
-    for ax in (left, right):
+        pr_axes.step(*measure.precision_recall(data), where="post", **style, label=label)
+    roc_axes.plot([0, 1], [0, 1], color="0.6", ls=":", lw=1, label="chance")
+    pr_axes.axhline(base, color="0.6", ls=":", lw=1, label=f"chance ({100 * base:.1f} % of frames)")
+    roc_axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC curve")
+    pr_axes.set(xlabel="recall", ylabel="precision", title="precision–recall curve")
+    for ax in (roc_axes, pr_axes):
         ax.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
         # a legend inside the axes would hide a curve
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, columnspacing=1.2)
@@ -372,20 +372,21 @@ def draw_training(log: pd.DataFrame, path: Path, *, title: str) -> list[Path]:
     log: one row per evaluation with `step`, `epoch`, `loss`, its terms `loss_…`, and the metrics as fractions.
     """
     fig = Figure(figsize=(PAGE, 2.4), layout="constrained")
-    left, right = fig.subplots(1, 2, sharex=True)
+    loss_axes, metric_axes = fig.subplots(1, 2, sharex=True)
     marker = "." if len(log) < 15 else ""  # many dots would hide the dash pattern
-    left.plot(log.step, log.loss, color="0.1", lw=1.8, marker=marker, label="total loss")
+    loss_axes.plot(log.step, log.loss, color="0.1", lw=1.8, marker=marker, label="total loss")
     dashes = ("--", ":", "-.", (0, (6, 2)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
     for number, column in enumerate(name for name in log if name.startswith("loss_")):
         style = {"color": OTHER_COLOURS[number % len(OTHER_COLOURS)], "ls": dashes[number % len(dashes)], "lw": 1.2}
-        left.plot(log.step, log[column], **style, marker=marker, label=column.removeprefix("loss_").replace("_", " "))
+        label = column.removeprefix("loss_").replace("_", " ")
+        loss_axes.plot(log.step, log[column], **style, marker=marker, label=label)
     metrics = [metric for metric in METRICS if metric in log]
     for column, style, grey in zip(metrics, ("-", "--", ":"), ("0", "0.4", "0.2"), strict=False):
-        right.plot(log.step, 100 * log[column], color=grey, ls=style, marker=marker, lw=1.5, label=column)
+        metric_axes.plot(log.step, 100 * log[column], color=grey, ls=style, marker=marker, lw=1.5, label=column)
     epochs = log.step[log.epoch.diff() > 0]
-    left.set(ylabel="loss")
-    right.set(ylabel="metric on the test set (%)")
-    for ax in (left, right):
+    loss_axes.set(ylabel="loss")
+    metric_axes.set(ylabel="metric on the test set (%)")
+    for ax in (loss_axes, metric_axes):
         for step in epochs:
             ax.axvline(step, color="0.85", lw=0.5, zorder=0)
         ax.set_xlabel("training step" + (" (grey lines: new epochs)" if len(epochs) else ""))

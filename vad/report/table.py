@@ -78,8 +78,8 @@ class Table:
     def text(self, width: int = 110) -> str:
         """Return the table for a terminal. Only protocol and notes are wrapped at `width`, not the rows."""
         widths = [max(map(len, column)) for column in zip(*self.lines, strict=True)]
-        sides = [">" if right else "<" for right in self.numeric]
-        line = "  ".join(f"{{:{side}{w}}}" for side, w in zip(sides, widths, strict=True))
+        aligns = [">" if numeric else "<" for numeric in self.numeric]
+        line = "  ".join(f"{{:{align}{w}}}" for align, w in zip(aligns, widths, strict=True))
         header, *rows = (line.format(*cells) for cells in self.lines)
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
         # no-break spaces keep each part of the protocol, and the dot after it, on one line
@@ -117,7 +117,7 @@ class Table:
             r"\smallskip",
             # a table wider than the page is scaled down; a narrow one keeps its size
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{@{{}}{''.join('lr'[right] for right in self.numeric)}@{{}}}}",
+            rf"\begin{{tabular}}{{@{{}}{''.join('lr'[numeric] for numeric in self.numeric)}@{{}}}}",
             r"\toprule",
             header,
             r"\midrule",

@@ -229,7 +229,7 @@ def test_ground_truth_is_checked_by_its_metadata(clean) -> None:
 def test_large_embeddings_need_all_values_to_be_read(clean, monkeypatch) -> None:
     save(clean, "rgb", "Normal/n1__0", ONES * np.nan)
     check = "files with NaN or infinite values"
-    monkeypatch.setattr("vad.prepare.audit.MOST_BYTES", 100)
+    monkeypatch.setattr("vad.prepare.audit.MAX_BYTES", 100)
     assert checks(run(clean))[check].found == "not checked"
     assert checks(run(clean, all_values=True))[check].found == 1
 

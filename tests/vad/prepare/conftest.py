@@ -37,7 +37,6 @@ class Street:
         return self.root / "lists"
 
     def write(self, name: str, text: str) -> Path:
-        """Write a text file and return its path."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -51,12 +50,10 @@ class Street:
             np.save(path, np.ones((snippets, 8), np.float16))
 
     def make_lists(self, **changes: object) -> list[str]:
-        """Make train.csv and test.csv in `lists`."""
         paths = [self.root / "rgb", self.lists / "train.csv", self.lists / "test.csv"]
         return make_lists(self.dataset, "official", *paths, **changes)
 
     def make_gt(self, **changes: object) -> list[str]:
-        """Make gt.npy in `lists`."""
         return make_ground_truth(self.dataset, "official", self.lists / "test.csv", self.lists, **changes)
 
 

@@ -15,8 +15,7 @@ from vad.files import InputError
 from vad.prepare.lists import make_lists, read_names, scan, video_key
 
 
-def column(path: Path) -> list[str]:
-    """Return the paths of a list."""
+def paths_of(path: Path) -> list[str]:
     return [row["path"] for row in csv.DictReader(path.read_text().splitlines())]
 
 
@@ -34,7 +33,7 @@ def test_lists_have_the_videos_and_order_of_the_table(street) -> None:
         b"path,label\nrgb/Normal/n1__0.npy,Normal\nrgb/Normal/n1__5.npy,Normal\n"
         b"rgb/Crash/c1__0.npy,Crash\nrgb/Crash/c1__5.npy,Crash\n"
     )
-    assert column(street.lists / "test.csv") == ["rgb/Normal/n2__5.npy", "rgb/Crash/c2__5.npy"]
+    assert paths_of(street.lists / "test.csv") == ["rgb/Normal/n2__5.npy", "rgb/Crash/c2__5.npy"]
     metadata = json.loads((street.lists / "lists.json").read_text())
     assert metadata["unlisted"] == ["c9"]
     assert metadata["missing"] == {"train": [], "test": []}
@@ -81,7 +80,7 @@ def test_given_lists_replace_the_split_of_the_table(street) -> None:
     test = street.write("test.csv", "path,label\n/x/rgb/r 1__0.npy,Running\n/x/rgb/r 1__5.npy,Running\nc2,Crash\n")
     summary = street.make_lists(train_list=train, test_list=test)
     assert [row.video for row in read_list(street.lists / "test.csv", street.dataset)] == ["r 1", "c2"]
-    assert column(street.lists / "train.csv")[::2] == ["rgb/Crash/c1__0.npy", "rgb/Normal/n1__0.npy"]
+    assert paths_of(street.lists / "train.csv")[::2] == ["rgb/Crash/c1__0.npy", "rgb/Normal/n1__0.npy"]
     assert "the test videos match no split of the table" in summary
     leaky = street.write("leaky.txt", "c1\nn2\n")
     test.write_text("c2\nn1\n")
@@ -135,7 +134,7 @@ def test_feature_files_of_any_spelling_match_their_video(street) -> None:
     for name in ("Normal/n1", "Normal/n2", "Crash/c2"):
         street.embed(name)
     street.make_lists()
-    assert column(street.lists / "train.csv")[1] == "rgb/Crash/c1_i3d__5.npy"
+    assert paths_of(street.lists / "train.csv")[1] == "rgb/Crash/c1_i3d__5.npy"
 
 
 def test_label_of_folder_must_agree_with_the_table(street) -> None:

@@ -15,7 +15,7 @@ from extracting.clip.encoder import load_encoder
 from extracting.own_video import embed_own_videos
 from model import CheckpointError, ConfigError
 from vad.datasets import load_dataset
-from vad.evaluation import EVALUATED, check_width, open_checkpoint, open_runs
+from vad.evaluation import NETWORK_OPTIONS, check_width, open_checkpoint, open_runs
 from vad.experiments import find_runs
 from vad.files import InputError, run_command
 from vad.options import add_flags, command_parser, explicit_options, resolve
@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
         help=f"tables as {', '.join(SUFFIXES)} (default: text)")  # fmt: skip
     add_flags(parser, "data", "test_crops", "ano_auc", title="data (default: the checkpoint's)")
     add_flags(parser, "exp_name", "checkpoint_dir", "figure_dir", "device", title="results")
-    add_flags(parser, *EVALUATED, title="network (default: the checkpoint's values)")
+    add_flags(parser, *NETWORK_OPTIONS, title="network (default: the checkpoint's values)")
     own = parser.add_argument_group("your own videos, instead of a data set")
     own.add_argument("--video", type=Path, nargs="+", metavar="FILE", help="videos to score")
     own.add_argument("--clip_ckpt", metavar="FILE", help="image encoder (default: OpenAI's ViT-L/14)")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from model import CheckpointError, ConfigError
-from vad.evaluation import EVALUATED, open_runs
+from vad.evaluation import NETWORK_OPTIONS, open_runs
 from vad.files import run_command
 from vad.options import add_flags, command_parser, explicit_options
 from vad.report.masking import LEVELS, run_masking
@@ -33,7 +33,7 @@ def parse() -> argparse.Namespace:
     add_flags(parser, *names, title="data (default: the checkpoint's)")
     add_flags(parser, "mask_axis")
     add_flags(parser, "exp_name", "figure_dir", "device", title="results")
-    add_flags(parser, *EVALUATED, title="network (default: the checkpoint's values)")
+    add_flags(parser, *NETWORK_OPTIONS, title="network (default: the checkpoint's values)")
     return parser.parse_args()
 
 

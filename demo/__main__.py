@@ -11,7 +11,7 @@ from vad.options import command_parser
 
 
 def main() -> None:
-    """Parse the flags; render, and run the documented commands."""
+    """Parse the flags and create the data set."""
     parser = command_parser(__doc__, "python -m demo", prog="python -m demo")
     add = parser.add_argument
     add("--seed", type=int, metavar="N", default=0, help="seed of the data set (default: 0)")

@@ -1,8 +1,8 @@
-"""The demo's untrained encoders, as checkpoints: `python -m demo.encoder`.
+"""Write checkpoints of the demo's untrained encoders: `python -m demo.encoder`.
 
-Random weights embed all pictures of one camera nearly alike: the common part is ten times as large as the
-differences, and a network learns next to nothing from that. So mean and scale are measured on some of the
-demo's videos and folded into the tower's last layers.
+With random weights, all frames of one camera have nearly equal embeddings: the common part is ten times
+larger than the differences. A network hardly learns from them. Mean and scale are therefore measured on
+some videos and folded into the tower's last layers.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from vad.files import run_command, write_bytes
 
 DATASET = load_dataset("demo")
 WEIGHTS = DATASET.data_root / "weights"
-MOST = 16  # videos that are measured
-CENTRE = Config(crops=(0,))
+MAX_VIDEOS = 16  # for measuring mean and scale
+CENTRE_CROP = Config(crops=(0,))
 
 
 def checkpoint_path(modality: str, folder: Path = WEIGHTS) -> Path:
-    """Where the checkpoint of one modality lies."""
+    """Return the path of one modality's checkpoint."""
     return folder / f"untrained_{modality}.pt"
 
 
 def make_checkpoints(video_dir: Path, folder: Path = WEIGHTS) -> None:
-    """Write a checkpoint of each modality, normalised on up to 16 of the videos, evenly chosen."""
+    """Write a checkpoint of each modality, normalised on up to 16 evenly spaced videos."""
     jobs = find_videos(video_dir)
-    jobs = jobs[:: max(1, len(jobs) // MOST)][:MOST]
+    jobs = jobs[:: max(1, len(jobs) // MAX_VIDEOS)][:MAX_VIDEOS]
     for modality in MODALITIES:
         tower = load_tower(DATASET.encoder)
         encoder = Encoder(tower, device=torch.device("cpu"), note="random weights, seed 0")
         fit_normalisation(tower.network, embed(jobs, modality, encoder))
         tensors = tower.network.state_dict()
-        if modality == "event":  # in the form of the event checkpoint
+        if modality == "event":  # in the format of the event checkpoint
             tensors = {"checkpoint": {f"{EVENT_PREFIX}{name}": value for name, value in tensors.items()}}
         content = io.BytesIO()
         torch.save(tensors, content)
@@ -55,11 +55,11 @@ def make_checkpoints(video_dir: Path, folder: Path = WEIGHTS) -> None:
 
 
 def embed(jobs: Sequence[Job], modality: str, encoder: Encoder) -> Tensor:
-    """Embeddings (n, D) float64 of the videos' centre crops; videos without embedding are left out."""
+    """Return embeddings (n, D), float64, of the centre crops; videos that cannot be embedded are skipped."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Output.of(modality, Path(folder), encoder, CENTRE)
+        output = Output.of(modality, Path(folder), encoder, CENTRE_CROP)
         todo = [replace(job, modalities=(modality,)) for job in jobs if not job.outcome]
-        for _ in run(todo, {modality: output}, CENTRE):
+        for _ in run(todo, {modality: output}, CENTRE_CROP):
             pass
         rows = [np.load(path, allow_pickle=False) for path in sorted(Path(folder).rglob("*.npy"))]
     return torch.from_numpy(np.concatenate(rows)).double()
@@ -67,19 +67,19 @@ def embed(jobs: Sequence[Job], modality: str, encoder: Encoder) -> Tensor:
 
 @torch.no_grad()
 def fit_normalisation(tower: nn.Module, embeddings: Tensor) -> None:
-    """Change a tower so that these embeddings (n, D) of it get mean 0 and, over all dimensions, variance 1.
+    """Modify a tower so that these embeddings (n, D) get mean 0 and an average variance of 1.
 
-    The tower ends in `y = (w · x + b) P`, so P / scale and b − mean · P⁺ give `(y − mean) / scale`.
+    The tower ends in `y = (w · x + b) P`. P / scale and b − mean · P⁺ turn y into `(y − mean) / scale`.
     """
     mean = embeddings.mean(0)
-    scale = embeddings.std(0).square().mean().sqrt()  # one for all dimensions: none is blown up
+    scale = embeddings.std(0).square().mean().sqrt()  # shared, so that no dimension is amplified
     projection = tower.proj.double()
     tower.ln_post.bias -= (mean @ torch.linalg.pinv(projection)).float()
     tower.proj.copy_(projection / scale)
 
 
 def main() -> None:
-    """Make the checkpoints where they are missing."""
+    """Write the missing checkpoints and print their paths."""
     parser = argparse.ArgumentParser(prog="python -m demo.encoder", description=__doc__.splitlines()[0])
     parser.add_argument("--overwrite", action="store_true", help="make them again")
     overwrite = parser.parse_args().overwrite

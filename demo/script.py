@@ -1,4 +1,4 @@
-"""Scene scripts: what happens in one synthetic video, decided from (seed, index), and its frames."""
+"""Scene scripts: the random content of each synthetic video, and its rendering to frames."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 
 from demo.actors import COATS, Pedestrian, Visit, animal, car, fire, person, random_appearance
-from demo.scene import HEDGE, HEIGHT, KERB, LANES, SIGN, WIDTH, Point, hedge, odd_object, place
+from demo.scene import HEDGE, HEIGHT, KERB, LANES, SIGN, WIDTH, Point, distractor, hedge, street
 
 FPS = 12
 SECONDS = (10, 15, 40)  # shortest, mean and longest video
-SHORTEST = 36  # frames of an anomaly
+SHORTEST = 36  # minimum length of an anomaly, frames
 
 
 @dataclass
 class SceneScript:
-    """One video before it is rendered. `intervals` are half-open, in frames, and exact."""
+    """The content of one video; `intervals` are the exact anomalous frames, half-open."""
 
     seed: tuple[int, int]
     label: str
@@ -27,51 +27,51 @@ class SceneScript:
     pedestrians: list[Pedestrian] = field(default_factory=list)
     traffic: list[Visit] = field(default_factory=list)
     anomalies: list[Visit] = field(default_factory=list)
-    objects: list[tuple[str, Point, float]] = field(default_factory=list)  # kind, foot, size
+    objects: list[tuple[str, Point, float]] = field(default_factory=list)  # shape, foot, size
     light: np.ndarray = field(init=False)  # (frames, 3) gain of B, G, R
     sign: np.ndarray = field(init=False)  # (frames,) gain of the neon sign
     noise: np.ndarray = field(init=False)  # (frames,) sensor noise, grey levels
 
 
 def write_script(seed: int, index: int, label: str) -> SceneScript:
-    """The script of video `index`: the same for the same seed, whatever was written before."""
+    """Return the script of video `index`, which depends only on `seed`, `index` and `label`."""
     rng = np.random.default_rng([seed, index])
     shortest, mean, longest = SECONDS
     frames = round(FPS * min(longest, shortest + rng.exponential(mean - shortest)))
     intervals = [] if label == "Normal" else _intervals(rng, frames)
     script = SceneScript((seed, index), label, frames, intervals)
-    _people(rng, script)
-    _traffic(rng, script)
-    _ponies(rng, script)
+    _add_people(rng, script)
+    _add_traffic(rng, script)
+    _add_ponies(rng, script)
     for s, e in intervals:
         if label == "Intruder":
-            script.anomalies.append(_across(rng, "tiger", s, e))
+            script.anomalies.append(_crossing(rng, "tiger", s, e))
         elif label == "Crash":
             script.anomalies.append(_crash(rng, s, e))
     for _ in range(int(rng.choice(3, p=(0.35, 0.40, 0.25)))):
-        kind = ("tent", "container", "balloon")[int(rng.integers(3))]
+        shape = ("tent", "container", "balloon")[int(rng.integers(3))]
         foot = (float(rng.uniform(70, 250)), float(rng.uniform(KERB + 8, HEDGE - 14)))
-        script.objects.append((kind, foot, float(rng.uniform(26, 38))))
-    _light(rng, script)
-    _disturbances(rng, script)
+        script.objects.append((shape, foot, float(rng.uniform(26, 38))))
+    _add_light_changes(rng, script)
+    _add_event_noise(rng, script)
     return script
 
 
 def _intervals(rng: np.random.Generator, frames: int) -> list[tuple[int, int]]:
-    """One or two anomalous intervals that cover 20–40 % of a video."""
+    """Return one or two anomalous intervals that cover 20–40 % of a video."""
     total = int(frames * rng.uniform(0.2, 0.4))
     number = 2 if total >= 2 * SHORTEST and rng.random() < 0.8 else 1
     length = max(SHORTEST, total // number)
     free = frames - number * length
     gaps = np.sort(rng.integers(0, free + 1, number))
     starts = [int(gap) + i * length for i, gap in enumerate(gaps)]
-    if number == 2 and starts[1] - starts[0] < length + 16:  # closer than a snippet: make them one
+    if number == 2 and starts[1] - starts[0] < length + 16:  # less than a snippet apart: merge
         start = min(starts[0], frames - 2 * length)
         return [(start, start + 2 * length)]
     return [(s, s + length) for s in starts]
 
 
-def _people(rng: np.random.Generator, script: SceneScript) -> None:
+def _add_people(rng: np.random.Generator, script: SceneScript) -> None:
     number = int(rng.integers(3, 6))
     runners = int(rng.integers(3, 6)) if script.label == "Running" else 0
     for i in range(number):
@@ -94,33 +94,33 @@ def _people(rng: np.random.Generator, script: SceneScript) -> None:
         )
 
 
-def _traffic(rng: np.random.Generator, script: SceneScript) -> None:
-    """Cars on both lanes."""
+def _add_traffic(rng: np.random.Generator, script: SceneScript) -> None:
+    """Add cars to both lanes."""
     for lane, heading in ((LANES[0], -1), (LANES[1], 1)):
         t = -int(rng.integers(0, 160))
         while t < script.frames:
             end = t + round((WIDTH + 120) / rng.uniform(2.4, 3.6))
             start, stop = (-60, WIDTH + 60) if heading > 0 else (WIDTH + 60, -60)
-            way = (t, start, lane), (end, stop, lane)
-            script.traffic.append(Visit("car", random_appearance(rng, "car"), way))
+            waypoints = (t, start, lane), (end, stop, lane)
+            script.traffic.append(Visit("car", random_appearance(rng, "car"), waypoints))
             t += int(rng.integers(90, 260))
 
 
-def _ponies(rng: np.random.Generator, script: SceneScript) -> None:
-    """Ponies cross the plaza, as often in every class: their absence would be a cue otherwise."""
+def _add_ponies(rng: np.random.Generator, script: SceneScript) -> None:
+    """Let ponies cross the plaza equally often in every class, so they give no cue to the class."""
     edges = [edge for interval in script.intervals for edge in interval]
     for _ in range(int(rng.choice(3, p=(0.3, 0.4, 0.3)))):
         for _ in range(50):
             length = int(rng.integers(SHORTEST, 100))
             s = int(rng.integers(0, script.frames - length))
-            # not at the hedge together with an anomaly, whose first or last frame it could hide
+            # a pony at the hedge must not hide the first or last frame of an anomaly
             if all(abs(edge - end) > 12 for edge in edges for end in (s, s + length)):
-                script.traffic.append(_across(rng, "pony", s, s + length))
+                script.traffic.append(_crossing(rng, "pony", s, s + length))
                 break
 
 
-def _across(rng: np.random.Generator, kind: str, s: int, e: int) -> Visit:
-    """In from behind the hedge, along the plaza at walking pace, out behind the hedge."""
+def _crossing(rng: np.random.Generator, category: str, s: int, e: int) -> Visit:
+    """Return a walk along the plaza that enters and leaves behind the hedge."""
     row, steps = float(rng.uniform(198, 222)), e - s
     rise = max(12, min(24, steps // 4))
     length = min(150.0, 1.4 * steps)
@@ -132,27 +132,27 @@ def _across(rng: np.random.Generator, kind: str, s: int, e: int) -> Visit:
     frames = (s, s + rise, e - rise, e)
     look = random_appearance(rng, "car")
     rows = (hidden, row, row, hidden)
-    return Visit(kind, look, tuple(zip(frames, columns.tolist(), rows, strict=True)))
+    return Visit(category, look, tuple(zip(frames, columns.tolist(), rows, strict=True)))
 
 
 def _crash(rng: np.random.Generator, s: int, e: int) -> Visit:
-    """A car races along the near lane, swerves onto the plaza, burns, and rolls out behind the hedge."""
+    """Return a car that races, swerves onto the plaza, burns and rolls away behind the hedge."""
     column, row = float(rng.uniform(110, 200)), float(rng.uniform(188, 212))
     turn = s + round((column - 40 + 24) / 10)
     halt = turn + 8
-    lane = LANES[1] + 5.0  # between the others and the kerb, as it overtakes them
-    way = (
+    lane = LANES[1] + 5.0  # nearer to the kerb than the cars it overtakes
+    waypoints = (
         (s, -24.0, lane),
         (turn, column - 40, lane),
         (halt, column, row),
         (max(halt + 4, e - 18), column + 4, row),
         (e, column + 60, HEDGE + 30.0),
     )
-    return Visit("wreck", random_appearance(rng, "car"), way)
+    return Visit("wreck", random_appearance(rng, "car"), waypoints)
 
 
-def _light(rng: np.random.Generator, script: SceneScript) -> None:
-    """Slowly changing light, clouds and the colour of the hour: disturbs the image, not the events."""
+def _add_light_changes(rng: np.random.Generator, script: SceneScript) -> None:
+    """Add slow changes of brightness and colour, which affect the image but not the events."""
     t = np.arange(script.frames)
     cloud = rng.uniform(0.03, 0.12) * np.sin(2 * np.pi * (t / rng.uniform(180, 420) + rng.random()))
     warmth = rng.uniform(-0.04, 0.04)
@@ -160,63 +160,63 @@ def _light(rng: np.random.Generator, script: SceneScript) -> None:
     script.light = (0.92 + cloud)[:, None] * (1 + warmth[:, None] * np.array([-1.0, 0.0, 1.0]))
 
 
-def _disturbances(rng: np.random.Generator, script: SceneScript) -> None:
-    """Bursts of sensor noise, flickering mains and a neon sign: disturb the events, not the image."""
+def _add_event_noise(rng: np.random.Generator, script: SceneScript) -> None:
+    """Add sensor noise, mains flicker or a flickering sign, which affect the events but not the image."""
     script.noise, script.sign = np.full(script.frames, 1.5), np.ones(script.frames)
     for _ in range(int(rng.choice(3, p=(0.45, 0.35, 0.20)))):
-        kind = ("noise", "mains", "sign")[int(rng.integers(3))]
+        source = ("noise", "mains", "sign")[int(rng.integers(3))]
         length = int(rng.integers(24, 80))
         s = int(rng.integers(0, script.frames - length))
         span = slice(s, s + length)
-        if kind == "noise":
+        if source == "noise":
             script.noise[span] = rng.uniform(4, 6.5)
-        elif kind == "mains":
+        elif source == "mains":
             script.light[span] *= 1 + 0.05 * rng.choice((-1, 1), length)[:, None]
         else:
             script.sign[span] = rng.uniform(0.6, 1.7, length)
 
 
 def render(script: SceneScript, *, anomaly: bool = True) -> Iterator[np.ndarray]:
-    """Frames (240, 320, 3) of a script, BGR; without the anomaly every other pixel stays the same."""
-    still = np.random.default_rng(script.seed[0])  # one camera, one street
-    background, front = place(still), hedge(still)
-    grain = np.clip(still.normal(128, 16, (HEIGHT + 64, WIDTH + 64)), 0, 255).astype(np.uint8)
-    grain = cv2.merge([grain] * 3)  # brightness flickers, not colour
+    """Yield BGR frames (240, 320, 3); without `anomaly`, frames outside the intervals do not change."""
+    scene_rng = np.random.default_rng(script.seed[0])  # all videos of a data set show the same street
+    background, foreground = street(scene_rng), hedge(scene_rng)
+    grain = np.clip(scene_rng.normal(128, 16, (HEIGHT + 64, WIDTH + 64)), 0, 255).astype(np.uint8)
+    grain = cv2.merge([grain] * 3)  # noise in brightness only
     offsets = np.random.default_rng([*script.seed, 2]).integers(0, 64, (script.frames, 2))
     for t, (row, column) in enumerate(offsets.tolist()):
         frame = background.copy()
         if script.sign[t] != 1:
             frame[SIGN] = cv2.convertScaleAbs(frame[SIGN], alpha=script.sign[t])
-        _actors(frame, script, t, anomaly)
-        frame[HEDGE:] = front
+        _draw_actors(frame, script, t, anomaly)
+        frame[HEDGE:] = foreground
         lit = cv2.transform(frame, np.diag(script.light[t]))
         noise = script.noise[t] / 16
         yield cv2.addWeighted(lit, 1, grain[row : row + HEIGHT, column : column + WIDTH], noise, -128 * noise)
 
 
-def _actors(frame: np.ndarray, script: SceneScript, t: int, anomaly: bool) -> None:
-    """Draw everything that stands on the ground, far things first."""
-    scene = [(at[1][1], lambda a=at: odd_object(frame, *a)) for at in script.objects]
+def _draw_actors(frame: np.ndarray, script: SceneScript, t: int, anomaly: bool) -> None:
+    """Draw objects and actors from back to front."""
+    layers = [(obj[1][1], lambda o=obj: distractor(frame, *o)) for obj in script.objects]
     for pedestrian in script.pedestrians:
-        at = pedestrian.at(t, anomaly)
-        scene.append((at[0][1], lambda p=pedestrian, a=at: person(frame, p.look, *a)))
+        pose = pedestrian.pose(t, anomaly)
+        layers.append((pose[0][1], lambda p=pedestrian, a=pose: person(frame, p.look, *a)))
     for visit in [*script.traffic, *(script.anomalies if anomaly else ())]:
-        now = visit.at(t)
-        if now is not None:
-            scene.append((now[0][1], lambda v=visit, n=now: _visitor(frame, script, v, n, t)))
-    for _, show in sorted(scene, key=lambda item: item[0]):
-        show()
+        pose = visit.pose(t)
+        if pose is not None:
+            layers.append((pose[0][1], lambda v=visit, a=pose: _draw_visit(frame, script, v, a, t)))
+    for _, draw in sorted(layers, key=lambda layer: layer[0]):
+        draw()
 
 
-def _visitor(
-    frame: np.ndarray, script: SceneScript, visit: Visit, now: tuple[Point, float, int], t: int
+def _draw_visit(
+    frame: np.ndarray, script: SceneScript, visit: Visit, pose: tuple[Point, float, int], t: int
 ) -> None:
-    foot, travelled, heading = now
-    if visit.kind in COATS:
-        animal(frame, visit.kind, foot, travelled / 5.5, heading)
+    foot, travelled, heading = pose
+    if visit.category in COATS:
+        animal(frame, visit.category, foot, travelled / 5.5, heading)
         return
     car(frame, visit.look, foot, travelled / 9, heading)
-    if visit.kind == "wreck" and t >= visit.way[2][0]:
-        halt, leave, end = (frame_of for frame_of, _, _ in visit.way[2:])
+    if visit.category == "wreck" and t >= visit.waypoints[2][0]:
+        halt, leave, end = (waypoint[0] for waypoint in visit.waypoints[2:])
         heat = min(1.0, (t - halt + 1) / 8, (end - t) / (end - leave))
         fire(frame, (foot[0], foot[1] - 22), 16 + 60 * heat, np.random.default_rng([*script.seed, 3, t]))

@@ -1,4 +1,4 @@
-"""The synthetic videos and their annotations.csv: missing videos are rendered, existing ones kept."""
+"""Render the synthetic videos and write their annotations.csv; existing videos are kept."""
 
 from __future__ import annotations
 
@@ -21,69 +21,69 @@ from vad.files import InputError, read_json, write_bytes, write_json
 
 DATASET = load_dataset("demo")
 TRAIN, TEST = 108, 54  # videos
-RENDERING = "1f3509294fc9"  # stands for the pixels; change it with them (tests/demo holds their hash)
+RENDERING = "1f3509294fc9"  # version of the rendered pixels; change it when they change (tests/demo checks their hash)
 
 
 @dataclass(frozen=True)
 class SyntheticVideo:
-    """One video of the set, before it is rendered."""
+    """Name, label, split and ground truth of one video."""
 
     index: int
     name: str
     label: str
-    side: str  # "train" or "test"
+    split: str  # "train" or "test"
     frames: int
     intervals: tuple[tuple[int, int], ...]  # half-open, in frames
 
     @property
     def file(self) -> str:
-        """Path below videos/."""
+        """Path relative to videos/."""
         return f"{self.label}/{self.name}.mp4"
 
     @property
     def row(self) -> str:
-        """The row of annotations.csv; both splits of the demo are the same."""
+        """Row of annotations.csv; the official and released splits of the demo are equal."""
         intervals = " ".join(f"{start}-{end}" for start, end in self.intervals)
-        return f"{self.name},,{self.label},{self.side},{self.side},{self.frames},{intervals}\n"
+        return f"{self.name},,{self.label},{self.split},{self.split},{self.frames},{intervals}\n"
 
 
 def plan_videos(seed: int, train: int, test: int) -> list[SyntheticVideo]:
-    """Training, then test videos: every other one normal, the others of the classes in turn.
+    """Return training, then test videos: half are normal, the others take the classes in turn.
 
-    Raises InputError where a side would not hold a normal and an anomalous video.
+    Raises InputError if a split has fewer than 2 videos, too few for both labels.
     """
     if min(train, test) < 2:
-        raise InputError(f"--train {train} --test {test}: each needs at least 2 videos")
+        raise InputError(f"--train {train} --test {test}: each split needs at least 2 videos.")
     classes, videos, counts = tuple(DATASET.classes), [], dict.fromkeys(DATASET.classes, 0)
-    for side, number in (("train", train), ("test", test)):
+    for split, number in (("train", train), ("test", test)):
         for k in range(number):
             label = classes[k // 2 % len(classes)] if k % 2 else DATASET.normal
             counts[label] = counts.get(label, 0) + 1
             script = write_script(seed, len(videos), label)
             videos.append(SyntheticVideo(
-                len(videos), f"{label}_{counts[label]:03d}", label, side, script.frames, tuple(script.intervals)
+                len(videos), f"{label}_{counts[label]:03d}", label, split, script.frames, tuple(script.intervals)
             ))  # fmt: skip
     return videos
 
 
 def write_video(video: SyntheticVideo, seed: int, out: Path) -> int:
-    """Render one video into <out>/videos, whole or not at all; returns its number of frames.
+    """Render one video into <out>/videos atomically and return its number of frames.
 
-    Raises InputError where it cannot be written.
+    Raises InputError if the video cannot be written.
     """
     final = out / "videos" / video.file
-    unfinished = out / "unfinished" / f"{video.name}.{os.getpid()}.mp4"  # extraction does not look there
+    unfinished = out / "unfinished" / f"{video.name}.{os.getpid()}.mp4"  # extraction ignores this folder
     for folder in (final.parent, unfinished.parent):
         folder.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter_fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
     if not writer.isOpened():
-        raise InputError(f"{unfinished}: OpenCV cannot write this video; check free space and its mp4v encoder")
+        raise InputError(f"{unfinished}: OpenCV cannot write it. Check the free space and OpenCV's mp4v encoder.")
     for frame in render(write_script(seed, video.index, video.label)):
         writer.write(frame)
     writer.release()
     declared = int(cv2.VideoCapture(str(unfinished)).get(cv2.CAP_PROP_FRAME_COUNT))
     if declared != video.frames:  # the writer does not report a full disk
-        raise InputError(f"{unfinished}: {declared} of {video.frames} frames were written; free some disk space")
+        raise InputError(f"{unfinished}: only {declared} of {video.frames} frames were written. Free some space.")
     os.replace(unfinished, final)
     return video.frames
 
@@ -92,16 +92,16 @@ def render_videos(
     out: Path, table: Path, seed: int = 0, train: int = TRAIN, test: int = TEST,
     workers: int = 1, overwrite: bool = False,
 ) -> None:  # fmt: skip
-    """Render the missing videos into <out>/videos and write the table annotations.csv.
+    """Render the missing videos into <out>/videos and write annotations.csv to `table`.
 
-    Raises InputError where `out` holds other videos and `overwrite` is not given.
+    Raises InputError if `out` contains other videos and `overwrite` is false.
     """
     videos = plan_videos(seed, train, test)
-    _claim(out, {"seed": seed, "train": train, "test": test, "drawing": RENDERING}, overwrite)
+    _check_settings(out, {"seed": seed, "train": train, "test": test, "drawing": RENDERING}, overwrite)
     missing = [video for video in videos if not (out / "videos" / video.file).is_file()]
     if missing:
         _render_all(missing, seed, out, max(1, workers))
-    existing = f", {len(videos) - len(missing)} existed" if len(missing) < len(videos) else ""
+    existing = f", kept {len(videos) - len(missing)}" if len(missing) < len(videos) else ""
     frames = sum(video.frames for video in videos)
     print(f"{out / 'videos'}: {len(videos)} videos, {frames} frames (rendered {len(missing)}{existing})")
     head = f"# synthetic videos: python -m demo --seed {seed} --train {train} --test {test}\n"
@@ -110,16 +110,16 @@ def render_videos(
     print(f"{table}: {train} training and {test} test videos")
 
 
-def _claim(out: Path, settings: dict[str, object], overwrite: bool) -> None:
-    """Record `settings` in `out`; its videos stay where they are of these settings, else may be removed."""
+def _check_settings(out: Path, settings: dict[str, object], overwrite: bool) -> None:
+    """Compare `settings` with those recorded in `out` and record them; `overwrite` deletes its videos."""
     record, videos = out / "demo.json", out / "videos"
     recorded = read_json(record, "description of the synthetic videos") if record.is_file() else {}
     if not recorded and videos.is_dir() and any(videos.iterdir()):
-        raise InputError(f"{videos} holds videos that were not rendered here; move them away")
+        raise InputError(f"{videos} contains videos that this command did not render. Move them to another folder.")
     if recorded not in ({}, settings) and not overwrite:
         key = next(key for key in {**settings, **recorded} if recorded.get(key) != settings.get(key))
-        how = "another version of this code" if key == "drawing" else f"{key} {recorded.get(key)}, not {settings[key]}"
-        raise InputError(f"{out} holds videos rendered with {how}; give --overwrite to replace them")
+        old = "another version of this code" if key == "drawing" else f"{key} {recorded.get(key)}, not {settings[key]}"
+        raise InputError(f"{out} contains videos rendered with {old}. Use --overwrite to replace them.")
     if overwrite:
         shutil.rmtree(videos, ignore_errors=True)
     write_json(record, settings)
@@ -127,7 +127,7 @@ def _claim(out: Path, settings: dict[str, object], overwrite: bool) -> None:
 
 def _render_all(videos: Sequence[SyntheticVideo], seed: int, out: Path, workers: int) -> None:
     job = partial(write_video, seed=seed, out=out)
-    longest_first = sorted(videos, key=lambda video: -video.frames)  # no worker is left with one at the end
+    longest_first = sorted(videos, key=lambda video: -video.frames)  # workers then finish at similar times
     context = multiprocessing.get_context("spawn")
     with (
         tqdm(total=sum(video.frames for video in videos), desc="rendering", unit="frame") as bar,
@@ -140,4 +140,4 @@ def _render_all(videos: Sequence[SyntheticVideo], seed: int, out: Path, workers:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    cv2.setNumThreads(1)  # the processes are the parallelism
+    cv2.setNumThreads(1)  # the worker processes already run in parallel

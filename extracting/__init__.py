@@ -1,1 +1,1 @@
-"""Videos → embeddings (Appendix F.1): frames, crops, event maps, CLIP towers, and the run over a folder."""
+"""Extract embeddings from videos (Appendix F.1): frames, crops, event maps, CLIP towers, resumable runs."""

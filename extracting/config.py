@@ -1,6 +1,6 @@
-"""What an extraction is asked for: its settings, checked, and the videos it is about.
+"""Settings of an extraction, and the record of one video to embed.
 
-No torch here: decoder processes import this module, and each of them should start fast.
+This module does not import torch, because every decoder process imports it and should start fast.
 """
 
 from __future__ import annotations
@@ -20,41 +20,39 @@ ALL_CROPS = tuple(range(10))
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of an extraction, the encoders apart. Defaults are those of the profile `default`.
+    """Settings of an extraction except those of the encoders. The defaults are those of the default profile.
 
-    Raises InputError for a value that means nothing.
+    Raises InputError for an invalid value.
     """
 
     crops: tuple[int, ...] = ALL_CROPS
     tail: str = Options.tail  # see `video.frames.group_snippets`
-    event_threshold: int = Options.event_threshold  # grey levels of 255
-    event_clamp: int = Options.event_clamp  # largest count kept
+    event_threshold: int = Options.event_threshold  # grey levels, 0 to 255
+    event_clamp: int = Options.event_clamp  # larger event counts are clamped to this
     event_scaling: str = Options.event_scaling  # see `video.events.EventScaling`
-    save_events: bool = False  # write the event maps too
-    fps: float | None = None  # frame rate of folders of frames, which store none
-    workers: int = 1  # decoder processes at once
-    time_limit: float = 120.0  # seconds without a new snippet that end a video
+    save_events: bool = False  # also write the event maps
+    fps: float | None = None  # frame rate of frame folders, which do not store one
+    workers: int = 1  # number of decoder processes
+    time_limit: float = 120.0  # seconds without a new snippet after which a video is given up
     strict: bool = False  # stop at the first video that is not ok
 
     def __post_init__(self) -> None:
         if self.tail not in TAILS:
-            raise InputError(f"unknown tail rule {self.tail!r}; known are {', '.join(TAILS)}")
+            raise InputError(f"unknown tail rule {self.tail!r}; choose from {', '.join(TAILS)}")
         if not 0 <= self.event_threshold <= 255:
-            raise InputError(f"--event_threshold {self.event_threshold}: grey levels go from 0 to 255")
+            raise InputError(f"--event_threshold {self.event_threshold} must be a grey level from 0 to 255")
         if self.event_clamp < 1:
-            raise InputError(f"--event_clamp {self.event_clamp}: the largest count kept is at least 1")
+            raise InputError(f"--event_clamp {self.event_clamp} must be at least 1")
         if self.event_scaling not in SCALINGS:
-            raise InputError(
-                f"unknown event scaling {self.event_scaling!r}; known are {', '.join(SCALINGS)}"
-            )
+            raise InputError(f"unknown event scaling {self.event_scaling!r}; choose from {', '.join(SCALINGS)}")
         if self.fps is not None and not 0 < self.fps < 1000:
-            raise InputError(f"--fps {self.fps:g}: frames a second, above 0 and below 1000")
+            raise InputError(f"--fps {self.fps:g} must be above 0 and below 1000 frames per second")
         for name in ("workers", "time_limit"):
             if not getattr(self, name) >= 1:
-                raise InputError(f"--{name} {getattr(self, name)}: at least 1 is needed")
+                raise InputError(f"--{name} {getattr(self, name)} must be at least 1")
 
-    def recorded(self, modality: str) -> dict[str, Any]:
-        """The settings that change the embeddings of one modality, as the manifest keeps them."""
+    def provenance(self, modality: str) -> dict[str, Any]:
+        """Return the settings that affect the embeddings of one modality, for the manifest."""
         events = {name: value for name, value in asdict(self).items() if name.startswith("event_")}
         return {"modality": modality, "tail": self.tail} | (events if modality == "event" else {})
 
@@ -63,11 +61,11 @@ class Config:
 class Job:
     """One video of an extraction."""
 
-    path: Path  # of a video file, or of a folder of frames
-    video: str  # path below --video_dir
-    name: str  # [<Class>/]<video>, what its embeddings are called after
-    size: int  # bytes, of all frames together for a folder
-    modalities: tuple[str, ...] = MODALITIES  # still to be made
+    path: Path  # a video file or a frame folder
+    video: str  # path relative to --video_dir
+    name: str  # [<Class>/]<video>, the base name of the embedding files
+    size: int  # bytes; for a frame folder the sum over its frames
+    modalities: tuple[str, ...] = MODALITIES  # not yet embedded
     attempt: int = 1
-    outcome: str = ""  # set where the video cannot be used, which was seen without opening it
+    outcome: str = ""  # set if the video is rejected without opening it
     reason: str = ""

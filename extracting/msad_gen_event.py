@@ -1,4 +1,4 @@
-"""MSAD videos → event embeddings."""
+"""Extract the event embeddings of the MSAD videos."""
 
 import sys
 from pathlib import Path

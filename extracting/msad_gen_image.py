@@ -1,4 +1,4 @@
-"""MSAD videos → image embeddings, under the name that the release gives this script."""
+"""Extract the image embeddings of the MSAD videos; the script has this name in the released code."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""MSAD videos → image embeddings."""
+"""Extract the image embeddings of the MSAD videos."""
 
 import sys
 from pathlib import Path

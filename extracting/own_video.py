@@ -1,4 +1,4 @@
-"""Embeddings of single videos outside any data set, kept for the next time."""
+"""Embed single videos outside any data set, and cache their embeddings."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from extracting.job.run import Output, run
 from extracting.video.frames import check_opencv
 from vad.files import InputError
 
-MIRRORED_CENTRE = 5  # the crop that the evaluation uses
+MIRRORED_CENTRE = 5  # the crop used for evaluation
 
 
 def embed_own_videos(
     videos: Sequence[Path],
     encoders: Mapping[str, Encoder],
     folder: Path,
-    config: Config = Config(crops=(MIRRORED_CENTRE,)),  # noqa: B008 (it is frozen)
+    config: Config = Config(crops=(MIRRORED_CENTRE,)),  # noqa: B008 (Config is frozen)
 ) -> list[dict[str, Path]]:
-    """Embed each video under each modality's encoder into files below `folder`; what is there is reused.
+    """Embed each video with each encoder and return, for each video, modality → path of the (S, D) array.
 
-    Returns modality → path of the (S, D) array, for each video. A file is reused for the same path, size
-    and time of the video, the same settings and the same weights. Raises InputError for a video that is
-    missing, for two of one name, and, when all others are embedded, for one that is no good.
+    Files below `folder` are reused if the path, size and time of the video, the settings and the weights
+    are equal. Raises InputError for a missing video or two videos of the same name. For a video that
+    cannot be embedded, InputError is raised after all other videos are embedded.
     """
     check_opencv()
     stems = [video.stem for video in videos]
     for stem in stems:
         if stems.count(stem) > 1:
-            raise InputError(f"two videos are called {stem}, as their results would be; rename one")
+            raise InputError(f"two videos are named {stem}, and so would be their results. Rename one of them.")
     outputs = {m: Output.of(m, folder / m, encoder, config) for m, encoder in encoders.items()}
     jobs = [_job(video, outputs) for video in videos]
-    found = [
+    paths = [
         {m: embedding_path(out.folder, job.name, config.crops[0]) for m, out in outputs.items()}
         for job in jobs
     ]
     todo = {
         job.name: job
-        for job, paths in zip(jobs, found, strict=True)
-        if not all(path.is_file() for path in paths.values())
+        for job, files in zip(jobs, paths, strict=True)
+        if not all(path.is_file() for path in files.values())
     }
     problems = {}
     with tqdm(total=len(todo) * len(outputs), desc="embedding", disable=not todo) as bar:
@@ -56,16 +56,16 @@ def embed_own_videos(
                 bar.update()
     if problems:
         raise InputError("; ".join(f"{path}: {reason}" for path, reason in problems.items()))
-    return found
+    return paths
 
 
 def _job(video: Path, outputs: Mapping[str, Output]) -> Job:
-    """The job of a video, named after all that its embeddings depend on."""
+    """Return a job whose name is a hash of everything that its embeddings depend on."""
     try:
         stat = video.stat()
     except OSError as error:
         raise InputError(f"{video}: there is no such video ({error.strerror})") from None
-    made = [(m, sorted(out.settings.items()), out.hash) for m, out in outputs.items()]
-    key = repr((str(video.resolve()), stat.st_size, stat.st_mtime_ns, made))
+    provenance = [(m, sorted(out.settings.items()), out.hash) for m, out in outputs.items()]
+    key = repr((str(video.resolve()), stat.st_size, stat.st_mtime_ns, provenance))
     name = f"{video.stem[:100]}_{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()[:16]}"
     return Job(video.absolute(), video.name, name, stat.st_size, tuple(outputs))

@@ -1,4 +1,4 @@
-"""ShanghaiTech videos → event embeddings."""
+"""Extract the event embeddings of the ShanghaiTech videos."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""ShanghaiTech videos → image embeddings."""
+"""Extract the image embeddings of the ShanghaiTech videos."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""UCF-Crime videos → event embeddings."""
+"""Extract the event embeddings of the UCF-Crime videos."""
 
 import sys
 from pathlib import Path

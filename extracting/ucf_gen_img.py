@@ -1,4 +1,4 @@
-"""UCF-Crime videos → image embeddings."""
+"""Extract the image embeddings of the UCF-Crime videos."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""XD-Violence videos → event embeddings."""
+"""Extract the event embeddings of the XD-Violence videos."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""XD-Violence videos → image embeddings."""
+"""Extract the image embeddings of the XD-Violence videos."""
 
 import sys
 from pathlib import Path

@@ -29,7 +29,7 @@ def main() -> int:
     dataset = load_dataset(flags.dataset)
     lists = flags.list_root or dataset.list_root
     recorded = None if flags.profile else lists_metadata(lists / "test.csv").get("split")
-    found = audit(
+    report = audit(
         dataset,
         flags.split or dataset.default_split(str(recorded or preset(flags.profile or "default").split)),
         list_root=flags.list_root,
@@ -37,8 +37,8 @@ def main() -> int:
         video_root=flags.video_root,
         all_values=flags.all_values,
     )
-    print(found.as_json() if flags.json else found)
-    return 1 if found.findings else 0
+    print(report.as_json() if flags.json else report)
+    return 1 if report.findings else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Make list/<ucf|xd|shang|msad>/annotations.csv from the data sets' own lists and annotations.
+"""Make list/<ucf|xd|shang|msad>/annotations.csv from the lists and annotations of the data sets' authors.
 
-The tables are part of the repository. This script shows how they were derived and makes them again; the
-comment above each, with its sources, is taken from the table that is there.
+The tables are part of the repository. This script documents how they were made and can reproduce them. The
+comment at the top of each table, with its sources, is copied from the existing table.
 """
 
 from __future__ import annotations
@@ -31,46 +31,46 @@ Intervals = list[tuple[int, int]]  # half-open, 0-based
 
 @dataclass
 class Row:
-    """One video of a table while it is put together."""
+    """One video of a table under construction."""
 
     label: str
     alias: tuple[str, ...] = ()
     splits: dict[str, str] = field(default_factory=dict)
     frames: int | None = None
     intervals: Intervals = field(default_factory=list)
-    released: Intervals = field(default_factory=list)  # the release's reading, where it has its own
+    released: Intervals = field(default_factory=list)  # intervals of the released code, if they differ
 
 
 Rows = dict[str, Row]
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty."""
+    """Return the non-empty lines of a text file."""
     return [line for line in read_text(path, "source").splitlines() if line.strip()]
 
 
 def read_intervals(path: Path) -> dict[str, Intervals]:
-    """Video → the numbers that end its line, in pairs, up to the first -1."""
+    """Return video → pairs of the numbers at the end of its line, up to the first -1."""
     intervals = {}
     for line in read_lines(path):
         values = [int(n) for n in re.search(r"((?:\s+-?\d+)+)\s*$", line).group(1).split()]
         values = values[: values.index(-1)] if -1 in values else values
-        values = values[len(values) % 2 :]  # MSAD's authors write the number of frames before the first interval
+        values = values[len(values) % 2 :]  # MSAD has the number of frames before the first interval
         intervals[video_name(line.split()[0])] = list(zip(values[::2], values[1::2], strict=True))
     return intervals
 
 
 def read_frames(path: Path) -> dict[str, int]:
-    """Video → number of frames, from lines name@frames."""
+    """Return video → number of frames, from lines name@frames."""
     pairs = (line.rsplit("@", 1) for line in read_lines(path))
     return {video: int(frames) for video, frames in pairs}
 
 
-def start(root: Path, folder: str, official: str, spell: Callable[[str], str] = str) -> Rows:
-    """A row for each video of either split, with its label and sides.
+def read_splits(root: Path, folder: str, official: str, spell: Callable[[str], str] = str) -> Rows:
+    """Return a row for each video of either split, with its label and its part of each split.
 
-    official: name of the authors' lists, with {0} for train and test, {1} for Train and Test.
-    spell: a name → the table's.
+    official: name of the authors' lists, with {0} for train or test and {1} for Train or Test.
+    spell: maps a video name to its spelling in the table.
     """
     rows: Rows = {}
     for side in ("train", "test"):
@@ -87,11 +87,11 @@ def start(root: Path, folder: str, official: str, spell: Callable[[str], str] = 
 
 
 def ucf_crime(root: Path) -> Rows:
-    """Rows of UCF-Crime; intervals end with their video."""
-    rows = start(root, "ucf", "ucf_Anomaly_{1}")
+    """Return the rows of UCF-Crime, with intervals cut at the end of the video."""
+    rows = read_splits(root, "ucf", "ucf_Anomaly_{1}")
     intervals = read_intervals(root / "annotations/ucf_Temporal_Anomaly_Annotation.official.txt")
     for name, frames in read_frames(root / "frame_counts/ucf.txt").items():
-        # Normal003 there is Normal_Videos_003 everywhere else
+        # this source writes Normal003 for Normal_Videos_003
         rows[re.sub(r"^Normal(?=\d)", "Normal_Videos_", name) + "_x264"].frames = frames
     for name, row in rows.items():
         row.alias = (name.removesuffix("_x264"),)
@@ -100,8 +100,8 @@ def ucf_crime(root: Path) -> Rows:
 
 
 def xd_violence(root: Path) -> Rows:
-    """Rows of XD-Violence."""
-    rows = start(root, "xd", "xd_{0}_list")
+    """Return the rows of XD-Violence."""
+    rows = read_splits(root, "xd", "xd_{0}_list")
     for name, intervals in read_intervals(root / "annotations/xd_annotations.official.txt").items():
         rows[name].intervals = intervals
     for name, frames in read_frames(root / "frame_counts/xd.txt").items():
@@ -110,8 +110,8 @@ def xd_violence(root: Path) -> Rows:
 
 
 def shanghaitech(root: Path) -> Rows:
-    """Rows of ShanghaiTech: intervals are the runs of ones in the authors' frame masks."""
-    rows = start(root, "shang", "shang_SH_{1}")
+    """Return the rows of ShanghaiTech, with intervals from the authors' frame masks."""
+    rows = read_splits(root, "shang", "shang_SH_{1}")
     for video in json.loads(read_text(root / "gt/shang_test_197_frames.json", "source")):
         rows[video["video"]].frames = video["frames"]
     with np.load(root / "gt/shang_test_frame_mask.official.npz") as masks:
@@ -120,7 +120,7 @@ def shanghaitech(root: Path) -> Rows:
             rows[name].frames = len(mask)
             rows[name].intervals = list(zip(edges[::2], edges[1::2], strict=True))
     for name, intervals in read_intervals(root / "annotations/shang_annotations.txt").items():
-        whole = "_".join(name.split("_")[:2])  # the release annotates two videos in parts
+        whole = "_".join(name.split("_")[:2])  # the released annotations split two videos into parts
         rows[whole].released += intervals
         if whole != name:
             rows[whole].alias += (name,)
@@ -128,13 +128,13 @@ def shanghaitech(root: Path) -> Rows:
 
 
 def msad(root: Path) -> Rows:
-    """Rows of MSAD, whose authors count from 1 and include the last frame."""
+    """Return the rows of MSAD, whose authors count frames from 1 and include the last frame."""
 
     def spell(name: str) -> str:
-        plain = name.replace("perdestrian", "pedestrian")  # the release's mistake
+        plain = name.replace("perdestrian", "pedestrian")  # a typo in the released lists
         return plain if "_testing_" in plain else plain.removeprefix("MSAD_normal_")
 
-    rows = start(root, "msad", "msad_{0}_list", spell)
+    rows = read_splits(root, "msad", "msad_{0}_list", spell)
     annotation = root / "annotations/msad_anomaly_annotation.official.txt"
     frames = {line.split()[0]: int(line.split()[2]) for line in read_lines(annotation)}
     intervals, released = read_intervals(annotation), read_intervals(root / "annotations/msad_annotations.txt")
@@ -155,10 +155,10 @@ TABLES: Mapping[str, Callable[[Path], Rows]] = {
 
 
 def as_csv(folder: str, rows: Rows) -> str:
-    """The text of a table: the comment of the one that is there, then the videos by name."""
+    """Return the text of a table: the comment of the existing table, then the videos sorted by name."""
     text = io.StringIO()
-    present = read_text(ROOT / "list" / folder / "annotations.csv", "table").splitlines(keepends=True)
-    text.writelines(takewhile(lambda line: line.startswith("#"), present))
+    existing = read_text(ROOT / "list" / folder / "annotations.csv", "table").splitlines(keepends=True)
+    text.writelines(takewhile(lambda line: line.startswith("#"), existing))
     readings = ["intervals", "intervals_released"] if any(row.released for row in rows.values()) else ["intervals"]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["video", "alias", "label", *SPLITS, "frames", *readings])
@@ -170,7 +170,7 @@ def as_csv(folder: str, rows: Rows) -> str:
 
 
 def main() -> None:
-    """Write the four tables, and say which are new."""
+    """Write the four tables and print which have changed."""
     default = os.environ.get("IEFVAD_REALDATA", ROOT.parent / "shared" / "realdata")
     parser = command_parser(__doc__, "python list/build_annotations.py SOURCES", usage="[SOURCES] [options]")
     parser.add_argument("source", nargs="?", type=Path, metavar="SOURCES", default=default,
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", default=ROOT / "list", help="output folder (default: list/)")
     flags = parser.parse_args()
     if not flags.source.is_dir():
-        raise InputError(f"{flags.source}: no such folder of sources; name it")
+        raise InputError(f"{flags.source} does not exist. Give the folder of the sources.")
     for folder, build in TABLES.items():
         path, rows = flags.out / folder / "annotations.csv", build(flags.source)
         changed = write_bytes(path, as_csv(folder, rows).encode())

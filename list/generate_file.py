@@ -13,7 +13,7 @@ from vad.prepare.lists import make_lists
 
 
 def main(name: str | None = None) -> None:
-    """name: the data set of a documented script; without it --dataset is a flag."""
+    """Write the lists and print a summary. name: the data set of a script; None adds the flag --dataset."""
     more = "--dataset ucfcrime " if name is None else ""
     parser = command_parser(__doc__, f"python list/{Path(sys.argv[0]).name} {more}--base_path FEATURES/rgb")
     add = parser.add_argument
@@ -32,7 +32,7 @@ def main(name: str | None = None) -> None:
     add("--allow_missing", action="store_true", help="leave out videos without embeddings")
     flags = parser.parse_args()
     dataset, options = load_dataset(name or flags.dataset), preset(flags.profile)
-    said = make_lists(
+    summary = make_lists(
         dataset,
         flags.split or dataset.default_split(options.split),
         flags.base_path or dataset.data_root / IMAGE_FOLDER,
@@ -44,7 +44,7 @@ def main(name: str | None = None) -> None:
         test_list=flags.test_list,
         allow_missing=flags.allow_missing,
     )
-    print("\n".join(said))
+    print("\n".join(summary))
 
 
 if __name__ == "__main__":

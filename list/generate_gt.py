@@ -14,7 +14,7 @@ from vad.prepare.ground_truth import make_ground_truth
 
 
 def main(name: str | None = None) -> None:
-    """name: the data set of a documented script; without it --dataset is a flag."""
+    """Write gt.npy and print a summary. name: the data set of a script; None adds the flag --dataset."""
     more = " --dataset ucfcrime" if name is None else ""
     parser = command_parser(__doc__, f"python list/{Path(sys.argv[0]).name}{more}")
     add = parser.add_argument
@@ -30,10 +30,10 @@ def main(name: str | None = None) -> None:
     dataset = load_dataset(name or flags.dataset)
     csv_path = flags.csv_path or dataset.list_root / "test.csv"
     split = None if flags.profile else lists_metadata(csv_path).get("split")
-    if not (flags.split or flags.profile or split):  # lists from elsewhere: their names tell
+    if not (flags.split or flags.profile or split):  # without lists.json the video names show the split
         split = dataset.split_of([], [row.video for row in read_list(csv_path, dataset)])[0]
     preferred = str(split or preset(flags.profile or "default").split)
-    said = make_ground_truth(
+    summary = make_ground_truth(
         dataset,
         flags.split or dataset.default_split(preferred),
         csv_path,
@@ -41,7 +41,7 @@ def main(name: str | None = None) -> None:
         masks=flags.masks,
         feature_root=flags.feature_root,
     )
-    print("\n".join(said))
+    print("\n".join(summary))
 
 
 if __name__ == "__main__":

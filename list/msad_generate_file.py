@@ -1,4 +1,4 @@
-"""train.csv and test.csv of MSAD: generate_file.py --dataset msad."""
+"""Make train.csv and test.csv of MSAD, like generate_file.py --dataset msad."""
 
 from generate_file import main, run_command
 

@@ -1,4 +1,4 @@
-"""gt.npy of MSAD: generate_gt.py --dataset msad."""
+"""Make gt.npy of MSAD, like generate_gt.py --dataset msad."""
 
 from generate_gt import main, run_command
 

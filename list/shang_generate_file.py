@@ -1,4 +1,4 @@
-"""train.csv and test.csv of ShanghaiTech: generate_file.py --dataset shang."""
+"""Make train.csv and test.csv of ShanghaiTech, like generate_file.py --dataset shang."""
 
 from generate_file import main, run_command
 

@@ -1,4 +1,4 @@
-"""gt.npy of ShanghaiTech: generate_gt.py --dataset shang."""
+"""Make gt.npy of ShanghaiTech, like generate_gt.py --dataset shang."""
 
 from generate_gt import main, run_command
 

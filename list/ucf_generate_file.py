@@ -1,4 +1,4 @@
-"""train.csv and test.csv of UCF-Crime: generate_file.py --dataset ucfcrime."""
+"""Make train.csv and test.csv of UCF-Crime, like generate_file.py --dataset ucfcrime."""
 
 from generate_file import main, run_command
 

@@ -1,4 +1,4 @@
-"""gt.npy of UCF-Crime: generate_gt.py --dataset ucfcrime."""
+"""Make gt.npy of UCF-Crime, like generate_gt.py --dataset ucfcrime."""
 
 from generate_gt import main, run_command
 

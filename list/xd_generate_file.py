@@ -1,4 +1,4 @@
-"""train.csv and test.csv of XD-Violence: generate_file.py --dataset xd."""
+"""Make train.csv and test.csv of XD-Violence, like generate_file.py --dataset xd."""
 
 from generate_file import main, run_command
 

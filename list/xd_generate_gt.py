@@ -1,4 +1,4 @@
-"""gt.npy of XD-Violence: generate_gt.py --dataset xd."""
+"""Make gt.npy of XD-Violence, like generate_gt.py --dataset xd."""
 
 from generate_gt import main, run_command
 

@@ -1,16 +1,16 @@
 """IEF-VAD, one file per section of the paper (arXiv 2505.02393).
 
-| section | file | holds |
+| section | file | content |
 |---|---|---|
-| 3.1 | temporal_encoder.py | temporal self-attention per modality |
+| 3.1 | temporal_encoder.py | temporal self-attention of each modality |
 | 3.1 – 3.2, Eq. 1 – 4, App. B | uncertainty.py | mean and log-variance, noise model, precision |
 | 3.3, App. C | fusion.py | inverse-variance fusion |
 | 3.4, Eq. 5 | kalman.py | sequential update |
-| 3.4, Eq. 5 | kalman_kernels.py | its fast kernels: a loop for a CPU, scans for a GPU |
+| 3.4, Eq. 5 | kalman_kernels.py | fast kernels of the update: a loop for CPUs, a scan for GPUs |
 | 3.5, App. D | refinement.py | iterative refinement |
-| 3, Figure 1 | ief_vad.py | the assembled network, its config and output |
-| 3.6, Eq. 6, App. E | losses.py | classification, KL, regulariser |
-| — | checkpoint.py | released files and our own |
+| 3, Figure 1 | ief_vad.py | the complete network, its configuration and its output |
+| 3.6, Eq. 6, App. E | losses.py | classification, KL and regularisation losses |
+| — | checkpoint.py | reading and writing of checkpoints, released ones included |
 """
 
 from model.checkpoint import (

@@ -1,4 +1,4 @@
-"""Section 3.3 and Appendix C: fusion of the two modalities by inverse variance."""
+"""Section 3.3 and Appendix C: inverse-variance fusion of the two modalities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EPSILON_PLACEMENTS = ("weights", "sum")
 
 
 class Fused(NamedTuple):
-    """The fused observation of every step, each (B, T, D)."""
+    """The fused estimate of every time step, each (B, T, D)."""
 
     mean: Tensor  # z = (w_i μ_i + w_e μ_e) / (w_i + w_e)
     variance: Tensor  # σ²_fused = 1 / (w_i + w_e)
@@ -29,14 +29,13 @@ def fuse(
     epsilon: float,
     epsilon_placement: str = "weights",
 ) -> Fused:
-    """Precision-weighted mean of two independent Gaussian estimates, (B, T, D) each (Section 3.3).
+    """Return the precision-weighted mean of two Gaussian estimates (Section 3.3).
 
-    epsilon_placement "weights" is Eq. 4: w = 1/(σ²_eff + ε). "sum" is the released code: w =
-    1/σ²_eff, and ε is added once, to the sum of the weights.
+    All tensors are (B, T, D). With epsilon_placement "weights", w = 1/(σ²_eff + ε) as in Eq. 4.
+    With "sum", as in the released code, w = 1/σ²_eff and ε is added to w_i + w_e.
 
-    As ε → 0, Student's t scales both weights by (ν+1)/ν, which cancels: ŵ_i and ŵ_e equal a
-    Gaussian's. ν then acts through the KL terms and, where there is process noise, through the
-    fused variance.
+    As ε → 0, Student's t scales both weights by (ν+1)/ν. The factor cancels, so ŵ_i and ŵ_e equal
+    those of a Gaussian. ν then acts only through the KL terms and, if q > 0, the fused variance.
     """
     inside, outside = (epsilon, 0.0) if epsilon_placement == "weights" else (0.0, epsilon)
     w_image = precision(image_logvar_eff, inside)

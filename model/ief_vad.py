@@ -1,4 +1,4 @@
-"""Section 3 and Figure 1: the whole network, assembled from one file per box."""
+"""Section 3 and Figure 1: the complete network, assembled from the modules of each section."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ PADDINGS = ("masked", "attended")
 
 
 class ConfigError(ValueError):
-    """A setting of the network or its loss that makes no sense; the message names it."""
+    """Raised for an invalid option of the network or its loss; the message names the option."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IEFVADConfig:
-    """Everything the network's arithmetic depends on; the paper's values are the defaults."""
+    """All options that affect the network's output; the numeric defaults are the paper's."""
 
-    embed_dim: int = 768
-    num_layers: int = 2
+    embed_dim: int = 768  # D, 768 for CLIP ViT-L/14
+    num_layers: int = 2  # of each temporal encoder
     num_heads: int = 8
-    dropout: float = 0.1
-    modality: str = "fusion"  # or one stream of the same network: "image", "event"
+    dropout: float = 0.1  # of the attention weights
+    modality: str = "fusion"  # "image" or "event" for a single-modality network
     noise_model: str = "StudentT"
-    nu: float = 8.0
-    epsilon: float = 1e-8
-    epsilon_placement: str = "weights"
-    temporal_update: str = "kalman"
-    padding: str = "masked"
-    num_refinement_steps: int = 10
-    lambda_ref: float = 0.5
+    nu: float = 8.0  # ν, degrees of freedom of Student's t
+    epsilon: float = 1e-8  # ε of Eq. 4 and 5
+    epsilon_placement: str = "weights"  # see `fuse`
+    temporal_update: str = "kalman"  # see `TemporalUpdate`
+    padding: str = "masked"  # in attention and in the KL and regularisation losses
+    num_refinement_steps: int = 10  # N
+    lambda_ref: float = 0.5  # λ_ref
 
     def __post_init__(self) -> None:
         check_choices(
@@ -52,45 +52,42 @@ class IEFVADConfig:
                 "padding": PADDINGS,
             },
         )
-        nu, epsilon, steps = self.nu, self.epsilon, self.num_refinement_steps
-        if not 0 < nu < math.inf or not 0 <= epsilon < math.inf or steps < 0:
-            raise ConfigError(
-                f"nu must be positive and finite (ν → ∞ is noise_model Gaussian), epsilon and "
-                f"num_refinement_steps not negative; got {nu}, {epsilon}, {steps}"
-            )
-        if not math.isfinite(self.lambda_ref):
-            raise ConfigError(f"lambda_ref must be a number; got {self.lambda_ref}")
+        for name, valid, requirement in (
+            ("nu", 0 < self.nu < math.inf, "positive and finite (ν → ∞ is noise_model Gaussian)"),
+            ("epsilon", 0 <= self.epsilon < math.inf, "finite and not negative"),
+            ("num_refinement_steps", self.num_refinement_steps >= 0, "0 or more"),
+            ("lambda_ref", math.isfinite(self.lambda_ref), "finite"),
+            ("num_layers", self.num_layers >= 1, "1 or more"),
+            ("dropout", 0 <= self.dropout < 1, "at least 0 and less than 1"),
+        ):
+            if not valid:
+                raise ConfigError(f"{name} must be {requirement}, but is {getattr(self, name)}")
         if self.num_heads < 1 or self.embed_dim % self.num_heads:
             raise ConfigError(
-                f"width {self.embed_dim} cannot be divided among {self.num_heads} attention heads"
-            )
-        if self.num_layers < 1 or not 0 <= self.dropout < 1:
-            raise ConfigError(
-                f"num_layers must be 1 or more, dropout from 0 to below 1; "
-                f"got {self.num_layers}, {self.dropout}"
+                f"embedding width {self.embed_dim} is not divisible by {self.num_heads} heads"
             )
 
 
 def check_choices(config: object, choices: Mapping[str, Iterable[str]]) -> None:
-    """Raise ConfigError, naming the known values, where a field of `config` holds another one."""
-    for name, known in choices.items():
-        if getattr(config, name) not in known:
-            raise ConfigError(f"{name} is {getattr(config, name)!r}; known are {', '.join(known)}")
+    """Raise ConfigError if a field of `config` has none of its allowed values."""
+    for name, allowed in choices.items():
+        if (value := getattr(config, name)) not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 @dataclass(frozen=True)
 class IEFVADOutput:
-    """Output for a batch of windows; mean and log-variance of an absent stream are None."""
+    """Output for a batch of windows; mean and log-variance of an unused modality are None."""
 
     logits: Tensor  # (B, T, 1) before the sigmoid
     fused: Tensor  # (B, T, D) state after refinement
     image_mu: Tensor | None  # (B, T, D)
     event_mu: Tensor | None  # (B, T, D)
-    image_logvar: Tensor | None  # (B, T, D) raw log σ², not the effective one
+    image_logvar: Tensor | None  # (B, T, D) log σ² from the head, not log σ²_eff
     event_logvar: Tensor | None  # (B, T, D)
     weight_image: Tensor  # (B, T, D) ŵ_i
     weight_event: Tensor  # (B, T, D) ŵ_e
-    gain: Tensor  # (B, T, D) Kalman gain, 1 where the state is the observation
+    gain: Tensor  # (B, T, D) Kalman gain; 1 means that the state equals the observation
     variance: Tensor  # (B, T, D) posterior variance of the state before refinement
 
 
@@ -98,7 +95,7 @@ class IEFVAD(nn.Module):
     """Uncertainty-weighted image-event fusion for video anomaly detection."""
 
     def __init__(self, **config: object) -> None:
-        """Keyword arguments are the fields of `IEFVADConfig`."""
+        """Build the network; keyword arguments are the fields of `IEFVADConfig`."""
         super().__init__()
         self.config = c = IEFVADConfig(**config)
         encoder = {
@@ -124,25 +121,30 @@ class IEFVAD(nn.Module):
     def forward(
         self, image: Tensor | None, event: Tensor | None, lengths: Tensor | None = None
     ) -> IEFVADOutput:
-        """image, event: (B, T, D) embeddings; lengths: (B,) valid steps of each, None for all T.
+        """Score a batch of windows.
 
-        float16 embeddings are widened here, so that they cost half the copy to a GPU. A
-        single-modality network takes None for the other stream. Raises ValueError for shapes that
-        do not fit.
+        image, event: (B, T, D) embeddings, None for the modality that the network does not use.
+        lengths: (B,) number of valid steps of each window; None means that all T are valid.
+        Raises ValueError for embeddings of another shape.
         """
-        mask = self._mask(image if image is not None else event, lengths)  # (B, 1, 1, T)
+        mask = self._attention_mask(image if image is not None else event, lengths)
         image_mu = image_logvar = event_mu = event_logvar = None
+        # fmt: off
         if self.config.modality != "event":
-            h = self.image_encoder(self._checked("image", image), mask)  # (B, T, D)
-            image_mu, image_logvar = self.image_head(h)  # (B, T, D) each
+            x = self._validate("image", image)                                  # (B, T, D)
+            h = self.image_encoder(x, mask)                                     # (B, T, D)
+            image_mu, image_logvar = self.image_head(h)                         # (B, T, D) each
         if self.config.modality != "image":
-            h = self.event_encoder(self._checked("event", event), mask)  # (B, T, D)
-            event_mu, event_logvar = self.event_head(h)  # (B, T, D) each
-        z = self._fuse(image_mu, event_mu, image_logvar, event_logvar)  # (B, T, D) each
-        filtered = self.temporal_update(z.mean, z.variance)  # (B, T, D) each
-        state = self.refinement(filtered.state)  # (B, T, D)
+            x = self._validate("event", event)                                  # (B, T, D)
+            h = self.event_encoder(x, mask)                                     # (B, T, D)
+            event_mu, event_logvar = self.event_head(h)                         # (B, T, D) each
+        z = self._fuse(image_mu, event_mu, image_logvar, event_logvar)          # (B, T, D) each
+        filtered = self.temporal_update(z.mean, z.variance)                     # (B, T, D) each
+        state = self.refinement(filtered.state)                                 # (B, T, D)
+        logits = self._classify(state)                                          # (B, T, 1)
+        # fmt: on
         return IEFVADOutput(
-            logits=self._classify(state),  # (B, T, 1)
+            logits=logits,
             fused=state,
             image_mu=image_mu,
             event_mu=event_mu,
@@ -161,7 +163,7 @@ class IEFVAD(nn.Module):
         image_logvar: Tensor | None,
         event_logvar: Tensor | None,
     ) -> Fused:
-        """Fused observation (Section 3.3), or the one stream there is with weight 1."""
+        """Fuse the two streams (Section 3.3), or give a single stream weight 1."""
         c = self.config
         if c.modality == "fusion":
             return fuse(
@@ -179,23 +181,23 @@ class IEFVAD(nn.Module):
         return Fused(mu.to(variance), variance, *weights)
 
     def _classify(self, state: Tensor) -> Tensor:
-        """Logits, in full precision also under autocast: it costs D products a step."""
+        """Return logits in full precision, also under autocast: D products per step cost little."""
         with torch.autocast(state.device.type, enabled=False):
             return self.classifier(state.to(self.classifier.weight.dtype))
 
-    def _mask(self, x: Tensor | None, lengths: Tensor | None) -> Tensor | None:
-        """(B, 1, 1, T) True at valid steps, shared by layers and streams; None to attend to all."""
+    def _attention_mask(self, x: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+        """Return a mask (B, 1, 1, T), True at valid steps, or None to attend to all steps."""
         if lengths is None or x is None or self.config.padding == "attended":
             return None
-        # a window without a single valid step would leave its attention nothing to attend to (NaN)
+        # attention over a window without a valid step would return NaN
         lengths = lengths.to(x.device).clamp(min=1)
         valid = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(1)
         return valid[:, None, None]
 
-    def _checked(self, name: str, x: Tensor | None) -> Tensor:
+    def _validate(self, name: str, x: Tensor | None) -> Tensor:
+        """Check the shape; convert float16 embeddings here, after their copy to the GPU."""
         if x is None or x.dim() != 3 or x.shape[-1] != self.config.embed_dim:
             shape = None if x is None else tuple(x.shape)
-            raise ValueError(
-                f"{name} embeddings must be (B, T, {self.config.embed_dim}); got {shape}"
-            )
+            expected = f"(B, T, {self.config.embed_dim})"
+            raise ValueError(f"{name} embeddings must have shape {expected}, not {shape}")
         return x.to(self.classifier.weight.dtype)

@@ -1,12 +1,14 @@
-"""Section 3.4, Eq. 5: the sequential update of the fused state, a Kalman filter per dimension.
+"""Section 3.4, Eq. 5: the sequential update of the fused state, one Kalman filter per dimension.
 
-State: a random walk with process noise q. Observation: the fused mean z_t with variance σ²_t + ε.
-The paper writes the update in precisions, and without q:
+The state is a random walk with process noise q. The observation is the fused mean z_t, with
+variance σ²_t + ε. In the paper's form, with precision P_t and with q = 0 there:
 
-    w_prev = 1 / (1/P_{t−1} + q + ε)        w_cur = 1 / (σ²_t + ε)
-    s_t = (w_prev s_{t−1} + w_cur z_t) / (w_prev + w_cur)        P_t = w_prev + w_cur
+    w_prev = 1 / (1/P_{t−1} + q + ε)                          precision of the prediction
+    w_cur = 1 / (σ²_t + ε)                                    precision of the observation
+    s_t = (w_prev s_{t−1} + w_cur z_t) / (w_prev + w_cur)     posterior mean
+    P_t = w_prev + w_cur                                      posterior precision
 
-with s_0 = z_0 and P_0 = 1/σ²_0.
+The initial values are s_0 = z_0 and P_0 = 1/σ²_0.
 """
 
 from __future__ import annotations
@@ -24,19 +26,19 @@ TEMPORAL_UPDATES = ("kalman", "paper", "none")
 
 
 class Filtered(NamedTuple):
-    """The filter's run over a window, each (B, T, D)."""
+    """The filter's output at every time step, each (B, T, D)."""
 
     state: Tensor  # s_t, posterior mean
     variance: Tensor  # 1/P_t, posterior variance
-    gain: Tensor  # w_cur / (w_prev + w_cur), share of the new observation; 1 at t = 0
+    gain: Tensor  # w_cur / (w_prev + w_cur), weight of the observation; 1 at t = 0
 
 
 def sequential_update(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> Filtered:
-    """Eq. 5 one step at a time: the slow reference of the kernels; arguments as in `kalman_filter`.
+    """Compute Eq. 5 step by step, as a slow reference for `kalman_filter`, with its arguments.
 
     Example: z = 2, 6 with σ² = 1, 3 and q = ε = 0 ends in s = (2 + 6/3) / (1 + 1/3) = 3, 1/P = 3/4.
     """
-    s, P = z[:, 0], 1 / variance[:, 0]
+    s, P = z[:, 0], 1 / variance[:, 0]  # (B, D) each
     steps = [(s, 1 / P, torch.ones_like(s))]
     for t in range(1, z.shape[1]):
         w_prev = 1 / (1 / P + q + epsilon)
@@ -47,21 +49,21 @@ def sequential_update(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) ->
     return Filtered(*(torch.stack(values, 1) for values in zip(*steps, strict=True)))
 
 
-# torch.compile would unroll the recursion into thousands of operations, anew for every T
+# torch.compile would unroll the recursion into thousands of operations, again for every T
 @torch.compiler.disable
 def kalman_filter(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> Filtered:
     """Filter a window of fused observations (Eq. 5).
 
     z, variance: (B, T, D) fused mean and variance; q: (D,) process noise ≥ 0, added to the state's
-    variance at every step. Differentiable once in z, variance and q.
+    variance at every step. The result can be differentiated once by z, variance and q.
     """
-    # a step of B·D numbers keeps a CPU busy; a GPU would wait for the launch of each
+    # A step of B·D numbers keeps a CPU busy. A GPU takes longer to launch it than to compute it.
     kernel = KalmanLoop if z.device.type == "cpu" else KalmanScan
     return Filtered(*kernel.apply(z, variance, q.expand(z.shape[-1]), epsilon))
 
 
 class TemporalUpdate(nn.Module):
-    """The three sequential updates: learned q ("kalman"), q = 0 ("paper"), q = ∞ ("none").
+    """The sequential update with learned q ("kalman"), q = 0 ("paper") or q = ∞ ("none").
 
     With q = 0 the state is the precision-weighted mean of all steps so far. Its gain falls like
     1/t, so an anomaly late in a window hardly moves it. With q = ∞ the state is the observation.
@@ -70,22 +72,22 @@ class TemporalUpdate(nn.Module):
     def __init__(self, *, embed_dim: int, temporal_update: str, epsilon: float) -> None:
         super().__init__()
         if temporal_update not in TEMPORAL_UPDATES:
-            known = ", ".join(TEMPORAL_UPDATES)
-            raise ValueError(f"unknown temporal update {temporal_update!r}; known are {known}")
+            choices = ", ".join(TEMPORAL_UPDATES)
+            raise ValueError(f"temporal_update must be one of {choices}, not {temporal_update!r}")
         self.temporal_update = temporal_update
         self.epsilon = epsilon
         if temporal_update == "kalman":
-            # softplus(log(e − 1)) = 1
+            # initial q = softplus(log(e − 1)) = 1
             self.raw_process_noise = nn.Parameter(torch.full((embed_dim,), math.log(math.e - 1)))
 
     def process_noise(self, like: Tensor) -> Tensor:
-        """q of each dimension, (D,), on the device and in the type of `like`; 0 unless learned."""
+        """Return q of each dimension, (D,), with device and dtype of `like`; 0 unless learned."""
         if self.temporal_update == "kalman":
             return F.softplus(self.raw_process_noise).to(like)
         return like.new_zeros(like.shape[-1])
 
     def forward(self, z: Tensor, variance: Tensor) -> Filtered:
-        """z, variance: (B, T, D) fused mean and variance."""
+        """Update the state over a window; z, variance: (B, T, D) fused mean and variance."""
         if self.temporal_update == "none":
             return Filtered(z, variance, torch.ones_like(z))
         return kalman_filter(z, variance, self.process_noise(variance), self.epsilon)

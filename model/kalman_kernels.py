@@ -1,20 +1,22 @@
 """Section 3.4, Eq. 5: fast kernels of the sequential update and its gradient.
 
-The recursion of `model.kalman.sequential_update` in the letters of the filter: V = 1/P is the
-state's variance, m its prediction, r the observation's variance, k the gain.
+The recursion of `model.kalman.sequential_update` in the usual form of the Kalman filter, where V is
+the posterior variance 1/P, m the predicted variance, r the observation variance and k the gain:
 
     m_t = V_{t−1} + q + ε                      r_t = σ²_t + ε
     k_t = m_t / (m_t + r_t)                1 − k_t = r_t / (m_t + r_t)
     s_t = s_{t−1} + k_t (z_t − s_{t−1})        V_t = k_t r_t
 
-`KalmanLoop` takes T short steps, which suits a CPU. `KalmanScan` takes about 3√T long ones, which
+`KalmanLoop` takes T short steps, which suits a CPU. `KalmanScan` takes about 3√T long steps, which
 suits a GPU (Särkkä and García-Fernández, "Temporal Parallelization of Bayesian Smoothers", 2021).
-It cuts time into about √T stretches and composes the steps of all stretches side by side. The
-states at the ends of the stretches follow one after the other. From there all stretches run side by
-side again. Variances are composed without a subtraction, so float32 suffices.
+The scan splits the window into about √T chunks and works in three passes:
+1. compose the steps of each chunk into one map, all chunks in parallel;
+2. compute the state at the start of each chunk, one chunk after the other;
+3. run the recursion inside each chunk, all chunks in parallel.
+The composition of variances subtracts nothing, so float32 is accurate enough.
 
-Autograd through the recursion would keep every intermediate result. The gradient here is exact and
-needs only inputs and outputs: two recursions of the form x_t = a_t x_{t+1} + b_t.
+Autograd through the recursion would store every intermediate result. The gradient here is exact and
+needs only inputs and outputs: two backward recursions of the form x_t = a_t x_{t+1} + b_t.
 """
 
 from __future__ import annotations
@@ -27,23 +29,23 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-Gradients = tuple[Tensor, Tensor, Tensor, None]  # of z, variance, q and epsilon
+Gradients = tuple[Tensor, Tensor, Tensor, None]  # with respect to z, variance, q and epsilon
 
 
 class KalmanLoop(torch.autograd.Function):
-    """The recursion and its gradient, one pass over T each way."""
+    """The recursion and its gradient as a loop over T, forward and backward."""
 
     @staticmethod
     def forward(
         ctx: FunctionCtx, z: Tensor, variance: Tensor, q: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """State, variance and gain, (B, T, D) each; arguments as in `kalman_filter`."""
+        """Return state, variance and gain, (B, T, D) each; arguments as in `kalman_filter`."""
         state, posterior, gain = torch.empty_like(z), torch.empty_like(z), torch.empty_like(z)
         s, v = z[:, 0], variance[:, 0]
         state[:, 0], posterior[:, 0], gain[:, 0] = s, v, 1.0
-        drift, r = q + epsilon, variance + epsilon
+        q_eps, r = q + epsilon, variance + epsilon
         for z_t, r_t, s_t, v_t, k_t in _later_steps(z, r, state, posterior, gain):
-            m = v + drift
+            m = v + q_eps
             torch.div(m, m + r_t, out=k_t)
             s, v = torch.lerp(s, z_t, k_t, out=s_t), torch.mul(k_t, r_t, out=v_t)
         ctx.save_for_backward(z, variance, q, state, posterior, gain)
@@ -53,21 +55,21 @@ class KalmanLoop(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, *upstream: Tensor) -> Gradients:
-        """Gradients of z, variance and q from those of state, variance and gain."""
-        return _gradients(_backwards_loop, ctx, *upstream)
+        """Return the gradients of z, variance and q from those of state, variance and gain."""
+        return _gradients(_backward_loop, ctx, *upstream)
 
 
 class KalmanScan(torch.autograd.Function):
-    """The same recursion and gradient, parallel over stretches of T."""
+    """The recursion and its gradient as a scan, parallel over chunks of T."""
 
     @staticmethod
     def forward(
         ctx: FunctionCtx, z: Tensor, variance: Tensor, q: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """State, variance and gain, (B, T, D) each; arguments as in `kalman_filter`."""
+        """Return state, variance and gain, (B, T, D) each; arguments as in `kalman_filter`."""
         later, gain = variance_scan(variance[:, 1:] + epsilon, q + epsilon, variance[:, 0])
         posterior = torch.cat([variance[:, :1], later], 1)
-        gain = torch.cat([torch.ones_like(z[:, :1]), gain], 1)  # 1: the state starts as z_0
+        gain = torch.cat([torch.ones_like(z[:, :1]), gain], 1)  # gain 1 at t = 0, as s_0 = z_0
         state = affine_scan(1 - gain, gain * z)
         ctx.save_for_backward(z, variance, q, state, posterior, gain)
         ctx.epsilon = epsilon
@@ -76,92 +78,94 @@ class KalmanScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, *upstream: Tensor) -> Gradients:
-        """Gradients of z, variance and q from those of state, variance and gain."""
-        return _gradients(_backwards_scan, ctx, *upstream)
+        """Return the gradients of z, variance and q from those of state, variance and gain."""
+        return _gradients(_backward_scan, ctx, *upstream)
 
 
 def affine_scan(a: Tensor, b: Tensor) -> Tensor:
-    """x_t = a_t x_{t−1} + b_t with x_{−1} = 0 in about 3√T long steps; all (B, T, D)."""
+    """Compute x_t = a_t x_{t−1} + b_t from x_{−1} = 0 in about 3√T steps; all (B, T, D)."""
     T = a.shape[1]
-    a, b = _stretches(a, 1.0), _stretches(b, 0.0)  # (B, n, L, D)
+    a, b = _chunks(a, 1.0), _chunks(b, 0.0)  # (B, n, L, D)
     steps = list(zip(a.unbind(2), b.unbind(2), strict=True))
-    A, whole = steps[0]
+    A, C = steps[0]  # the composed map of a chunk is x → A x + C
     for a_j, b_j in steps[1:]:
-        A, whole = a_j * A, torch.addcmul(b_j, a_j, whole)
-    ends = [torch.zeros_like(b[:, 0, 0])]
-    for A_i, b_i in zip(A.unbind(1)[:-1], whole.unbind(1)[:-1], strict=True):
-        ends.append(torch.addcmul(b_i, A_i, ends[-1]))
-    x = torch.stack(ends, 1)  # the state before each stretch
+        A, C = a_j * A, torch.addcmul(b_j, a_j, C)
+    starts = [torch.zeros_like(b[:, 0, 0])]
+    for A_i, C_i in zip(A.unbind(1)[:-1], C.unbind(1)[:-1], strict=True):
+        starts.append(torch.addcmul(C_i, A_i, starts[-1]))
+    x = torch.stack(starts, 1)  # (B, n, D), the state before each chunk
     out = torch.empty_like(b)
     for (a_j, b_j), x_j in zip(steps, out.unbind(2), strict=True):
         x = torch.addcmul(b_j, a_j, x, out=x_j)
     return out.flatten(1, 2)[:, :T]
 
 
-def variance_scan(r: Tensor, drift: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """V_t and k_t in about 3√T long steps, with V_{−1} = start.
+def variance_scan(r: Tensor, q_eps: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute V_t and k_t, (B, T, D) each, from V_{−1} = start in about 3√T steps.
 
-    r: (B, T, D) ≥ 0; drift: (D,) q + ε ≥ 0; start: (B, D). Returns (B, T, D) each.
+    r: (B, T, D) observation variances ≥ 0; q_eps: (D,) q + ε ≥ 0; start: (B, D).
 
-    Any number of steps maps V to A² V / (1 + J V) + C. With c = q + ε, one step has A = r/(c + r),
-    C = c A and J = 1/(c + r). Each composed A ≤ 1, and C J ≤ T with the next step's J: no
-    composition overflows, whatever the variances are.
+    Any sequence of steps maps V to A² V / (1 + J V) + C. One step has A = r/(q + ε + r),
+    C = (q + ε) A and J = 1/(q + ε + r). Every composed A is at most 1, and C times the next step's
+    J is at most T. No composition can therefore overflow.
     """
     T = r.shape[1]
-    r = _stretches(r, 1.0)  # (B, n, L, D)
-    total = _positive(r + drift)
+    r = _chunks(r, 1.0)  # (B, n, L, D)
+    total = _positive(r + q_eps)
     weight = r / total
-    maps = list(zip(*(x.unbind(2) for x in (weight, weight * drift, 1 / total)), strict=True))
+    maps = list(zip(*(x.unbind(2) for x in (weight, weight * q_eps, 1 / total)), strict=True))
     A, C, J = maps[0]
     for A_j, C_j, J_j in maps[1:]:
-        overlap = 1 + C * J_j
-        share = A / overlap
-        J = torch.addcmul(J, A * share, J_j)
-        A, C = A_j * share, torch.addcmul(C_j, A_j.square(), C / overlap)
-    ends = [start]
+        denominator = 1 + C * J_j
+        scaled = A / denominator
+        J = torch.addcmul(J, A * scaled, J_j)
+        A, C = A_j * scaled, torch.addcmul(C_j, A_j.square(), C / denominator)
+    starts = [start]
     for A_i, C_i, J_i in zip(*(x.unbind(1)[:-1] for x in (A, C, J)), strict=True):
-        ends.append(torch.addcmul(C_i, A_i, A_i / (ends[-1].reciprocal() + J_i)))
-    v = torch.stack(ends, 1)  # the variance before each stretch
+        starts.append(torch.addcmul(C_i, A_i, A_i / (starts[-1].reciprocal() + J_i)))
+    v = torch.stack(starts, 1)  # (B, n, D), the variance before each chunk
     posterior, gain = torch.empty_like(r), torch.empty_like(r)
     for r_j, v_j, k_j in zip(*(x.unbind(2) for x in (r, posterior, gain)), strict=True):
-        m = v + drift
+        m = v + q_eps
         torch.div(m, _positive(m + r_j), out=k_j)
         v = torch.mul(k_j, r_j, out=v_j)
     return posterior.flatten(1, 2)[:, :T], gain.flatten(1, 2)[:, :T]
 
 
 def _positive(x: Tensor) -> Tensor:
-    """x ≥ 0, raised to the smallest number with a finite reciprocal; in place."""
+    """Raise x ≥ 0 in place to at least the smallest number with a finite reciprocal."""
     return x.clamp_(min=torch.finfo(x.dtype).tiny)
 
 
 def _gradients(
-    backwards: Callable[[Tensor, Tensor], Tensor],
+    recursion: Callable[[Tensor, Tensor], Tensor],
     ctx: FunctionCtx,
     grad_state: Tensor,
     grad_posterior: Tensor,
     grad_gain: Tensor,
 ) -> Gradients:
-    """The gradient of both kernels; `backwards` is `_backwards_loop` or `_backwards_scan`.
+    """Return the gradients of either kernel; `recursion` is `_backward_loop` or `_backward_scan`.
 
-    1 − k is taken as r/(m + r): a difference from 1 would vanish in float32 where σ² ≪ q.
+    1 − k is computed as r/(m + r), because subtraction would round it to 0 where σ² ≪ q.
     """
     z, variance, q, state, posterior, gain = ctx.saved_tensors
-    r = variance[:, 1:] + ctx.epsilon  # from here on steps 1 … T−1: the first has no predecessor
-    total = _positive(posterior[:, :-1] + (q + ctx.epsilon) + r)  # m + r
-    k, keep = gain[:, 1:], r / total  # keep: 1 − k
-    grad_s = backwards(keep, grad_state)  # through all later states: ∂s_t/∂s_{t−1} = 1 − k
-    # gradient of k over m + r: ∂k/∂m = (1 − k)/(m + r), ∂k/∂r = −k/(m + r)
-    slope = torch.addcmul(grad_gain[:, 1:], grad_s[:, 1:], z[:, 1:] - state[:, :-1]).div_(total)
-    # through all later variances: ∂V/∂m = (1 − k)², ∂V/∂r = k²
-    grad_v = backwards(keep.square(), grad_posterior + F.pad(keep * slope, (0, 0, 0, 1)))
-    grad_m = torch.addcmul(slope, keep, grad_v[:, 1:]).mul_(keep)
+    r = variance[:, 1:] + ctx.epsilon  # steps 1 … T−1 from here on; step 0 has no predecessor
+    innovation = _positive(posterior[:, :-1] + (q + ctx.epsilon) + r)  # variance m + r
+    k, one_minus_k = gain[:, 1:], r / innovation
+    grad_s = recursion(one_minus_k, grad_state)  # ∂s_t/∂s_{t−1} = 1 − k
+    # slope = (∂L/∂k)/(m + r), because ∂k/∂m = (1 − k)/(m + r) and ∂k/∂r = −k/(m + r)
+    slope = torch.addcmul(grad_gain[:, 1:], grad_s[:, 1:], z[:, 1:] - state[:, :-1])
+    slope = slope.div_(innovation)
+    # ∂V/∂m = (1 − k)² and ∂V/∂r = k²
+    grad_v = grad_posterior + F.pad(one_minus_k * slope, (0, 0, 0, 1))
+    grad_v = recursion(one_minus_k.square(), grad_v)
+    grad_m = torch.addcmul(slope, one_minus_k, grad_v[:, 1:]).mul_(one_minus_k)
     grad_r = (k * grad_v[:, 1:]).sub_(slope).mul_(k)
     return grad_s * gain, torch.cat([grad_v[:, :1], grad_r], 1), grad_m.sum((0, 1)), None
 
 
-def _backwards_loop(a: Tensor, b: Tensor) -> Tensor:
-    """x_t = a_t x_{t+1} + b_t from the last step, x = b, back; a: (B, T−1, D), b: (B, T, D)."""
+def _backward_loop(a: Tensor, b: Tensor) -> Tensor:
+    """Compute x_t = a_t x_{t+1} + b_t back from x_{T−1} = b_{T−1}; a: (B, T−1, D), b: (B, T, D)."""
     out = torch.empty_like(b)
     out[:, -1] = x = b[:, -1]
     steps = zip(a.unbind(1), b.unbind(1)[:-1], out.unbind(1)[:-1], strict=True)
@@ -170,18 +174,18 @@ def _backwards_loop(a: Tensor, b: Tensor) -> Tensor:
     return out
 
 
-def _backwards_scan(a: Tensor, b: Tensor) -> Tensor:
-    """`_backwards_loop` in about 3√T long steps."""
+def _backward_scan(a: Tensor, b: Tensor) -> Tensor:
+    """Compute the recursion of `_backward_loop` in about 3√T steps."""
     return affine_scan(F.pad(a, (0, 0, 0, 1)).flip(1), b.flip(1)).flip(1)
 
 
 def _later_steps(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Views of every tensor at t = 1, 2, …, T−1."""
+    """Iterate over the steps t = 1, …, T−1 of several tensors."""
     return zip(*(tensor.unbind(1)[1:] for tensor in tensors), strict=True)
 
 
-def _stretches(x: Tensor, fill: float) -> Tensor:
-    """(B, T, D) → (B, n, L, D), n stretches of L ≈ √T steps; `fill` follows the last step."""
+def _chunks(x: Tensor, fill: float) -> Tensor:
+    """Split (B, T, D) into n chunks of L ≈ √T steps, (B, n, L, D); pad the last with `fill`."""
     B, T, D = x.shape
     L = max(1, math.ceil(math.sqrt(T)))
     return F.pad(x, (0, 0, 0, -T % L), value=fill).view(B, -1, L, D)

@@ -1,4 +1,4 @@
-"""Section 3.6, Eq. 6, Appendix E: multiple-instance classification, KL, regulariser."""
+"""Section 3.6, Eq. 6, Appendix E: classification, KL and regularisation losses."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from model.ief_vad import ConfigError, IEFVADConfig, IEFVADOutput, check_choices
 from model.uncertainty import NOISE_MODELS, effective_logvar, full_precision
 
-INSTANCE_STEPS = 16  # top-k takes one step in 16; a segment is 16 steps long
+INSTANCE_STEPS = 16  # top-k selects one step in 16; a segment has 16 steps
 KL_NOISE_MODELS = ("model", *NOISE_MODELS)
 
 
 class LossTerms(NamedTuple):
-    """The terms of Eq. 6 before their weights, scalars."""
+    """The unweighted terms of Eq. 6, each a scalar."""
 
     classification: Tensor
     cosine: Tensor
@@ -30,34 +30,34 @@ class LossTerms(NamedTuple):
 
 
 def top_k_probability(probability: Tensor, lengths: Tensor) -> Tensor:
-    """Mean of the k = ⌊L/16⌋ + 1 largest of each video's L valid steps.
+    """Return the mean of the k = ⌊L/16⌋ + 1 largest probabilities of each video's L valid steps.
 
     probability: (B, T); lengths: (B,) ≥ 1. Returns (B,).
     """
     k = lengths // INSTANCE_STEPS + 1
-    valid = _valid(probability, lengths)
-    # the most that a window can need: with the largest `k`, a GPU would wait for it in every step
-    most = probability.shape[1] // INSTANCE_STEPS + 1
-    largest = probability.masked_fill(~valid, -1.0).topk(most, dim=1).values
-    chosen = torch.arange(largest.shape[1], device=k.device) < k.unsqueeze(1)
-    return (largest * chosen).sum(1) / k
+    valid = _valid_mask(probability, lengths)
+    # upper bound of k from the shape: reading k.max() would synchronise with the GPU in every step
+    max_k = probability.shape[1] // INSTANCE_STEPS + 1
+    largest = probability.masked_fill(~valid, -1.0).topk(max_k, dim=1).values
+    selected = torch.arange(max_k, device=k.device) < k.unsqueeze(1)
+    return (largest * selected).sum(1) / k
 
 
 def segment_probability(probability: Tensor, lengths: Tensor) -> Tensor:
-    """Largest mean over consecutive segments of 16 valid steps; a shorter last segment counts too.
+    """Return the largest mean over segments of 16 valid steps; the last one may be shorter.
 
     probability: (B, T); lengths: (B,) ≥ 1. Returns (B,).
     """
     B, T = probability.shape
-    valid = _valid(probability, lengths)
-    fill = -T % INSTANCE_STEPS
-    segments = F.pad(probability * valid, (0, fill)).view(B, -1, INSTANCE_STEPS)
-    counts = F.pad(valid, (0, fill)).view(B, -1, INSTANCE_STEPS).sum(2)
-    # a segment without valid steps has mean 0, which no other is below
+    valid = _valid_mask(probability, lengths)
+    padding = -T % INSTANCE_STEPS
+    segments = F.pad(probability * valid, (0, padding)).view(B, -1, INSTANCE_STEPS)
+    counts = F.pad(valid, (0, padding)).view(B, -1, INSTANCE_STEPS).sum(2)
+    # a segment without valid steps has mean 0, the smallest possible value
     return (segments.sum(2) / counts.clamp(min=1)).max(1).values
 
 
-INSTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+MIL_POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {"topk": top_k_probability, "segment": segment_probability}
 )
 
@@ -65,42 +65,42 @@ INSTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
 def classification_loss(
     logits: Tensor, lengths: Tensor, anomalous: Tensor, mil: str = "topk"
 ) -> Tensor:
-    """Binary cross-entropy of one probability per video with the video's label (Section 3.6).
+    """Return the mean binary cross-entropy of the videos' pooled probabilities (Section 3.6).
 
-    logits: (B, T, 1), none of them NaN; lengths: (B,); anomalous: (B,) 0 or 1; mil: a name in
-    `INSTANCES`.
+    logits: (B, T, 1) without NaN; lengths: (B,) valid steps; anomalous: (B,) video labels, 0 or 1;
+    mil: a key of `MIL_POOLINGS`.
     """
     probability = torch.sigmoid(full_precision(logits).squeeze(-1))
-    # a mean of rounded probabilities can exceed 1 in the last bit
-    instance = INSTANCES[mil](probability, lengths).clamp(0, 1)
-    return F.binary_cross_entropy(instance, anomalous.to(instance))
+    # rounding can raise a mean of probabilities slightly above 1
+    pooled = MIL_POOLINGS[mil](probability, lengths).clamp(0, 1)
+    return F.binary_cross_entropy(pooled, anomalous.to(pooled))
 
 
 def kl_loss(mu: Tensor, logvar_eff: Tensor, valid: Tensor | None) -> Tensor:
-    """KL(N(μ, σ²_eff) ‖ N(0, 1)) averaged over steps and dimensions (Appendix E).
+    """Return KL(N(μ, σ²_eff) ‖ N(0, 1)), averaged over steps and dimensions (Appendix E).
 
-    −½ · mean(1 + s − μ² − e^s) with s = log σ²_eff. mu, logvar_eff: (B, T, D); valid: (B, T) the
-    steps that count, None for all. Returns a scalar.
+    It is −½ · mean(1 + s − μ² − e^s) with s = log σ²_eff. mu, logvar_eff: (B, T, D);
+    valid: (B, T) mask of the steps to average over, None for all.
     """
-    return _mean(-0.5 * (1 + logvar_eff - mu.square() - logvar_eff.exp()).mean(-1), valid)
+    return _masked_mean(-0.5 * (1 + logvar_eff - mu.square() - logvar_eff.exp()).mean(-1), valid)
 
 
 def cosine_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None) -> Tensor:
-    """mean(1 − cos(μ_i, μ_e)) over the steps that count (Section 3.6); see `kl_loss`."""
-    return _mean(1 - F.cosine_similarity(image_mu, event_mu, dim=-1), valid)
+    """Return mean(1 − cos(μ_i, μ_e)) over the valid steps (Section 3.6); see `kl_loss`."""
+    return _masked_mean(1 - F.cosine_similarity(image_mu, event_mu, dim=-1), valid)
 
 
 def norm_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None) -> Tensor:
-    """mean(|‖μ_i‖ − ‖μ_e‖|) over the steps that count (Section 3.6); see `kl_loss`."""
-    return _mean((image_mu.norm(dim=-1) - event_mu.norm(dim=-1)).abs(), valid)
+    """Return mean(|‖μ_i‖ − ‖μ_e‖|) over the valid steps (Section 3.6); see `kl_loss`."""
+    return _masked_mean((image_mu.norm(dim=-1) - event_mu.norm(dim=-1)).abs(), valid)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The overall loss (Eq. 6): L_cls + λ_kl (KL_i + KL_e) + λ_reg (λ_1 cosine + λ_2 norm).
+    """The training loss L_cls + λ_kl (KL_i + KL_e) + λ_reg (λ_1 cosine + λ_2 norm) (Eq. 6).
 
-    kl_noise_model: noise model of σ²_eff in the KL terms; "model" takes the network's own.
-    A network of one stream has that stream's KL alone and no regulariser.
+    kl_noise_model: noise model of σ²_eff in the KL terms; "model" means that of the network.
+    For a single-modality network, the other KL term and the regulariser are 0.
     """
 
     config: IEFVADConfig
@@ -112,15 +112,16 @@ class Objective:
     kl_noise_model: str = "model"
 
     def __post_init__(self) -> None:
-        check_choices(self, {"mil": INSTANCES, "kl_noise_model": KL_NOISE_MODELS})
+        check_choices(self, {"mil": MIL_POOLINGS, "kl_noise_model": KL_NOISE_MODELS})
         for name in ("lambda_cos", "lambda_norm", "lambda_reg", "lambda_kl"):
             if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} must be a number; got {getattr(self, name)}")
+                raise ConfigError(f"{name} must be finite, but is {getattr(self, name)}")
 
     def terms(self, output: IEFVADOutput, lengths: Tensor, anomalous: Tensor) -> LossTerms:
-        """Terms of a batch; lengths: (B,) valid steps; anomalous: (B,) video labels, 0 or 1."""
-        # where padding is attended to, the released code averages it in here as well
-        valid = _valid(output.logits[..., 0], lengths) if self.config.padding == "masked" else None
+        """Compute the terms of a batch; lengths, anomalous: as in `classification_loss`."""
+        # the released code attends to padding and includes it in these averages
+        masked = self.config.padding == "masked"
+        valid = _valid_mask(output.logits[..., 0], lengths) if masked else None
         cosine = norm = output.logits.new_zeros(())
         if output.image_mu is not None and output.event_mu is not None:
             image_mu, event_mu = full_precision(output.image_mu), full_precision(output.event_mu)
@@ -135,7 +136,7 @@ class Objective:
         )
 
     def total(self, terms: LossTerms) -> Tensor:
-        """The scalar that training minimises (Eq. 6)."""
+        """Return the weighted sum of the terms (Eq. 6)."""
         return (
             terms.classification
             + self.lambda_kl * (terms.kl_image + terms.kl_event)
@@ -147,17 +148,17 @@ class Objective:
     ) -> Tensor:
         if mu is None or logvar is None:
             return output.logits.new_zeros(())
-        c, chosen = self.config, self.kl_noise_model
-        noise_model = c.noise_model if chosen == "model" else chosen
+        c, noise_model = self.config, self.kl_noise_model
+        noise_model = c.noise_model if noise_model == "model" else noise_model
         logvar_eff = effective_logvar(full_precision(logvar), noise_model, c.nu)
         return kl_loss(full_precision(mu), logvar_eff, valid)
 
 
-def _valid(steps: Tensor, lengths: Tensor) -> Tensor:
-    """(B, T) True at the first `lengths` steps of each row of `steps` (B, T)."""
+def _valid_mask(steps: Tensor, lengths: Tensor) -> Tensor:
+    """Return a mask shaped like `steps` (B, T), True at the first `lengths` steps of each row."""
     return torch.arange(steps.shape[1], device=steps.device) < lengths.unsqueeze(1)
 
 
-def _mean(per_step: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of (B, T) over the valid steps of the whole batch."""
+def _masked_mean(per_step: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean of `per_step` (B, T) over the valid steps of the whole batch."""
     return per_step.mean() if valid is None else (per_step * valid).sum() / valid.sum()

@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 
 class Refinement(nn.Module):
-    """s ← s − λ_ref · r_k(s), k = 1 … N, each r_k its own Linear–ReLU–Linear; N = 0 returns s."""
+    """N steps s ← s − λ_ref · r_k(s), k = 1 … N, where each r_k is a Linear–ReLU–Linear network.
+
+    With N = 0 the state is returned unchanged.
+    """
 
     def __init__(self, *, embed_dim: int, num_steps: int, lambda_ref: float) -> None:
         super().__init__()
@@ -19,7 +22,7 @@ class Refinement(nn.Module):
         )
 
     def forward(self, s: Tensor) -> Tensor:
-        """s: (B, T, D) → (B, T, D)."""
+        """Return the refined state; s: (B, T, D)."""
         for residual in self.blocks:
-            s = s - self.lambda_ref * residual(s)
+            s = s - self.lambda_ref * residual(s)  # (B, T, D)
         return s

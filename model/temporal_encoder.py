@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 
 class TemporalEncoder(nn.Module):
-    """Post-norm self-attention without feed-forward or position, then a LayerNorm ("whitening").
+    """`num_layers` layers x ← LN(x + MHA(x, x, x)), then one more LayerNorm ("whitening").
 
-    x ← LN(x + MHA(x, x, x)), `num_layers` times. Only the update of Section 3.4 knows the steps'
-    order.
+    There is no feed-forward block and no positional encoding. Only the sequential update of
+    Section 3.4 depends on the order of the time steps.
     """
 
     def __init__(self, *, embed_dim: int, num_layers: int, num_heads: int, dropout: float) -> None:
@@ -23,25 +23,22 @@ class TemporalEncoder(nn.Module):
         self.whitening = nn.LayerNorm(embed_dim)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x: (B, T, D) embeddings; mask: as in `attention`. Returns (B, T, D)."""
-        for weights, norm in zip(self.attentions, self.norms, strict=True):
-            x = norm(x + attention(weights, x, mask))
+        """Encode embeddings x (B, T, D) to (B, T, D); see `attention` for the mask."""
+        for layer, norm in zip(self.attentions, self.norms, strict=True):
+            x = norm(x + attention(layer, x, mask))  # (B, T, D)
         return self.whitening(x)
 
 
-def attention(weights: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Multi-head self-attention with the weights of PyTorch's module, (B, T, D) → (B, T, D).
+def attention(layer: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Apply multi-head self-attention with the weights of a PyTorch layer; x: (B, T, D).
 
-    mask: (B, 1, 1, T) True at the steps that may be attended to, None for all; shared by heads and
-    queries. The module's own forward rebuilds the mask in every layer and transposes batch and time
-    twice.
+    mask: (B, 1, 1, T), True at steps that may be attended to; None attends to all steps. The
+    layer's own forward would rebuild the mask in every layer and transpose batch and time twice.
     """
     B, T, D = x.shape
-    heads = F.linear(x, weights.in_proj_weight, weights.in_proj_bias).view(
-        B, T, 3, weights.num_heads, -1
-    )
+    heads = F.linear(x, layer.in_proj_weight, layer.in_proj_bias).view(B, T, 3, layer.num_heads, -1)
     query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D / heads) each
-    mixed = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=weights.dropout if weights.training else 0.0
+    attended = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=layer.dropout if layer.training else 0.0
     )
-    return weights.out_proj(mixed.transpose(1, 2).reshape(B, T, D))
+    return layer.out_proj(attended.transpose(1, 2).reshape(B, T, D))

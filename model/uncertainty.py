@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class GaussianHead(nn.Module):
-    """Eq. 1: two linear maps from an encoded step to its mean μ and its log-variance s = log σ²."""
+    """Two linear layers that predict mean μ and log-variance s = log σ² of each step (Eq. 1)."""
 
     def __init__(self, *, embed_dim: int) -> None:
         super().__init__()
@@ -19,43 +19,43 @@ class GaussianHead(nn.Module):
         self.log_variance = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """h: (B, T, D). Returns μ and log σ², both (B, T, D)."""
+        """Return μ and log σ², (B, T, D) each, of encoded steps h (B, T, D)."""
         return self.mean(h), self.log_variance(h)
 
 
 def student_t(nu: float) -> float:
-    """Student's t with ν degrees of freedom: log(ν/(ν+1)), which is negative.
+    """Return log(ν/(ν+1)), the correction for Student's t noise with ν degrees of freedom.
 
-    σ²_eff is smaller than σ², although the paper's prose says larger: a heavy-tailed density is
-    more sharply peaked at its mode than the Gaussian of the same scale.
+    The correction is negative: σ²_eff is smaller than σ², although the paper's text says larger.
+    At its mode, Student's t is more sharply curved than a Gaussian of the same scale.
     """
     return math.log(nu / (nu + 1))
 
 
 def gaussian(nu: float) -> float:
-    """A Gaussian: 0, whatever ν is."""
+    """Return 0: Gaussian noise needs no correction."""
     return 0.0
 
 
-# name → what the Laplace approximation adds to log σ² (Eq. 3)
+# name → function of ν whose value the Laplace approximation adds to log σ² (Eq. 3)
 NOISE_MODELS: Mapping[str, Callable[[float], float]] = MappingProxyType(
     {"StudentT": student_t, "Gaussian": gaussian}
 )
 
 
 def effective_logvar(logvar: Tensor, noise_model: str, nu: float) -> Tensor:
-    """Log-variance of the Gaussian that matches the noise density at its mode (Eq. 3, Appendix B).
+    """Return log σ²_eff of the Gaussian with the noise's curvature at the mode (Eq. 3, App. B).
 
-    logvar: (..., D) log σ²; noise_model: a name in `NOISE_MODELS`. Returns (..., D) log σ²_eff.
+    logvar: log σ² of any shape; noise_model: a key of `NOISE_MODELS`.
     """
     return logvar + NOISE_MODELS[noise_model](nu)
 
 
 def precision(logvar_eff: Tensor, epsilon: float) -> Tensor:
-    """Inverse-variance weight w = 1 / (σ²_eff + ε) (Eq. 4), in full precision; (..., D)."""
+    """Return the inverse-variance weight w = 1 / (σ²_eff + ε), at least in float32 (Eq. 4)."""
     return 1 / (torch.exp(full_precision(logvar_eff)) + epsilon)
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """x in float32 at least: under autocast too, variances span many orders of magnitude."""
+    """Return x at least in float32: variances span too many orders of magnitude for autocast."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

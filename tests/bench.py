@@ -20,12 +20,12 @@ def main() -> None:
     """Run the sections named on the command line, all of them by default."""
     flags = command_parser(__doc__, "python tests/bench.py training model", usage="[SECTION …]")
     flags.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
-    named = flags.parse_args().sections
-    for name in named:
+    sections = flags.parse_args().sections
+    for name in sections:
         if name not in SECTIONS:
-            flags.error(f"unknown section {name!r}; known are {', '.join(SECTIONS)}")
+            flags.error(f"unknown section {name!r}. Choose from {', '.join(SECTIONS)}.")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name in named or SECTIONS:
+    for name in sections or SECTIONS:
         print(f"\n== {name}")
         importlib.import_module(f"tests.benchmarks.{name}").run()
 

@@ -1,4 +1,4 @@
-"""What tests share: the root on sys.path, parity arrays, real data, a tiny data set, commands."""
+"""Shared fixtures: parity arrays, real data, a tiny data set and the commands."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # a shell's background jobs ignore Ctrl-C and so would every program that the tests interrupt
+    # background jobs of a shell ignore Ctrl-C, and the programs that tests interrupt would inherit this
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], np.lib.npyio.NpzFile]:
-    """Loads tests/golden/<name>.npz: inputs and outputs of the authors' released code."""
+    """Return a loader of tests/golden/<name>.npz: inputs and outputs of the authors' released code."""
     return lambda name: np.load(ROOT / "tests" / "golden" / f"{name}.npz", allow_pickle=False)
 
 
 @pytest.fixture(scope="session")
 def realdata() -> Path:
-    """Folder of real videos, annotations and published arrays; the test is skipped where there is none."""
+    """Return the folder of real videos, annotations and published arrays; skip the test if it is missing."""
     folder = Path(os.environ.get("IEFVAD_REALDATA", ROOT.parent / "shared" / "realdata"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set IEFVAD_REALDATA)")
@@ -36,42 +36,42 @@ def realdata() -> Path:
 
 
 def snippet_count(frames: int, tail: str) -> int:
-    """Number of whole snippets S that a video of `frames` frames gives under a tail rule.
+    """Return the number of snippets S of a video under a tail rule.
 
-    "whole": every whole snippet counts. "released": frames come in blocks of 512, and the last,
-    partial block counts only if more than 16 frames are left.
+    "whole" counts every whole snippet. "released" reads blocks of 512 frames and counts the last,
+    partial block only if it has more than 16 frames.
     """
     if tail == "whole":
         return frames // 16
     if tail == "released":
-        left = frames % 512
-        return (frames - (left if left <= 16 else 0)) // 16
+        tail_frames = frames % 512
+        return (frames - (tail_frames if tail_frames <= 16 else 0)) // 16
     raise ValueError(tail)
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """Embeddings, lists and ground truth of a made-up UCF-Crime, with the flags that find them."""
+    """Embeddings, lists and ground truth of a tiny synthetic UCF-Crime, with the flags to use them."""
 
-    root: Path  # holds rgb/ and event_thr_10/
-    lists: Path  # holds train.csv, test.csv, gt.npy
+    root: Path  # contains rgb/ and event_thr_10/
+    lists: Path  # contains train.csv, test.csv and gt.npy
 
     @property
     def flags(self) -> list[str]:
-        """For main.py, test.py and test2.py."""
+        """Flags for main.py, test.py and test2.py."""
         return ["--dataset", "ucfcrime", "--feature_root", str(self.root), "--list_root", str(self.lists)]
 
     def path(self, modality: str, video: str, label: str) -> Path:
-        """File of crop 5 of a video."""
+        """Return the embedding file of a video's crop 5."""
         return self.root / modality / label / f"{video}__5.npy"
 
     @classmethod
     def make(cls, folder: Path, width: int = 16) -> Tiny:
-        """Twelve training and eight test videos, half of them anomalous, 4 to 40 snippets long."""
-        made = cls(folder / "features", folder / "lists")
-        made.lists.mkdir(parents=True)
+        """Write twelve training and eight test videos, half of them anomalous, with 4 to 40 snippets."""
+        dataset = cls(folder / "features", folder / "lists")
+        dataset.lists.mkdir(parents=True)
         rng = np.random.default_rng(0)
-        rows, truth = {"train": [], "test": []}, []
+        rows, labels = {"train": [], "test": []}, []
         for number in range(20):
             label = ("Normal", "Arson", "Normal", "Fighting")[number % 4]
             split = "train" if number < 12 else "test"
@@ -82,28 +82,28 @@ class Tiny:
             for modality, strength in (("rgb", 0.3), ("event_thr_10", 3.0)):
                 x = rng.standard_normal((S, width)).astype(np.float32)
                 x[snippets == 1, :4] += strength
-                path = made.path(modality, video, label)
+                path = dataset.path(modality, video, label)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, x)
             rows[split].append(f"rgb/{label}/{video}__5.npy,{label}")
             if split == "test":
-                truth.append(np.repeat(snippets, 16))
+                labels.append(np.repeat(snippets, 16))
         for split, lines in rows.items():
-            (made.lists / f"{split}.csv").write_text("path,label\n" + "\n".join(lines) + "\n")
-        np.save(made.lists / "gt.npy", np.concatenate(truth))
-        return made
+            (dataset.lists / f"{split}.csv").write_text("path,label\n" + "\n".join(lines) + "\n")
+        np.save(dataset.lists / "gt.npy", np.concatenate(labels))
+        return dataset
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Tiny:
-    """A UCF-Crime of twenty videos, 16 wide, in which event embeddings tell the anomaly."""
+    """Return a UCF-Crime of 20 videos and width 16, whose event embeddings reveal the anomalies."""
     return Tiny.make(tmp_path)
 
 
 @pytest.fixture
 def command(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
-    """Runs main, test or test2 in this process; returns exit code, standard output and error."""
-    from vad.files import run_command  # the root is on sys.path only now
+    """Return a function that runs a command in this process: (exit code, stdout, stderr)."""
+    from vad.files import run_command  # sys.path contains the root only here
 
     def run(name: str, *flags: object) -> tuple[int, str, str]:
         spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / f"{name}.py")

@@ -1,4 +1,4 @@
-"""The house: who may import whom, how large a room is, no data set by name, one environment in two files."""
+"""Code structure: allowed imports, folder sizes, no data set names in code, consistent environments."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = {"demo", "extracting", "figure", "list", "model", "vad", "tests", "main", "test", "test2"}
-# package → what of ours it may import beside itself
+PROJECT = {"demo", "extracting", "figure", "list", "model", "vad", "tests", "main", "test", "test2"}
+# package → other packages and modules of this project that it may import
 MAY_IMPORT = {
     "model": set(),
     "vad": {"model"},
@@ -22,23 +22,23 @@ MAY_IMPORT = {
     "list": {"vad"},
     "figure": {"vad", "model"},
 }
-# imports go down: a floor may import those before it; two rooms on one floor do not know each other
-FLOORS = {
+# a module imports only from earlier layers, never from its own layer
+LAYERS = {
     "vad": (
         {"files"}, {"datasets"}, {"options"}, {"data", "runtime"}, {"scoring", "prepare"}, {"metrics"}, {"statistics"},
         {"evaluation"}, {"train"}, {"experiments"}, {"report"},
     ),
     "extracting": ({"config"}, {"video"}, {"clip"}, {"job"}, {"own_video"}),
 }  # fmt: skip
-MODULES = 12  # of one folder, its __init__ and __main__ aside
-NAME_LENGTH = 60  # of a test
+MAX_MODULES = 12  # per folder, without __init__ and __main__
+MAX_NAME_LENGTH = 60  # of a test
 SOURCES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
 COMMANDS = [ROOT / name for name in ("main.py", "test.py", "test2.py")]
-BY_NAME = {"build_annotations.py"}  # reads each data set's own sources
+BY_NAME = {"build_annotations.py"}  # reads the sources of each data set
 
 
 def short(path: Path) -> str:
-    """Folder and file name."""
+    """Return folder and file name."""
     return f"{path.parent.name}/{path.name}"
 
 
@@ -47,32 +47,32 @@ every_source = pytest.mark.parametrize("path", [*SOURCES, *COMMANDS], ids=short)
 
 @cache
 def tree_of(path: Path) -> ast.Module:
-    """The syntax tree of a file."""
+    """Parse a file."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of ours that a file imports, anywhere in it."""
-    found = set()
+    """Return the modules of this project that a file imports."""
+    names = set()
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: relative import"
             # `from vad import data` imports vad.data
             for name in (f"{node.module}.{alias.name}" for alias in node.names):
-                place = ROOT / name.replace(".", "/")
-                found.add(name if place.is_dir() or place.with_suffix(".py").is_file() else node.module)
-    return {name for name in found if name.split(".")[0] in OURS}
+                path = ROOT / name.replace(".", "/")
+                names.add(name if path.is_dir() or path.with_suffix(".py").is_file() else node.module)
+    return {name for name in names if name.split(".")[0] in PROJECT}
 
 
 def module_name(path: Path) -> str:
-    """Dotted name of a file, as it is imported."""
+    """Return the dotted module name of a file."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=short)
-def test_a_package_imports_only_what_it_may(path):
+def test_package_imports_only_allowed_packages(path):
     package = path.relative_to(ROOT).parts[0]
     for name in imports(path):
         parts = name.split(".")
@@ -80,7 +80,7 @@ def test_a_package_imports_only_what_it_may(path):
         assert prefixes & {package, *MAY_IMPORT[package]}, f"{path.name} imports {name}"
 
 
-def test_no_module_imports_itself_through_others():
+def test_imports_have_no_cycle():
     graph = {module_name(path): imports(path) for path in SOURCES}
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -92,37 +92,37 @@ def test_no_module_imports_itself_through_others():
         visit(name, ())
 
 
-@pytest.mark.parametrize("package", FLOORS)
-def test_imports_within_a_package_go_down(package):
-    known = {room: level for level, floor in enumerate(FLOORS[package]) for room in floor}
-    used = Counter()
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_within_a_package_go_to_lower_layers(package):
+    levels = {module: level for level, layer in enumerate(LAYERS[package]) for module in layer}
+    import_counts = Counter()
     for path in (path for path in SOURCES if path.is_relative_to(ROOT / package)):
-        room = path.relative_to(ROOT / package).with_suffix("").parts[0]
-        if room not in known:  # __init__ and the documented scripts
-            assert package != "vad" or room == "__init__", f"{path.name} stands on no floor"
+        module = path.relative_to(ROOT / package).with_suffix("").parts[0]
+        if module not in levels:  # __init__ and the documented scripts
+            assert package != "vad" or module == "__init__", f"{path.name} belongs to no layer"
             continue
         for other in (name.split(".")[1] for name in imports(path) if name.startswith(f"{package}.")):
-            used[room] += 1
-            assert other == room or known[other] < known[room], f"{room} imports {other}"
-    assert len(used) >= len(known) - 1  # all but the lowest import something: the walk saw them
+            import_counts[module] += 1
+            assert other == module or levels[other] < levels[module], f"{module} imports {other}"
+    assert len(import_counts) >= len(levels) - 1  # every module but the lowest imports another one
 
 
-def test_a_folder_holds_at_most_twelve_modules():
+def test_folder_has_at_most_twelve_modules():
     sizes = Counter(path.parent for path in SOURCES if not path.stem.startswith("__"))
     assert sizes[ROOT / "vad"] > 1
-    assert {short(folder): size for folder, size in sizes.items() if size > MODULES} == {}
+    assert {short(folder): size for folder, size in sizes.items() if size > MAX_MODULES} == {}
 
 
-def test_vad_has_twelve_modules_and_two_rooms():
-    """A thirteenth means that one of the twelve was not used for what it is for."""
-    rooms = {path.name for path in (ROOT / "vad").iterdir() if (path / "__init__.py").is_file()}
+def test_vad_contains_only_the_listed_modules():
+    """Put new code into one of the existing modules before adding another."""
+    packages = {path.name for path in (ROOT / "vad").iterdir() if (path / "__init__.py").is_file()}
     modules = {path.stem for path in (ROOT / "vad").glob("*.py")} - {"__init__"}
-    assert rooms == {"prepare", "report"}
-    assert modules | rooms == set.union(*FLOORS["vad"])
+    assert packages == {"prepare", "report"}
+    assert modules | packages == set.union(*LAYERS["vad"])
 
 
 @every_source
-def test_no_data_set_is_compared_by_name(path):
+def test_code_does_not_depend_on_dataset_names(path):
     names = {"ucfcrime", "ucf", "xd", "shang", "msad"}
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Compare) and path.name not in BY_NAME:
@@ -131,25 +131,25 @@ def test_no_data_set_is_compared_by_name(path):
 
 
 @every_source
-def test_a_file_says_what_it_holds_and_pins_no_device(path):
+def test_file_has_docstring_and_safe_device_independent_code(path):
     text = path.read_text(encoding="utf-8")
-    assert not text.strip() or ast.get_docstring(tree_of(path)), "the first line says what it holds"
+    assert not text.strip() or ast.get_docstring(tree_of(path)), "the module docstring is missing"
     assert not re.search(r"\.cuda\(\)|weights_only\s*=\s*False|allow_pickle\s*=\s*True", text)
 
 
-def test_the_models_public_functions_are_documented_and_typed():
-    seen = 0
+def test_public_functions_of_model_are_documented_and_typed():
+    count = 0
     for path in (ROOT / "model").glob("*.py"):
         body = tree_of(path).body
         classes = [n for n in body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
         for node in [*body, *(inner for c in classes for inner in c.body)]:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                seen += 1
+                count += 1
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
                 arguments = [*node.args.args, *node.args.kwonlyargs]
                 untyped = [a.arg for a in arguments if a.arg not in ("self", "cls") and not a.annotation]
                 assert not untyped, f"{path.name}: {node.name}"
-    assert seen > 30  # 10 files of a few functions each
+    assert count > 30  # 10 files with a few functions each
 
 
 def test_names_of_tests_are_short():
@@ -157,20 +157,20 @@ def test_names_of_tests_are_short():
     nodes = [node for path in paths for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)]
     names = [node.name for node in nodes if node.name.startswith("test_")]
     assert len(names) > 300
-    assert [name for name in names if len(name) > NAME_LENGTH] == []
+    assert [name for name in names if len(name) > MAX_NAME_LENGTH] == []
 
 
-def test_conda_and_pip_describe_one_environment():
+def test_conda_and_pip_environments_are_equal():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     conda = re.findall(r"^      - (\S+)$", (ROOT / "env.yaml").read_text(), re.MULTILINE)
     assert conda == project["dependencies"]
 
 
-def test_the_documented_names_are_there_the_misspelt_is_not():
+def test_documented_scripts_exist():
     for name in ("ucf", "xd", "shang", "msad"):
         for script in ("gen_img", "gen_event"):
             assert (ROOT / "extracting" / f"{name}_{script}.py").is_file()
         for script in ("generate_file", "generate_gt"):
             assert (ROOT / "list" / f"{name}_{script}.py").is_file()
-    assert (ROOT / "extracting" / "msad_gen_image.py").is_file()  # the release's own name for it
+    assert (ROOT / "extracting" / "msad_gen_image.py").is_file()  # the script's name in the released code
     assert not list((ROOT / "extracting").rglob("*gen_ima.py"))

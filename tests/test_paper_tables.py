@@ -1,4 +1,4 @@
-"""test.py as a reviewer uses it: Tables 1 and 2, timelines, formats, and one sentence where one of them cannot be."""
+"""test.py from a reviewer's view: Tables 1 and 2, timelines, formats and one-line errors."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ TABLE_1 = {"table1.txt", "table1.md", "table1.tex", "table1.csv"}
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an untrained model as main.py writes a trained one; keywords are options of the run."""
+    """Return a function that saves an untrained model in the format of main.py; keywords are options."""
     network = {f.name: f.metadata["argument"] or f.name for f in option_fields("model")}
 
-    def write(name: str, seed: int | None = 0, weights: str = "last", **given: object) -> Path:
+    def write(name: str, seed: int | None = 0, weights: str = "last", **changes: object) -> Path:
         torch.manual_seed(seed or 0)
-        options = Options(num_refinement_steps=1, **given)
-        config = {network[k]: v for k, v in given.items() if k in network}
+        options = Options(num_refinement_steps=1, **changes)
+        config = {network[k]: v for k, v in changes.items() if k in network}
         model = IEFVAD(embed_dim=16, num_refinement_steps=1, modality=options.modality, **config)
         path = tmp_path / "ck" / f"{name}.pth"
-        about = {} if seed is None else {"seed": seed}
-        save_checkpoint(path, model, options=options.recorded(), weights=weights, **about)
+        metadata = {} if seed is None else {"seed": seed}
+        save_checkpoint(path, model, options=options.recorded(), weights=weights, **metadata)
         return path
 
     return write
 
 
 @pytest.fixture
-def ask(tiny, command, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """Runs test.py on the made-up UCF-Crime."""
+def evaluate(tiny, command, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs test.py on the tiny UCF-Crime."""
     places = ["--figure_dir", tmp_path / "figure", "--checkpoint_dir", tmp_path / "ck", "--device", "cpu"]
     return lambda *flags: command("test", *tiny.flags, *places, *flags)
 
 
-def test_table_1_finds_the_runs_of_both_noise_models(ask, checkpoint, tmp_path):
+def test_table_1_includes_runs_of_both_noise_models(evaluate, checkpoint, tmp_path):
     for seed in (0, 1):
         checkpoint(f"ucfcrime_seed{seed}", seed)
-    code, out, err = ask("--table", 1, "--runs", 2)
+    code, out, err = evaluate("--table", 1, "--runs", 2)
     assert code == 0, err
     assert "IEF-VAD (Student-T), here      2  " in out and "IEF-VAD (Gaussian), here" not in out
     trained = "python main.py --dataset ucfcrime --noise_model Gaussian --exp_name ucfcrime_gaussian --runs 2"
@@ -53,36 +53,36 @@ def test_table_1_finds_the_runs_of_both_noise_models(ask, checkpoint, tmp_path):
     assert "UR-DMU" in out and "here − paper" in out and "test crop 5" in out
     for seed in (0, 1):
         checkpoint(f"ucfcrime_gaussian_seed{seed}", seed, noise_model="Gaussian")
-    code, out, err = ask("--table", 1, "--runs", 2)
+    code, out, err = evaluate("--table", 1, "--runs", 2)
     assert code == 0, err
-    assert "IEF-VAD (Gaussian), here       2  " in out and "No gaussian runs" not in out
+    assert "IEF-VAD (Gaussian), here       2  " in out and "gaussian runs are missing" not in out
     runs = json.loads((tmp_path / "figure" / "ucfcrime" / "table1_results.json").read_text())["runs"]
     assert len(runs) == 4 and 0 <= runs[0]["intervals_95"]["AUC"][0] <= runs[0]["metrics"]["AUC"]
     assert {path.name for path in (tmp_path / "figure" / "ucfcrime").glob("table1.*")} == TABLE_1
 
 
-def test_table_2_takes_the_streams_of_one_fused_checkpoint(ask, checkpoint, tmp_path):
-    code, out, err = ask("--table", 2, "--ckpt_path", checkpoint("a", weights="best"))
+def test_table_2_evaluates_single_streams_of_fusion_model(evaluate, checkpoint, tmp_path):
+    code, out, err = evaluate("--table", 2, "--ckpt_path", checkpoint("a", weights="best"))
     assert code == 0, err
     header = next(line for line in out.splitlines() if line.startswith("class "))
     assert header.split() == ["class", "image", "paper", "diff.", "event", "paper", "diff.", "fusion", "paper", "diff."]
     arson = next(line for line in out.splitlines() if line.startswith("Arson")).split()
-    assert arson[2] == "65.49" and arson[5] == "66.75" and arson[8] == "72.68"  # the paper's three
+    assert arson[2] == "65.49" and arson[5] == "66.75" and arson[8] == "72.68"  # the paper's values
     assert arson[1].endswith("†") and "selected by their score on the test videos" in out
     assert "two streams of the fused model" in out
     assert (tmp_path / "figure" / "ucfcrime" / "figure2.pdf").is_file()
 
 
-def test_table_2_of_streams_trained_alone(ask, checkpoint):
+def test_table_2_uses_separately_trained_modalities(evaluate, checkpoint):
     for modality, name in (("image", "r_image"), ("event", "r_event"), ("fusion", "r")):
         checkpoint(f"{name}_seed0", modality=modality)
-    code, out, err = ask("--table", 2, "--runs", 1, "--exp_name", "r")
+    code, out, err = evaluate("--table", 2, "--runs", 1, "--exp_name", "r")
     assert code == 0, err
     assert "two streams" not in out and "image" in out and "event" in out and "1 run ·" in out
 
 
-def test_one_checkpoint_has_results_methods_and_classes(ask, checkpoint, tmp_path):
-    code, out, err = ask("--ckpt_path", checkpoint("a", weights="best"))
+def test_one_checkpoint_gives_results_methods_and_classes(evaluate, checkpoint, tmp_path):
+    code, out, err = evaluate("--ckpt_path", checkpoint("a", weights="best"))
     assert code == 0, err
     titles = [line for line in out.splitlines() if line.startswith(("UCF-Crime, fusion", "Table "))]
     assert [title.split(":")[0] for title in titles if "paper's" not in title] == [
@@ -97,80 +97,80 @@ def test_one_checkpoint_has_results_methods_and_classes(ask, checkpoint, tmp_pat
     assert len(list(folder.glob("timeline_*.png"))) == 4
 
 
-def test_several_checkpoints_are_compared_over_their_seeds(ask, checkpoint, tmp_path):
+def test_checkpoints_are_compared_over_their_seeds(evaluate, checkpoint, tmp_path):
     paths = [checkpoint("a"), checkpoint("b", 1), checkpoint("i", modality="image"), checkpoint("n", 2, nu=4.0)]
-    code, out, err = ask("--ckpt_path", *paths)
+    code, out, err = evaluate("--ckpt_path", *paths)
     assert code == 0, err
     assert "UCF-Crime: mean ± std over seeds" in out and "fusion − image (8.0): AUC" in out
-    assert "Runs of different nu are averaged here." in out.replace("\n  ", " ")
+    assert "Runs with different nu are averaged." in out.replace("\n  ", " ")
     header = next(line for line in out.splitlines() if line.startswith("modality "))
     assert header.split()[:3] == ["modality", "nu", "runs"]
     assert (tmp_path / "figure" / "ucfcrime" / "modalities.png").is_file()
 
 
-def test_masking_of_one_run_and_of_several(tiny, command, checkpoint, tmp_path):
+def test_masking_works_for_one_run_and_for_several(tiny, command, checkpoint, tmp_path):
     flags = [*tiny.flags, "--figure_dir", tmp_path / "figure", "--device", "cpu", "--levels", 0.5]
     paths = [checkpoint("a"), checkpoint("b", 1)]
     code, out, err = command("test2", *flags, "--ckpt_path", paths[0])
     assert code == 0, err
-    assert out.startswith("Table 6, UCF-Crime: masking probes") and "KL: of the unmasked" in out
+    assert out.startswith("Table 6, UCF-Crime: response to masking") and "KL: KL(unmasked ‖ masked" in out
     folder = tmp_path / "figure" / "ucfcrime"
     assert json.loads((folder / "probes.json").read_text())["rows"][0]["masked"] == "CLEAN"
     code, out, err = command("test2", *flags, "--ckpt_path", *paths)
     assert code == 0, err
-    assert "do the weights leave the modality that is masked?" in out and "cannot be judged from 2 runs" in out
+    assert "does the fusion weight of a masked modality fall?" in out and "cannot be tested with only 2 runs" in out
     runs = pd.read_csv(folder / "probe_runs.csv")
-    assert len(runs) == 6 and set(runs.run_seed) == {0, 1}  # clean, event, image of either run
+    assert len(runs) == 6 and set(runs.run_seed) == {0, 1}  # clean, event and image of each run
     assert {"probes.png", "weight_change.png", "probe_runs.png"} <= {path.name for path in folder.glob("*.png")}
     code, _, err = command("test2", *flags, "--ckpt_path", *paths, checkpoint("c", 2, nu=4.0))
-    assert code == 2 and "has nu 8.0" in err and len(err.strip().splitlines()) == 1  # before any is scored
+    assert code == 2 and "has nu 8.0" in err and len(err.strip().splitlines()) == 1  # before scoring
 
 
-def test_a_named_timeline_is_drawn_an_unknown_name_refused(ask, checkpoint, tmp_path):
+def test_timeline_is_drawn_and_unknown_name_is_refused(evaluate, checkpoint, tmp_path):
     path = checkpoint("a")
-    code, out, err = ask("--timeline", "Arson013", "--ckpt_path", path)  # the name without _x264 is as good
+    code, out, err = evaluate("--timeline", "Arson013", "--ckpt_path", path)  # the suffix _x264 is optional
     assert code == 0, err
     drawn = sorted(p.name for p in (tmp_path / "figure" / "ucfcrime").glob("timeline_*.png"))
     assert drawn == ["timeline_Arson013_x264.png"] and "Arson013_x264" in out
-    code, _, err = ask("--timeline", "Arson018", "--ckpt_path", path)
-    assert code == 2 and "no test video of UCF-Crime has this name; close to it: Arson017_x264, Arson013_x264" in err
-    code, _, err = ask("--timeline", "--ckpt_path", path, checkpoint("b", 1))
+    code, _, err = evaluate("--timeline", "Arson018", "--ckpt_path", path)
+    assert code == 2 and "has no test video of this name. Similar names: Arson017_x264, Arson013_x264" in err
+    code, _, err = evaluate("--timeline", "--ckpt_path", path, checkpoint("b", 1))
     assert code == 2 and "--timeline is of one checkpoint, 2 are named" in err
-    assert ask("--timeline", "--ckpt_path", path)[0] == 0
-    assert len(list((tmp_path / "figure" / "ucfcrime").glob("timeline_*.png"))) == 4  # the anomalous ones
+    assert evaluate("--timeline", "--ckpt_path", path)[0] == 0
+    assert len(list((tmp_path / "figure" / "ucfcrime").glob("timeline_*.png"))) == 4  # the anomalous videos
 
 
-def test_formats_have_standard_output_to_themselves(ask, checkpoint):
+def test_formatted_table_is_alone_on_standard_output(evaluate, checkpoint):
     flags = ["--table", 1, "--ckpt_path", checkpoint("a", weights="best"), "--format"]
-    code, out, err = ask(*flags, "csv")
+    code, out, err = evaluate(*flags, "csv")
     assert code == 0 and "in " in err
-    read = pd.read_csv(io.StringIO(out), comment="#", index_col="method", keep_default_na=False)
-    assert read.loc["IEF-VAD (Student-T), paper", "AUC (%)"] == "88.67 ± 0.45"
-    assert 0 <= float(read.loc["IEF-VAD (Student-T), here", "AUC (%)"]) <= 100  # no mark in the way
-    out = ask(*flags, "latex")[1]
+    table = pd.read_csv(io.StringIO(out), comment="#", index_col="method", keep_default_na=False)
+    assert table.loc["IEF-VAD (Student-T), paper", "AUC (%)"] == "88.67 ± 0.45"
+    assert 0 <= float(table.loc["IEF-VAD (Student-T), here", "AUC (%)"]) <= 100  # a number without †
+    out = evaluate(*flags, "latex")[1]
     assert out.count(r"\begin{table}") == out.count(r"\end{table}") == 1 and r"$88.67 \pm 0.45$" in out
     assert r"^{\dagger}$" in out
-    out = ask(*flags, "markdown")[1]
+    out = evaluate(*flags, "markdown")[1]
     assert out.startswith("**Table 1, UCF-Crime**") and "| UR-DMU | - | 86.97 | 68.62 |" in out
 
 
-def test_another_profile_than_the_checkpoints_is_a_footnote(ask, checkpoint):
+def test_changed_profile_is_reported_in_a_footnote(evaluate, checkpoint):
     path = checkpoint("a", mil="segment")
-    code, out, err = ask("--table", 1, "--ckpt_path", path, "--profile", "paper", "--test_crops", "5")
+    code, out, err = evaluate("--table", 1, "--ckpt_path", path, "--profile", "paper", "--test_crops", "5")
     assert code == 0, err
     below = out.split("-----\n")[-1].replace("\n  ", " ")
     assert f"{path} was trained with profile default and is evaluated with profile paper." in below
-    code, out, err = ask("--table", 1, "--ckpt_path", path, "--nu", "4")
+    code, out, err = evaluate("--table", 1, "--ckpt_path", path, "--nu", "4")
     assert code == 0, err
     assert f"{path} was trained with nu 8.0 and is evaluated with 4.0." in out.replace("\n  ", " ")
-    assert "was trained with" not in ask("--table", 1, "--ckpt_path", path, "--nu", "8")[1]
+    assert "was trained with" not in evaluate("--table", 1, "--ckpt_path", path, "--nu", "8")[1]
 
 
 @pytest.mark.parametrize(
-    ("flags", "sentence"),
+    ("flags", "message"),
     [
         (["--table", 1], "no checkpoint is named; give --ckpt_path, or --runs N"),
-        (["--table", 1, "--runs", 3], "ucfcrime_seed0.pth: no such run; train it with python main.py --dataset"),
+        (["--table", 1, "--runs", 3], "ucfcrime_seed0.pth: no such run. Train it with python main.py --dataset"),
         (["--table", 2, "--runs", 1, "--ckpt_path", "x"], "--ckpt_path and --runs both say which"),
         (["--table", 3], "python main.py --dataset ucfcrime --runs 10 --sweep nu=2,4,6"),
         (["--table", 8, "--ckpt_path", "x"], "python test2.py --dataset ucfcrime --ckpt_path"),
@@ -180,24 +180,24 @@ def test_another_profile_than_the_checkpoints_is_a_footnote(ask, checkpoint):
         (["--video", "x.mp4", "--ckpt_path", "x", "y"], "--video is of one checkpoint, 2 are named"),
     ],
 )
-def test_a_table_that_cannot_be_made_names_the_command(ask, flags, sentence):
-    code, _, err = ask(*flags)
-    assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1
+def test_impossible_table_names_the_needed_command(evaluate, flags, message):
+    code, _, err = evaluate(*flags)
+    assert code == 2 and message in err and len(err.strip().splitlines()) == 1
 
 
-def test_runs_that_make_no_mean_are_refused(ask, checkpoint, tmp_path):
+def test_runs_that_cannot_be_averaged_are_refused(evaluate, checkpoint, tmp_path):
     one, other = checkpoint("a"), checkpoint("b", 1, nu=4.0)
-    assert "has nu 8.0" in ask("--table", 1, "--ckpt_path", one, other)[2]
-    assert "both the run of seed 0" in ask("--table", 1, "--ckpt_path", one, checkpoint("c"))[2]
-    code, _, err = ask("--ckpt_path", one, tmp_path / "ck" / "c.pth")  # no table of the paper: refused all the same
+    assert "has nu 8.0" in evaluate("--table", 1, "--ckpt_path", one, other)[2]
+    assert "both the run of seed 0" in evaluate("--table", 1, "--ckpt_path", one, checkpoint("c"))[2]
+    code, _, err = evaluate("--ckpt_path", one, tmp_path / "ck" / "c.pth")  # also refused without a table of the paper
     assert code == 2 and "both the run of seed 0" in err and "scoring" not in err
     unknown = checkpoint("unknown", seed=None)
-    assert "are both one file" in ask("--table", 1, "--ckpt_path", unknown, unknown)[2]  # without a seed to tell
+    assert "are both one file" in evaluate("--table", 1, "--ckpt_path", unknown, unknown)[2]  # without seeds
     stream = checkpoint("s", modality="event")
-    assert "Table 1 is of fused models" in ask("--table", 1, "--ckpt_path", stream)[2]
+    assert "Table 1 is of fused models" in evaluate("--table", 1, "--ckpt_path", stream)[2]
 
 
-def test_a_data_set_without_embeddings_names_the_commands(command, tiny, checkpoint, tmp_path):
+def test_missing_embeddings_name_the_commands_to_run(command, tiny, checkpoint, tmp_path):
     flags = ["--ckpt_path", checkpoint("a"), "--table", 1, "--figure_dir", tmp_path]
     code, _, err = command("test", "--dataset", "xd", "--list_root", tmp_path / "none", *flags)
     assert code == 2 and len(err.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The protocol through the commands: one's own data set, the audit's exit codes, gt.npy without metadata."""
+"""The commands end to end: a user's data set, the audit's exit codes, gt.npy without metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model import IEFVAD
 from model.checkpoint import to_released_name
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN = """
+DATASET = """
 name = "street"
 normal = "Normal"
 classes = ["Road accident", "Zone__2"]
@@ -31,7 +31,7 @@ batch_size = 1
 max_epoch = 1
 print_steps = 4
 """
-# name → (label, frames, anomalous frames); the first four train
+# name → (label, frames, anomalous frames); the first four are training videos
 VIDEOS = {
     "a": ("Normal", 40, ""), "b 1": ("Road accident", 33, ""), "ü": ("Normal", 16, ""),
     "c__3": ("Zone__2", 50, ""), "g": ("Zone__2", 35, "30-35"), "e f": ("Road accident", 64, "3-20"),
@@ -40,10 +40,10 @@ VIDEOS = {
 
 
 def run_script(cwd: Path, script: str, *flags: object) -> subprocess.CompletedProcess[str]:
-    """A script in a process of its own, started from another folder."""
+    """Run a script in its own process from another folder."""
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    words = [sys.executable, str(ROOT / script), *map(str, flags)]
-    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    line = [sys.executable, str(ROOT / script), *map(str, flags)]
+    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
 def output_of(cwd: Path, script: str, *flags: object) -> str:
@@ -53,8 +53,8 @@ def output_of(cwd: Path, script: str, *flags: object) -> str:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """Folder of street.toml, its videos and its table."""
+def street(tmp_path: Path) -> Path:
+    """Return a folder with street.toml, its videos and its annotations."""
     rng = np.random.default_rng(0)
     table = ["video,label,split,intervals"]
     for number, (name, (label, frames, intervals)) in enumerate(VIDEOS.items()):
@@ -66,38 +66,39 @@ def own(tmp_path: Path) -> Path:
         writer.release()
         table.append(f"{name},{label},{'train' if number < 4 else 'test'},{intervals}")
     (tmp_path / "annotations.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
-    (tmp_path / "street.toml").write_text(OWN)
+    (tmp_path / "street.toml").write_text(DATASET)
     return tmp_path
 
 
-def test_every_command_takes_ones_own_data_set(own: Path, command: Callable, monkeypatch) -> None:
+def test_every_command_accepts_a_users_data_set(street: Path, command: Callable, monkeypatch) -> None:
     data = ("--dataset", "street.toml")
     weights = ("--clip_ckpt", "untrained", "--event_ckpt", "untrained")
-    extracted = output_of(own, "extracting/gen.py", *data, "--modality", "both", *weights, "--crops", "5")
+    extracted = output_of(street, "extracting/gen.py", *data, "--modality", "both", *weights, "--crops", "5")
     assert extracted.count("7 videos written") == 2
-    assert "4 training and 3 test videos" in output_of(own, "list/generate_file.py", *data)
-    # whole snippets: 2 of g, 4 of e f, 3 of d; anomalous are 30, 31 of g and 3 … 19 of e f
-    assert "3 videos, 144 frames, 19 anomalous" in output_of(own, "list/generate_gt.py", *data)
-    listed = [line.split("/")[-1].split("__5")[0] for line in (own / "lists" / "test.csv").read_text().splitlines()[1:]]
-    starts, labels = {}, np.load(own / "lists" / "gt.npy")
+    assert "4 training and 3 test videos" in output_of(street, "list/generate_file.py", *data)
+    # whole snippets: 2 of g, 4 of "e f", 3 of d; anomalous frames: 30, 31 of g and 3 … 19 of "e f"
+    assert "3 videos, 144 frames, 19 anomalous" in output_of(street, "list/generate_gt.py", *data)
+    lines = (street / "lists" / "test.csv").read_text().splitlines()[1:]
+    listed = [line.split("/")[-1].split("__5")[0] for line in lines]
+    starts, labels = {}, np.load(street / "lists" / "gt.npy")
     for name in listed:
         starts[name] = sum(VIDEOS[other][1] // 16 * 16 for other in starts)
     expected = {starts["g"] + 30, starts["g"] + 31, *range(starts["e f"] + 3, starts["e f"] + 20)}
     assert set(np.flatnonzero(labels)) == expected
-    report = json.loads(output_of(own, "list/audit.py", *data, "--json"))
+    report = json.loads(output_of(street, "list/audit.py", *data, "--json"))
     assert report["clean"] is True
-    monkeypatch.chdir(own)
-    places = ("--figure_dir", own / "figure", "--device", "cpu")
-    code, trained, err = command("main", *data, "--checkpoint_dir", own / "ck", *places)
+    monkeypatch.chdir(street)
+    places = ("--figure_dir", street / "figure", "--device", "cpu")
+    code, trained, err = command("main", *data, "--checkpoint_dir", street / "ck", *places)
     assert code == 0, err
     assert "data set street" in trained and "3 test videos" in trained and "split split" in trained
-    for flags in (data, ()):  # the checkpoint remembers whose it is
-        code, shown, err = command("test", *flags, "--ckpt_path", own / "ck/street.pth", *places)
+    for flags in (data, ()):  # the checkpoint stores its data set
+        code, shown, err = command("test", *flags, "--ckpt_path", street / "ck/street.pth", *places)
         assert code == 0, err
         assert "Road accident" in shown and "3 test videos" in shown
     masked = command("test2", *data, "--ckpt_path", "ck/street.pth", *places, "--levels", 0.5)[1]
     assert "CLEAN" in masked
-    written = {path.name for path in own.iterdir()}
+    written = {path.name for path in street.iterdir()}
     assert written == {"street.toml", "annotations.csv", "videos", "made", "lists", "ck", "figure"}
 
 
@@ -106,13 +107,13 @@ SCRIPTS = ["main", "test", "test2", "list/generate_file.py", "list/generate_gt.p
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_mistake_in_the_data_set_file_is_one_sentence(
+def test_mistake_in_dataset_file_is_reported_in_one_line(
     tmp_path: Path, command: Callable, monkeypatch, name: str
 ) -> None:
-    (tmp_path / "street.toml").write_text(OWN.replace("window = 8", "window = 0"))
+    (tmp_path / "street.toml").write_text(DATASET.replace("window = 8", "window = 0"))
     save_released(tmp_path / "any.pth")
-    more = {"test": ("--ckpt_path", "any.pth"), "extracting/gen.py": ("--modality", "both")}
-    flags = ["--dataset", "street.toml", *more.get("test" if name == "test2" else name, ())]
+    required = {"test": ("--ckpt_path", "any.pth"), "extracting/gen.py": ("--modality", "both")}
+    flags = ["--dataset", "street.toml", *required.get("test" if name == "test2" else name, ())]
     if "/" in name:
         done = run_script(tmp_path, name, *flags)
         code, err = done.returncode, done.stderr
@@ -120,26 +121,26 @@ def test_a_mistake_in_the_data_set_file_is_one_sentence(
         monkeypatch.chdir(tmp_path)
         code, _, err = command(name, *flags)
     assert code == 2
-    assert err == f"error: {tmp_path / 'street.toml'}: window is 0; it must be positive\n"
+    assert err == f"error: {tmp_path / 'street.toml'}: window is 0. It must be positive.\n"
     assert {path.name for path in tmp_path.iterdir()} == {"street.toml", "any.pth"}
 
 
 def save_released(path: Path) -> None:
-    """An untrained model as the authors' file holds one: weights alone, under their names."""
+    """Save an untrained model in the authors' format: only weights, under their names."""
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_refinement_steps=1, temporal_update="none")
     torch.save({to_released_name(k): v for k, v in model.state_dict().items()}, path)
 
 
-def test_the_audit_tells_clean_findings_and_mistakes_apart(tiny, tmp_path: Path) -> None:
-    """1: twelve training videos are not UCF-Crime's 1610; 2: there is nothing to read."""
+def test_audit_exit_codes_separate_findings_and_errors(tiny, tmp_path: Path) -> None:
+    """Exit code 1: there are 12 training videos instead of 1610. Exit code 2: there are no lists."""
     data = ("--dataset", "ucf", "--feature_root", tiny.root)
-    found = run_script(tmp_path, "list/audit.py", *data, "--list_root", tiny.lists)
-    assert found.returncode == 1 and not found.stderr
-    assert "! training videos" in found.stdout and found.stdout.rstrip().endswith("marked !")
-    wrong = run_script(tmp_path, "list/audit.py", *data, "--list_root", tmp_path / "nowhere")
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr.startswith("error: ") and len(wrong.stderr.splitlines()) == 1
+    findings = run_script(tmp_path, "list/audit.py", *data, "--list_root", tiny.lists)
+    assert findings.returncode == 1 and not findings.stderr
+    assert "! training videos" in findings.stdout and findings.stdout.rstrip().endswith("marked !")
+    error = run_script(tmp_path, "list/audit.py", *data, "--list_root", tmp_path / "nowhere")
+    assert (error.returncode, error.stdout) == (2, "")
+    assert error.stderr.startswith("error: ") and len(error.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["main", "test", "test2"])
@@ -147,7 +148,7 @@ def test_ground_truth_without_metadata_is_checked_by_length(
     tiny, tmp_path: Path, command: Callable, name: str
 ) -> None:
     gt = tiny.lists / "gt.npy"
-    assert not gt.with_suffix(".json").exists()  # as the release's
+    assert not gt.with_suffix(".json").exists()  # like the released gt.npy
     save_released(tmp_path / "ucf.pth")
     flags = [*tiny.flags, "--figure_dir", tmp_path / "figure", "--device", "cpu"]
     quick = ["--max_epoch", 1, "--batch_size", 6, "--num_refinement_steps", 1]

@@ -1,17 +1,17 @@
-"""The benchmark around the model: data, training, evaluation, tables. Imports go down this list only.
+"""The benchmark around the model: data, training, evaluation, tables. A module imports only modules above it.
 
 | module | holds |
 |---|---|
-| files | input errors, exit codes, files written whole or not at all |
-| datasets | dataset.toml and annotations.csv: classes, splits, intervals of the data sets |
-| options | every option: flags, profiles, fingerprint |
-| runtime | device, precision, random numbers, processes of one run |
+| files | input errors, exit codes, atomic file writes |
+| datasets | dataset.toml and annotations.csv: classes, splits and anomalous intervals |
+| options | every option: flags, profiles, fingerprint of a run |
+| runtime | device, precision, random seeds, distributed processes |
 | data | lists, embeddings, training windows and their cache, batches |
 | scoring | the only inference loop |
-| prepare/ | lists, ground truth and audit: what the scripts of list/ do |
-| metrics, statistics | numbers of scored videos; bootstrap and paired tests |
-| evaluation | test sets and checkpoints opened, the protocol line above every table |
-| train | the training loop, what a run leaves on disk, exact resume |
-| experiments | seeds and sweeps, runs.csv |
-| report/ | tables, pictures, timelines, the masking probe, comparison of runs |
+| prepare/ | lists, ground truth and audit, used by the scripts in list/ |
+| metrics, statistics | metrics of scored videos; bootstrap intervals and paired tests |
+| evaluation | test sets, checkpoints, and the protocol line above every table |
+| train | training loop, files of a run, exact resume |
+| experiments | multiple seeds and sweeps, <exp_name>_runs.csv |
+| report/ | tables, figures, timelines, masking probe, comparison of runs |
 """

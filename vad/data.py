@@ -1,4 +1,4 @@
-"""Lists → embeddings on disk, checked before long work → windows → batches (Section 4.1, Appendix F)."""
+"""Data pipeline: lists, embeddings, training windows and batches (Section 4.1, Appendix F)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tqdm import tqdm
 from vad.datasets import IMAGE_FOLDER, Dataset
 from vad.files import InputError, read_json, read_text
 
-STREAMS = ("image", "event")  # in this order everywhere
+STREAMS = ("image", "event")  # image comes first everywhere
 LISTS_METADATA = "lists.json"  # beside train.csv and test.csv
-CHECKED_BYTES = 4 << 30  # a larger set of embeddings is checked as it is read
+MAX_CHECKED_BYTES = 4 << 30  # larger sets of embeddings are not read in advance
 
 
 # lists
@@ -31,25 +31,25 @@ CHECKED_BYTES = 4 << 30  # a larger set of embeddings is checked as it is read
 
 @dataclass(frozen=True)
 class ListRow:
-    """One row of train.csv or test.csv: the image embedding of one crop of one video."""
+    """One row of train.csv or test.csv: the image embedding of one crop of a video."""
 
-    path: str  # as the list has it
-    label: str  # of the data set
+    path: str  # as written in the list
+    label: str  # video-level label
     video: str  # name without folder, crop and suffix
     crop: int
 
 
 def split_crop(stem: str) -> tuple[str, int | None]:
-    """A file name without suffix as (video, crop): "a__b__5" → ("a__b", 5), "a" → ("a", None)."""
-    found = re.fullmatch(r"(.+)__([0-9]{1,4})", stem)
-    return (found[1], int(found[2])) if found else (stem, None)
+    """Split a file name without suffix into (video, crop): "a__b__5" → ("a__b", 5), "a" → ("a", None)."""
+    match = re.fullmatch(r"(.+)__([0-9]{1,4})", stem)
+    return (match[1], int(match[2])) if match else (stem, None)
 
 
 def read_list(path: Path, dataset: Dataset) -> list[ListRow]:
-    """Rows of a `path,label` list, ours or the release's, in its order.
+    """Read a `path,label` list, made here or released by the authors.
 
     Raises InputError for a missing or empty file, missing columns, a path without crop, an unknown class, or
-    a crop that is listed twice.
+    a duplicate crop.
     """
     rows: dict[tuple[str, int], ListRow] = {}
     for number, row in list_rows(path, dataset):
@@ -58,20 +58,20 @@ def read_list(path: Path, dataset: Dataset) -> list[ListRow]:
                 raise row
             dataset.class_names(row.label)
             if rows.setdefault((row.video, row.crop), row) is not row:
-                raise InputError(f"crop {row.crop} of {row.video} is listed above already")
+                raise InputError(f"crop {row.crop} of {row.video} is already listed above")
         except InputError as error:
             raise InputError(f"{path}, row {number}: {error}") from None
     if not rows:
-        raise InputError(f"{path}: the list holds no video; make it again with list/generate_file.py")
+        raise InputError(f"{path}: the list contains no video. Create it again with list/generate_file.py.")
     return list(rows.values())
 
 
 def list_rows(path: Path, dataset: Dataset) -> Iterator[tuple[int, ListRow | InputError]]:
-    """Row numbers with their rows, or with what is wrong; labels are not checked.
+    """Yield the number of each row with the row, or with its error. Labels are not checked.
 
-    Raises InputError for a missing file, one that is no CSV, and missing columns.
+    Raises InputError for a missing file, invalid CSV, and missing columns.
     """
-    text = read_text(path, "list (make it with list/generate_file.py)")
+    text = read_text(path, "list (create it with list/generate_file.py)")
     try:
         table = list(csv.reader(io.StringIO(text)))
     except csv.Error as error:
@@ -79,7 +79,7 @@ def list_rows(path: Path, dataset: Dataset) -> Iterator[tuple[int, ListRow | Inp
     header = [name.strip() for name in table[0]] if table else []
     missing = [name for name in ("path", "label") if name not in header]
     if missing:
-        raise InputError(f"{path}: no column {' and '.join(missing)} in its first line; expected path,label")
+        raise InputError(f"{path}: the header has no column {' and '.join(missing)}. It must be path,label.")
     for number, cells in enumerate(table[1:], 2):
         if not cells:
             continue
@@ -96,27 +96,27 @@ def list_rows(path: Path, dataset: Dataset) -> Iterator[tuple[int, ListRow | Inp
 
 
 def lists_metadata(csv_path: Path) -> dict[str, object]:
-    """What was recorded beside a list when it was made (feature_root, …); empty where nothing was."""
+    """Return the metadata in lists.json beside a list (feature_root, …), or an empty dict if there is none."""
     path = csv_path.parent / LISTS_METADATA
     return read_json(path, "metadata of the lists") if path.is_file() else {}
 
 
 def feature_root_of(csv_path: Path) -> Path | None:
-    """The folder that holds rgb/, as recorded with the list; None for a list that was not made here."""
+    """Return the folder of rgb/ recorded beside the list, or None for a released list."""
     root = lists_metadata(csv_path).get("feature_root")
     return Path(root) if isinstance(root, str) else None
 
 
 def resolve_path(path: str, feature_root: Path | None) -> Path:
-    """Where the embedding of a list's row is.
+    """Return the path of the image embedding of a list row.
 
-    A relative path is below feature_root. Of an absolute one (the release's lists hold their author's)
-    everything from the last `rgb` on is below feature_root; without feature_root it is taken as it is.
+    A relative path is relative to feature_root. In an absolute path, as in the released lists, feature_root
+    replaces everything before the last `rgb`. Without feature_root an absolute path is used unchanged.
     """
     written = PurePosixPath(path)
     if feature_root is None:
         if not written.is_absolute():
-            raise InputError(f"{path}: relative to an unknown folder; give --feature_root, the folder of rgb/")
+            raise InputError(f"{path}: relative to an unknown folder. Set --feature_root to the folder of rgb/.")
         return Path(path)
     if not written.is_absolute():
         return feature_root / path
@@ -124,22 +124,22 @@ def resolve_path(path: str, feature_root: Path | None) -> Path:
 
 
 def event_path(image_path: Path, event_folders: Sequence[str]) -> Path:
-    """The event embedding of an image embedding: the last `rgb` becomes the first event folder that exists."""
+    """Return the event path of an image embedding: the first existing event folder replaces the last `rgb`."""
     root = embedding_root(image_path)
     for folder in event_folders:
         if (root / folder).is_dir():
             return root.joinpath(folder, *image_path.relative_to(root).parts[1:])
     names = " or ".join(event_folders)
-    raise InputError(f"{root}: no folder {names} beside {IMAGE_FOLDER}/; extract the events first")
+    raise InputError(f"{root}: no folder {names} beside {IMAGE_FOLDER}/. Extract the event embeddings first.")
 
 
 def embedding_root(image_path: Path) -> Path:
-    """The folder that holds `rgb`, of an image embedding in it; InputError where the path has no `rgb`."""
+    """Return the parent of the last folder `rgb` in a path. Raises InputError for a path without `rgb`."""
     return Path(*image_path.parts[: _image_folder(image_path.parts, image_path)])
 
 
 def _image_folder(parts: Sequence[str], path: Path | str) -> int:
-    """Position of the last `rgb` in a path's parts, its file name aside."""
+    """Return the index of the last folder `rgb` in the parts of a path."""
     if IMAGE_FOLDER not in parts[:-1]:
         raise InputError(f"{path}: no folder {IMAGE_FOLDER}/ in this path")
     return len(parts) - 2 - parts[-2::-1].index(IMAGE_FOLDER)
@@ -150,20 +150,20 @@ def _image_folder(parts: Sequence[str], path: Path | str) -> int:
 
 @dataclass(frozen=True)
 class Video:
-    """One row of a list with its embeddings found: a video seen through one crop."""
+    """One crop of a video with its embedding files."""
 
     name: str
     label: str
     anomalous: bool
     crop: int
-    streams: Mapping[str, Path]  # of the streams that are used, image before event
+    streams: Mapping[str, Path]  # stream → embedding file, image before event
     snippets: int  # S
-    dtypes: Mapping[str, np.dtype]  # of each stream
+    dtypes: Mapping[str, np.dtype]  # stream → number type of the file
 
 
 @dataclass(frozen=True)
 class TestVideo:
-    """One test video: its crops and its ground truth."""
+    """One test video with its crops and its ground truth."""
 
     name: str
     label: str
@@ -172,16 +172,16 @@ class TestVideo:
 
     @property
     def snippets(self) -> int:
-        """S, the same for every crop; the ground truth may hold one fewer."""
+        """S, equal for all crops. The ground truth may have one snippet fewer."""
         return self.crops[0].snippets
 
 
 def find_videos(
     rows: Sequence[ListRow], dataset: Dataset, feature_root: Path | None, modality: str
 ) -> tuple[list[Video], int]:
-    """The embeddings of every row, and their width D; only headers are read.
+    """Return the embedding files of every row and their width D. Only file headers are read.
 
-    Raises InputError: a file is missing or unreadable, image and event differ in S, or widths differ.
+    Raises InputError for a missing or unreadable file, for image and event of different S, and for different D.
     """
     videos, width = [], 0
     for row in tqdm(rows, desc="checking embeddings", unit="file", leave=False, delay=1):
@@ -192,17 +192,17 @@ def find_videos(
         counts = [shape[0] for shape, _ in headers.values()]
         if len(set(counts)) > 1:
             raise InputError(
-                f"{streams['event']} has {counts[1]} snippets but {streams['image']} has {counts[0]}; extract both "
-                f"from the same video with the same tail rule"
+                f"{streams['event']} has {counts[1]} snippets but {streams['image']} has {counts[0]}. Extract both "
+                f"from the same video with the same tail rule."
             )
         if counts[0] == 0:
-            raise InputError(f"{next(iter(streams.values()))} holds no snippet; take {row.video} out of the list")
+            raise InputError(f"{next(iter(streams.values()))} contains no snippet. Remove {row.video} from the list.")
         for stream, (shape, _) in headers.items():
             width = width or shape[1]
             if shape[1] != width:
                 raise InputError(
-                    f"{streams[stream]} is {shape[1]} wide, the embeddings before it {width}; extract all with one "
-                    f"encoder"
+                    f"{streams[stream]} has width {shape[1]}, but the files before it have {width}. Extract all with "
+                    f"the same encoder."
                 )
         dtypes = {stream: dtype for stream, (_, dtype) in headers.items()}
         anomalous = dataset.is_anomalous(row.label)
@@ -211,7 +211,7 @@ def find_videos(
 
 
 def group_crops(rows: Sequence[ListRow], crops: Sequence[int]) -> list[ListRow]:
-    """A row for every video and crop, videos in the list's order; unlisted crops lie beside the listed one."""
+    """Return a row for every video and crop. Unlisted crops get the folder of the first listed crop."""
     listed = {(row.video, row.crop): row for row in rows}
     first = {row.video: row for row in reversed(rows)}
     order = dict.fromkeys(row.video for row in rows)
@@ -224,52 +224,52 @@ def group_crops(rows: Sequence[ListRow], crops: Sequence[int]) -> list[ListRow]:
 
 
 def embedding_header(path: Path) -> tuple[tuple[int, int], np.dtype]:
-    """(S, D) and number type of an embedding, from the header of its file.
+    """Return (S, D) and the number type of an embedding from its file header.
 
-    Raises InputError for a file that is missing, no array of two dimensions, or cut short.
+    Raises InputError for a file that is missing, not two-dimensional, or truncated.
     """
     try:
         with path.open("rb") as stream:
             version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(stream)
-            needed = stream.tell() + int(np.prod(shape)) * dtype.itemsize
+            expected = stream.tell() + int(np.prod(shape)) * dtype.itemsize
         size = path.stat().st_size
     except FileNotFoundError:
-        raise InputError(f"{path}: no such embedding; extract it, or give the right --feature_root") from None
+        raise InputError(f"{path}: no such embedding. Extract it, or correct --feature_root.") from None
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not a .npy embedding ({error}); extract it again") from None
+        raise InputError(f"{path}: not a .npy embedding ({error}). Extract it again.") from None
     if len(shape) != 2 or dtype.hasobject:
-        raise InputError(f"{path}: shape {shape} and type {dtype} instead of (S, D) numbers; extract it again")
-    if size < needed:
-        raise InputError(f"{path}: cut short ({size} of {needed} bytes); extract it again")
+        raise InputError(f"{path}: shape {shape} and type {dtype} instead of (S, D) numbers. Extract it again.")
+    if size < expected:
+        raise InputError(f"{path}: truncated ({size} of {expected} bytes). Extract it again.")
     return shape, dtype
 
 
 def load_embedding(path: Path, nan: str) -> np.ndarray:
-    """(S, D) float32 from a .npy file; NaN refused, or turned into 0 where `nan` is "zero"."""
+    """Load an embedding (S, D) as float32. NaN raises InputError, or becomes 0 if `nan` is "zero"."""
     try:
         array = np.load(path, allow_pickle=False)
         x = convert(array, np.dtype(np.float32))
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} is not a readable array of numbers ({error}); extract it again") from None
+        raise InputError(f"{path} is not a readable array of numbers ({error}). Extract it again.") from None
     finite = np.isfinite(x)
     if finite.all():
         return x
     infinite = np.isinf(x).any(1).sum()
     if infinite:
-        raise InputError(f"{path} has infinite values in {infinite} of its {len(x)} snippets; extract it again")
+        raise InputError(f"{path} has infinite values in {infinite} of its {len(x)} snippets. Extract it again.")
     if nan == "refuse":
         raise InputError(
-            f"{path} has NaN in {(~finite).any(1).sum()} of its {len(x)} snippets; extract it again, or count NaN as "
-            f"0, as the released code does, with --nan zero"
+            f"{path} has NaN in {(~finite).any(1).sum()} of its {len(x)} snippets. Extract it again, or replace NaN "
+            f"by 0, as the released code does, with --nan zero."
         )
     x[~finite] = 0
     return x
 
 
 def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """x in another number type; torch gives numpy's bits for float16 and float32, five times faster."""
+    """Convert x to another number type. For float16 and float32 torch gives numpy's bits five times faster."""
     torch_types = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32}
     if x.dtype in torch_types and dtype in torch_types:
         return torch.from_numpy(x).to(torch_types[dtype]).numpy()
@@ -277,9 +277,9 @@ def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def check_values(videos: Sequence[Video], nan: str, width: int) -> None:
-    """Read every embedding once before long work, so that a NaN is found now; large sets are skipped."""
+    """Read every embedding once, so that a NaN is reported before training. Large sets are skipped."""
     paths = [path for video in videos for path in video.streams.values()]
-    if 4 * width * sum(video.snippets * len(video.streams) for video in videos) <= CHECKED_BYTES:
+    if 4 * width * sum(video.snippets * len(video.streams) for video in videos) <= MAX_CHECKED_BYTES:
         for path in tqdm(paths, desc="checking values", unit="file", leave=False, delay=1):
             load_embedding(path, nan)
 
@@ -288,16 +288,16 @@ def check_values(videos: Sequence[Video], nan: str, width: int) -> None:
 
 
 def train_window(x: np.ndarray, window: int) -> np.ndarray:
-    """(S, D) → (min(S, T), D): as it is, or T means over equal parts of the video.
+    """Reduce an embedding (S, D) to (min(S, T), D): a long video becomes the means of T equal parts.
 
-    The parts begin at linspace(0, S, T + 1) cut to integers, as in the released code.
+    The edges of the parts are linspace(0, S, T + 1), truncated to integers, as in the released code.
     """
     if len(x) <= window:
         return x
     edges = np.linspace(0, len(x), window + 1).astype(int)
     means = np.empty((window, x.shape[1]), x.dtype)
     for row, start, stop in zip(means, edges[:-1], edges[1:], strict=True):
-        np.add.reduce(x[start:stop], axis=0, out=row)  # np.mean's bits in a quarter of its time
+        np.add.reduce(x[start:stop], axis=0, out=row)  # equal to np.mean bit for bit, four times faster
     means /= np.diff(edges)[:, None].astype(x.dtype)
     return means
 
@@ -312,22 +312,22 @@ class Batch:
     names: tuple[str, ...]
 
     def to(self, device: torch.device, steps: int | None = None) -> Batch:
-        """The same on a device, windows cut to their first `steps` steps."""
+        """Return the batch on a device, with windows truncated to `steps` steps."""
         streams = {name: x[:, :steps].to(device, non_blocking=True) for name, x in self.streams.items()}
         lengths, anomalous = (x.to(device, non_blocking=True) for x in (self.lengths, self.anomalous))
         return Batch(streams, lengths, anomalous, self.names)
 
     def pin_memory(self) -> Batch:
-        """The same in page-locked memory; a DataLoader calls this by name."""
+        """Return the batch in page-locked memory. DataLoader calls this method by its name."""
         streams = {name: x.pin_memory() for name, x in self.streams.items()}
         return Batch(streams, self.lengths.pin_memory(), self.anomalous.pin_memory(), self.names)
 
 
 class Windows(TorchDataset):
-    """One training window per video, reduced anew or read from a cache on disk; the numbers are the same."""
+    """Data set of one training window per video, with or without a cache on disk. The values are equal."""
 
     def __init__(self, videos: Sequence[Video], window: int, nan: str, width: int, cache: Path | None) -> None:
-        """cache: folder of the cache, which is made here if it is not there; None for none."""
+        """cache: folder of the window cache, which is built if missing. None disables the cache."""
         self.videos, self.window, self.nan, self.width = videos, window, nan, width
         names = videos[0].streams
         half = {name: all(video.dtypes[name] == np.float16 for video in videos) for name in names}
@@ -337,20 +337,20 @@ class Windows(TorchDataset):
             self.cached = {name: cached_windows(self, name, cache) for name in names if cache}
         except OSError as error:
             print(
-                f"{cache}: the training windows cannot be kept here ({error.strerror or error}); every epoch reads "
-                f"the embeddings anew, which is slower; --cache_dir names another folder"
+                f"{cache}: cannot write the window cache ({error.strerror or error}). Every epoch now reads all "
+                f"embeddings, which is slower. Set --cache_dir to a writable folder."
             )
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def valid_steps(self, index: int, stream: str) -> np.ndarray:
-        """The valid steps (L, D) of one window; means are taken in float32 and rounded once to float16."""
+        """Return the valid steps (L, D) of a window. Means are computed in float32 and rounded once to float16."""
         x = load_embedding(self.videos[index].streams[stream], self.nan)
         return convert(train_window(x[: self.videos[index].snippets], self.window), self.dtypes[stream])
 
     def __getitems__(self, indices: list[int]) -> Batch | InputError:
-        """A whole batch, as a DataLoader asks for it; an InputError is returned, since workers garble errors."""
+        """Return a whole batch. An InputError is returned, since DataLoader workers alter the text of a raised one."""
         try:
             streams = {name: torch.from_numpy(self._stack(indices, name)) for name in self.dtypes}
         except InputError as error:
@@ -371,20 +371,20 @@ class Windows(TorchDataset):
 
 
 def cached_windows(windows: Windows, stream: str, folder: Path) -> np.ndarray:
-    """(N, T, D) of one stream, mapped from disk; made once, under a name that says what it was made from.
+    """Return the windows (N, T, D) of one stream, memory-mapped from a cache that is built if needed.
 
-    Raises OSError where the folder cannot be written to or is full.
+    The file name contains hashes of the sources and options. Raises OSError if the cache cannot be written.
     """
     paths = [video.streams[stream] for video in windows.videos]
     lengths = tuple(min(video.snippets, windows.window) for video in windows.videos)
-    names = [os.path.relpath(path, folder.parent) for path in paths]  # a data set may move as a whole
+    names = [os.path.relpath(path, folder.parent) for path in paths]  # relative: the data set may move
     dtype = windows.dtypes[stream]
     zero = ("zero",) if windows.nan == "zero" else ()
     slot = _hash((1, windows.window, windows.width, dtype.str, names, *zero), 8)
     stats = [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (path.stat() for path in paths)]
     path = folder / f"{stream}_{slot}_{_hash((slot, lengths, stats), 16)}.npy"
     shape = (len(paths), windows.window, windows.width)
-    if not _is_whole(path, shape, dtype) or _had_nan(path):
+    if not _is_complete(path, shape, dtype) or _had_nan(path):
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -392,14 +392,14 @@ def cached_windows(windows: Windows, stream: str, folder: Path) -> np.ndarray:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
-        for old in folder.glob(f"{stream}_{slot}_*"):  # an earlier version's index among them
-            if old != path:
-                old.unlink()
+        for stale in folder.glob(f"{stream}_{slot}_*"):  # includes the index of an earlier version
+            if stale != path:
+                stale.unlink()
     return np.load(path, mmap_mode="r")
 
 
 def _write_windows(windows: Windows, stream: str, part: Path, shape: tuple[int, int, int]) -> None:
-    # not through a memory map, where a full disk ends the process; the zeros between windows take no room
+    # no memory map: a full disk would kill the process. The padding is sparse and takes no disk space
     dtype = windows.dtypes[stream]
     with part.open("wb") as file:
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
@@ -411,17 +411,17 @@ def _write_windows(windows: Windows, stream: str, part: Path, shape: tuple[int, 
             file.write(np.ascontiguousarray(windows.valid_steps(row, stream)))
 
 
-def _is_whole(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:
-    """Whether a cache is there, of this shape, and as long as it should be."""
+def _is_complete(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:
+    """Return whether a cache file exists and has this shape, type and full length."""
     try:
-        array = np.load(path, mmap_mode="r")  # refuses a file that is cut short
-    except (OSError, ValueError, EOFError):  # the last for an empty file
+        array = np.load(path, mmap_mode="r")  # fails for a truncated file
+    except (OSError, ValueError, EOFError):  # EOFError: an empty file
         return False
     return array.shape == shape and array.dtype == dtype
 
 
 def _had_nan(path: Path) -> bool:
-    """Whether an earlier version counted NaN as 0 in this cache, under the same name; its index says so."""
+    """Return whether an earlier version replaced NaN by 0 in this cache, according to its index file."""
     index = path.with_name(f"{path.name}.index")
     return index.is_file() and bool(np.load(index)["missing"].any())
 
@@ -431,10 +431,10 @@ def _hash(content: object, digits: int) -> str:
 
 
 class PairedBatches:
-    """Batch sampler: `batch_size` normal and as many anomalous videos, normal ones first.
+    """Batch sampler of `batch_size` normal and `batch_size` anomalous videos, normal ones first.
 
-    Not paired: `batch_size` videos as they come. The order depends on seed and epoch alone, so any step can be
-    entered again. Of `world` processes that share every batch, number `rank` gets its part of each side.
+    If not paired, a batch has `batch_size` videos of any label. The order depends only on seed and epoch, so a run
+    can resume at any step. Process `rank` of `world` gets its share of the normal and of the anomalous videos.
     """
 
     def __init__(
@@ -442,38 +442,38 @@ class PairedBatches:
     ) -> None:
         anomalous = np.array([video.anomalous for video in videos])
         if anomalous.all() or not anomalous.any():
-            only = "anomalous" if anomalous.any() else "normal"
-            raise InputError(f"the training list holds {only} videos only; learning needs normal and anomalous ones")
-        self.sides = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)] if paired else [np.arange(len(videos))]
+            label = "anomalous" if anomalous.any() else "normal"
+            raise InputError(f"the training list contains {label} videos only. Training needs both labels.")
+        self.groups = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)] if paired else [np.arange(len(videos))]
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
-        self.epoch = self.start = 0  # where the next iteration begins
-        largest = max(min(batch_size, len(side)) for side in self.sides)
+        self.epoch = self.start = 0  # position of the next iteration
+        largest = max(min(batch_size, len(group)) for group in self.groups)
         if world > largest:
             raise InputError(
-                f"a batch of {largest} cannot be shared by {world} processes; start at most {largest}, or give a "
-                f"larger --batch_size"
+                f"a batch of {largest} cannot be shared by {world} processes. Start at most {largest}, or increase "
+                f"--batch_size."
             )
 
     def __len__(self) -> int:
-        """Batches an epoch; a last, smaller batch is left out, unless it is the only one."""
-        return max(1, min(len(side) for side in self.sides) // self.batch_size)
+        """Batches per epoch. A smaller last batch is dropped, unless it is the only one."""
+        return max(1, min(len(group) for group in self.groups) // self.batch_size)
 
     @property
     def videos(self) -> int:
-        """Videos of one batch, of all processes together."""
-        return sum(min(self.batch_size, len(side)) for side in self.sides)
+        """Videos per batch, summed over all processes."""
+        return sum(min(self.batch_size, len(group)) for group in self.groups)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng((self.seed % 2**64, self.epoch))  # a negative seed counts too
-        sides = [rng.permutation(side) for side in self.sides]
+        rng = np.random.default_rng((self.seed % 2**64, self.epoch))  # modulo: seeds may be negative
+        groups = [rng.permutation(group) for group in self.groups]
         for k in range(self.start, len(self)):
-            chosen = [side[k * self.batch_size : (k + 1) * self.batch_size] for side in sides]
-            parts = [np.array_split(side, self.world)[self.rank] for side in chosen]
+            batch = [group[k * self.batch_size : (k + 1) * self.batch_size] for group in groups]
+            parts = [np.array_split(group, self.world)[self.rank] for group in batch]
             yield np.concatenate(parts).tolist()
 
 
 def data_fingerprint(videos: Sequence[Video], files: Sequence[Path]) -> str:
-    """Hash that tells whether two runs saw the same data: lists, ground truth, sizes, and 16 embeddings whole."""
+    """Return a hash of the data of a run: lists, ground truth, snippet counts, and some embeddings in full."""
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.read_bytes())

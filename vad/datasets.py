@@ -1,6 +1,6 @@
-"""A data set is a folder: dataset.toml with names and training values, annotations.csv with videos.
+"""Data sets: classes and training values from dataset.toml, annotated videos from annotations.csv.
 
-The built-in ones and one's own are read alike. list/README.md describes both files.
+Built-in and custom data sets use the same two files, which list/README.md describes.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ import numpy as np
 
 from vad.files import ROOT, InputError, read_text
 
-SNIPPET_FRAMES = 16  # frames of one time step of every embedding and every score
-IMAGE_FOLDER = "rgb"  # of image embeddings below their root, and of lists below list/<folder>/
-MANIFEST = "manifest.jsonl"  # extraction's record, in the folder of the embeddings
+SNIPPET_FRAMES = 16  # frames per snippet: one time step of an embedding or score
+IMAGE_FOLDER = "rgb"  # image embeddings below their root; lists below list/<folder>/
+MANIFEST = "manifest.jsonl"  # written by the extraction into the embedding folder
 VIDEO_SUFFIXES = frozenset([
     ".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg",
     ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".vob",
 ])  # fmt: skip
-BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "demo")  # in the paper's order
-SEVERAL = "several"  # classes of one video, in class counts; XD-Violence alone has such videos
+BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "demo")  # in the order of the paper
+SEVERAL = "several"  # class count of multi-label videos, which only XD-Violence has
 SIDES = ("train", "test")
 
 Intervals = tuple[tuple[int, int], ...]
 
 
 class Training(TypedDict, total=False):
-    """Values of [training] (paper Appendix F.2); `vad.options` says what each means."""
+    """Values of [training] (Appendix F.2). `vad.options` documents them."""
 
     batch_size: int
     paired: bool
@@ -47,7 +47,7 @@ class Training(TypedDict, total=False):
 
 
 class Folders(TypedDict, total=False):
-    """Values of [folders] of one's own data set, relative to its file."""
+    """Values of [folders] of a custom data set, relative to its TOML file."""
 
     videos: str
     embeddings: str
@@ -58,9 +58,9 @@ class Folders(TypedDict, total=False):
 class AnnotatedVideo:
     """One row of annotations.csv.
 
-    splits: split → "train", "test", or "" where the split leaves the video out. frames: its length.
-    intervals: reading → half-open, 0-based frames. The reading "" is the column `intervals`;
-    the column `intervals_released` is the reading "released".
+    splits: split → "train", "test", or "" if the split omits the video. frames: length of the video.
+    intervals: split → half-open, 0-based frame intervals. The key "" holds the column `intervals`;
+    the key "released" holds the column `intervals_released`.
     """
 
     name: str
@@ -73,46 +73,46 @@ class AnnotatedVideo:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known about one data set: the keys of its dataset.toml, and its annotated videos."""
+    """One data set: the values of its dataset.toml and its annotated videos."""
 
-    name: str  # as --dataset takes it
-    normal: str  # the label of normal videos
-    classes: Mapping[str, str]  # label (or code) of an anomaly → name in the paper's tables
-    title: str = ""  # as the paper writes it
-    metric: Literal["AUC", "AP"] = "AUC"  # what Table 1 reports and what "best" means
-    label_in_name: bool = False  # the label stands in the video's name (…_label_B1-0-0)
-    folder_labels: Mapping[str, str] = field(default_factory=dict)  # folders that stand for a label
-    event_folders: tuple[str, ...] = ("event_thr_10", "event")  # beside rgb/, first that exists
+    name: str  # value of --dataset
+    normal: str  # label of normal videos
+    classes: Mapping[str, str]  # anomaly label (or code) → class name in the paper
+    title: str = ""  # name in the paper
+    metric: Literal["AUC", "AP"] = "AUC"  # reported in Table 1; selects the "best" weights
+    label_in_name: bool = False  # the video name contains the label (…_label_B1-0-0)
+    folder_labels: Mapping[str, str] = field(default_factory=dict)  # folder name → label
+    event_folders: tuple[str, ...] = ("event_thr_10", "event")  # beside rgb/; the first that exists is used
     encoder: str = "vitl"
-    window: int = 256  # time steps of one window
-    synthetic: bool = False  # rendered by the demo rather than filmed
-    fps: float | None = None  # of every video, where the files are not at hand
-    annotations: str = "annotations.csv"  # relative to the file
+    window: int = 256  # time steps T per window
+    synthetic: bool = False  # rendered by the demo
+    fps: float | None = None  # of all videos, if the video files are unavailable
+    annotations: str = "annotations.csv"  # path, relative to the TOML file
     folders: Folders = field(default_factory=dict)
     training: Training = field(default_factory=dict)
     overrides: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # profile → options
     path: Path = Path()  # of the TOML file
-    own: bool = True  # not one of the built-in ones
+    custom: bool = True  # False for a built-in data set
 
     @property
-    def given(self) -> str:
-        """What --dataset takes to mean this data set: the name, or the path of one's own file."""
-        return str(self.path) if self.own else self.name
+    def flag_value(self) -> str:
+        """Value of --dataset: the name, or the TOML path of a custom data set."""
+        return str(self.path) if self.custom else self.name
 
     @property
     def folder(self) -> str:
-        """Folder below list/ and data/."""
-        return self.name if self.own else self.path.parent.name
+        """Name of the folder below list/ and data/."""
+        return self.name if self.custom else self.path.parent.name
 
     @property
     def data_root(self) -> Path:
-        """Folder that holds rgb/ and the event embeddings, unless a flag names another."""
-        return self._beside("embeddings", ".") if self.own else ROOT / "data" / self.folder
+        """Default folder of rgb/ and the event embeddings."""
+        return self._beside("embeddings", ".") if self.custom else ROOT / "data" / self.folder
 
     @property
     def video_root(self) -> Path | None:
-        """Folder of the videos; None where only the user knows."""
-        if self.own:
+        """Folder of the videos. None for a built-in data set, except the demo."""
+        if self.custom:
             return self._beside("videos", "videos")
         return self.data_root / "videos" if self.synthetic else None
 
@@ -120,7 +120,7 @@ class Dataset:
     def list_root(self) -> Path:
         """Folder of train.csv, test.csv and gt.npy."""
         built_in = ROOT / "list" / self.folder / IMAGE_FOLDER / self.encoder
-        return self._beside("lists", "lists") if self.own else built_in
+        return self._beside("lists", "lists") if self.custom else built_in
 
     @property
     def annotation_path(self) -> Path:
@@ -132,7 +132,7 @@ class Dataset:
 
     @cached_property
     def videos(self) -> Mapping[str, AnnotatedVideo]:
-        """The annotated videos by name, in the table's order; InputError for a wrong table."""
+        """Annotated videos by name, in the order of the table. Raises InputError for an invalid table."""
         return {video.name: video for video in _read_annotations(self)}
 
     @cached_property
@@ -141,29 +141,29 @@ class Dataset:
         return {spelling: video.name for video in videos for spelling in (video.name, *video.alias)}
 
     def key(self, name: str) -> str:
-        """The one spelling of a video's name; join by it.
+        """Return the canonical name of a video, by which all files are joined.
 
-        Folder and suffix of a video file are dropped, and an alias becomes the name in the table.
+        The folder and the video suffix are removed. An alias is replaced by the name in the table.
         """
         return self._names.get(video_name(name), video_name(name))
 
     def find(self, name: str) -> AnnotatedVideo | None:
-        """The annotated video of any spelling of its name; None where the table lacks it."""
+        """Return the annotated video for a name or alias, or None if the table does not contain it."""
         return self.videos.get(self.key(name))
 
     def is_anomalous(self, label: str) -> bool:
-        """Whether a video-level label (checked by `class_names`) is anything but the normal one."""
+        """Return whether a valid video-level label is anomalous."""
         return label != self.normal
 
     def class_names(self, label: str) -> tuple[str, ...]:
-        """Class names of a label as the paper writes them.
+        """Return the class names in the paper: none for normal, two for XD-Violence's B1-G-0.
 
-        None for normal, several for XD-Violence's B1-G-0. Raises InputError for an unknown label.
+        Raises InputError for an unknown label.
         """
         return tuple(self.classes[code] for code in self._codes(label))
 
     def class_key(self, label: str) -> str:
-        """Under what a video of this label is counted: normal, its one class, or `SEVERAL`."""
+        """Return the key of a label in class counts: normal, its only class, or `SEVERAL`."""
         codes = self._codes(label)
         return SEVERAL if len(codes) > 1 else (*codes, self.normal)[0]
 
@@ -173,11 +173,11 @@ class Dataset:
         codes = [c for c in label.split("-") if c != "0"] if self.label_in_name else [label]
         if not codes or not self.classes.keys() >= set(codes):
             known = ", ".join([self.normal, *self.classes])
-            raise InputError(f"unknown class {label!r} for {self.name}; its classes are {known}")
+            raise InputError(f"unknown class {label!r} for {self.name}. Its classes are {known}.")
         return codes
 
     def label_of(self, path: str | Path) -> str:
-        """Label of a video or embedding, from its folder or (`label_in_name`) from its name."""
+        """Return the label of a video or embedding file, from its folder or (`label_in_name`) its name."""
         path = Path(path)
         if self.label_in_name:
             match = re.search(r"_label_([A-Za-z0-9-]+)", path.name)
@@ -193,62 +193,63 @@ class Dataset:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the split columns, in the table's order."""
+        """Names of the split columns, in the order of the table."""
         return tuple(next(iter(self.videos.values())).splits)
 
     def default_split(self, preferred: str) -> str:
-        """The split where no flag names one: the profile's, else the table's first."""
+        """Return the preferred split if the table has it, else its first split."""
         return preferred if preferred in self.splits else self.splits[0]
 
     def split_names(self, split: str, side: str) -> list[str]:
-        """Names of a split's "train" or "test" videos; InputError names the known splits."""
+        """Return the names of a split's "train" or "test" videos. Raises InputError for an unknown split."""
         if split not in self.splits:
             known = ", ".join(self.splits)
-            raise InputError(f"unknown split {split!r} of {self.name}; known are {known}")
+            raise InputError(f"unknown split {split!r} of {self.name}. Known splits: {known}.")
         return [video.name for video in self.videos.values() if video.splits[split] == side]
 
     @property
     def split_counts(self) -> dict[str, tuple[int, int]]:
-        """Split → number of (training, test) videos."""
+        """Number of (training, test) videos by split."""
         names = {split: [self.split_names(split, side) for side in SIDES] for split in self.splits}
         return {split: (len(train), len(test)) for split, (train, test) in names.items()}
 
     def class_counts(self, split: str) -> dict[str, tuple[int, int]]:
-        """Class, see `class_key` → number of (training, test) videos under a split."""
+        """Return the number of (training, test) videos by class, see `class_key`."""
         names = (self.split_names(split, side) for side in SIDES)
         train, test = (Counter(self.class_key(self.videos[n].label) for n in side) for side in names)
         keys = (self.normal, *self.classes, SEVERAL)
         return {key: (train[key], test[key]) for key in keys if train[key] + test[key]}
 
     def split_of(self, train: Iterable[str], test: Iterable[str]) -> tuple[str | None, list[str]]:
-        """The split whose test videos are `test`, and the training videos that should be tested.
+        """Return the split whose test videos are `test`, and the training videos that leak test videos.
 
-        None where the table has no such split, or there is no table. Training videos are compared
-        with the official test videos; where no split is called official, with `test`.
+        The split is None if no split matches or the table is missing. A training video leaks if it
+        belongs to the official test set, or to `test` if the table has no official split.
         """
         if not self.annotation_path.is_file():
             return None, []
-        given = {self.key(name) for name in test}
+        test_names = {self.key(name) for name in test}
         tested = {split: set(self.split_names(split, "test")) for split in self.splits}
-        split = next((split for split, names in tested.items() if names == given), None)
-        return split, [n for n in train if self.key(n) in tested.get("official", given)]
+        split = next((split for split, names in tested.items() if names == test_names), None)
+        return split, [n for n in train if self.key(n) in tested.get("official", test_names)]
 
     def intervals(self, video: str, split: str) -> Intervals:
-        """Anomalous frames of a video as half-open, 0-based intervals, in the split's reading.
+        """Return the anomalous frames of a video as half-open, 0-based intervals.
 
-        Raises InputError for a video without a row, and an anomalous one without intervals.
+        A column of the split, such as `intervals_released`, replaces the column `intervals`.
+        Raises InputError for a video without a row and for an anomalous video without intervals.
         """
         row = self.find(video)
         if row is None:
-            raise InputError(f"{self.annotation_path}: {video} has no row; add one")
+            raise InputError(f"{self.annotation_path}: {video} has no row. Add one.")
         intervals = row.intervals.get(split, row.intervals.get("", ()))
         if not intervals and self.is_anomalous(row.label):
-            what = f"{video} ({row.label}) has no interval; write first and last + 1, as in 30-90"
-            raise InputError(f"{self.annotation_path}: {what}")
+            advice = "Write the first frame and the last frame + 1, as in 30-90."
+            raise InputError(f"{self.annotation_path}: {video} ({row.label}) has no interval. {advice}")
         return intervals
 
     def frame_labels(self, video: str, frames: int, split: str) -> np.ndarray:
-        """Labels (frames,) uint8 of a video's first frames, 1 where anomalous."""
+        """Return the labels (frames,) uint8 of the first frames of a video, 1 for anomalous frames."""
         labels = np.zeros(frames, dtype=np.uint8)
         for start, end in self.intervals(video, split):
             labels[start:end] = 1
@@ -256,21 +257,21 @@ class Dataset:
 
 
 def video_name(text: str) -> str:
-    """Name of a video without folder and video suffix."""
-    # NFC: some file systems hand accented letters back in two pieces
+    """Return the name of a video without folder and video suffix."""
+    # NFC: some file systems decompose accented letters
     name = re.split(r"[\\/]", unicodedata.normalize("NFC", text.strip()))[-1]
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and dot + suffix.lower() in VIDEO_SUFFIXES else name
 
 
 def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:
-    """The rows of annotations.csv; InputError names file and line of a mistake."""
+    """Return the rows of annotations.csv. An InputError names the file and the line."""
     path = dataset.annotation_path
     rows = _read_rows(path)
     candidates = [c for c in next(iter(rows.values()), ()) if c not in ("video", "alias", "label")]
     splits = [c for c in candidates if any(row[c] in SIDES for row in rows.values())]
     if not splits:
-        raise InputError(f"{path}: no column says train or test of the videos; add one")
+        raise InputError(f"{path}: no column assigns the videos to train or test. Add one.")
     videos: list[AnnotatedVideo] = []
     seen: dict[str, int] = {}
     for line, row in rows.items():
@@ -278,14 +279,14 @@ def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:
             videos.append(_annotated_video(dataset, row, splits))
             for name in {videos[-1].name, *videos[-1].alias}:
                 if seen.setdefault(name, line) != line:
-                    raise InputError(f"{name} stands in line {seen[name]} already; keep one")
+                    raise InputError(f"{name} is also in line {seen[name]}. Remove one of them.")
         except InputError as error:
             raise InputError(f"{path}, line {line}: {error}") from None
     return videos
 
 
 def _read_rows(path: Path) -> dict[int, dict[str, str]]:
-    """Line → cells by column, below the comment that begins a table."""
+    """Return line number → cells by column. A leading comment is skipped."""
     lines = read_text(path, "table of annotations").splitlines()
     start = next((n for n, line in enumerate(lines) if line and not line.startswith("#")), len(lines))
     reader = csv.DictReader(lines[start:], restval="", strict=True)
@@ -296,14 +297,14 @@ def _read_rows(path: Path) -> dict[int, dict[str, str]]:
             rows[start + reader.line_num] = row
     except csv.Error as error:
         line = start + reader.reader.line_num
-        raise InputError(f"{path}, line {line}: {error}; check quotation marks") from None
+        raise InputError(f"{path}, line {line}: {error}. Check the quotation marks.") from None
     if not {"video", "label"} <= set(columns) or len(set(columns)) < len(columns):
-        shown = ", ".join(columns)
-        raise InputError(f"{path}: the columns are {shown}; needed are video and label, each once")
+        names = ", ".join(columns)
+        raise InputError(f"{path}: the columns are {names}. The columns video and label are required, each once.")
     for line, row in rows.items():
-        if None in row:  # csv collects what exceeds the columns here
-            advice = "put a name with a comma in quotation marks"
-            raise InputError(f"{path}, line {line}: more cells than columns; {advice}")
+        if None in row:  # DictReader collects surplus cells under None
+            advice = "Put a name with a comma in quotation marks."
+            raise InputError(f"{path}, line {line}: more cells than columns. {advice}")
     return {line: {column: cell.strip() for column, cell in row.items()} for line, row in rows.items()}
 
 
@@ -315,10 +316,10 @@ def _annotated_video(dataset: Dataset, row: Mapping[str, str], splits: Iterable[
     sides = {split: row[split] for split in splits}
     for split, side in sides.items():
         if side not in (*SIDES, ""):
-            raise InputError(f"{split} is {side!r}; it must be train, test or empty")
+            raise InputError(f"{split} is {side!r}. It must be train, test or empty.")
     frames = row.get("frames", "")
     if not re.fullmatch(r"([1-9][0-9]{0,8})?", frames):
-        raise InputError(f"frames is {frames!r}; it must be a number of frames or empty")
+        raise InputError(f"frames is {frames!r}. It must be a number of frames or empty.")
     length = int(frames) if frames else None
     intervals = {
         column.removeprefix("intervals").removeprefix("_"): _parse_intervals(cell, length)
@@ -326,19 +327,19 @@ def _annotated_video(dataset: Dataset, row: Mapping[str, str], splits: Iterable[
         if column == "intervals" or column.startswith("intervals_")
     }
     if label == dataset.normal and any(intervals.values()):
-        raise InputError(f"{name} is labelled {label} and has anomalous frames; correct one")
+        raise InputError(f"{name} is labelled {label} but has anomalous frames. Correct the label or the intervals.")
     alias = tuple(map(video_name, row.get("alias", "").split()))
     return AnnotatedVideo(name, alias, label, sides, length, intervals)
 
 
 def _parse_intervals(text: str, frames: int | None) -> Intervals:
-    """ "30-90 120-150" → ((30, 90), (120, 150)); frames: the video's length, where known."""
+    """Parse "30-90 120-150" into ((30, 90), (120, 150)). frames: length of the video, if known."""
     intervals = []
     for part in text.split():
         if not re.fullmatch(r"[0-9]{1,9}-[0-9]{1,9}", part):
-            raise InputError(f"interval {part!r}; write first and last + 1, from 0, as in 30-90")
+            raise InputError(f"interval {part!r}: write the first frame and the last frame + 1, from 0, as in 30-90")
         start, end = map(int, part.split("-"))
-        # start = end marks no frame; two of the release's intervals are like that
+        # start = end marks no frame; two intervals of the released data are empty like this
         if end < start:
             raise InputError(f"interval {part!r} ends before it starts")
         if frames and end > frames:
@@ -349,18 +350,18 @@ def _parse_intervals(text: str, frames: int | None) -> Intervals:
 
 @cache
 def _built_in() -> tuple[Dataset, ...]:
-    return tuple(_read_dataset(ROOT / folder / "dataset.toml", own=False) for folder in BUILT_IN)
+    return tuple(_read_dataset(ROOT / folder / "dataset.toml", custom=False) for folder in BUILT_IN)
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Names of the built-in data sets."""
+    """Return the names of the built-in data sets."""
     return tuple(dataset.name for dataset in _built_in())
 
 
 def load_dataset(name: str) -> Dataset:
-    """A data set by its name, its folder (`ucf`), or the path of one's own file or its folder.
+    """Return a data set by its name, its folder (`ucf`), or the path of a custom TOML file or its folder.
 
-    Raises InputError for another name, which names the known ones, and for a file with mistakes.
+    Raises InputError for an unknown name and for an invalid file.
     """
     for dataset in _built_in():
         if name in (dataset.name, dataset.folder):
@@ -369,19 +370,19 @@ def load_dataset(name: str) -> Dataset:
     path = path / "dataset.toml" if path.is_dir() else path
     if path.suffix.lower() != ".toml":
         known = ", ".join(dataset_names())
-        raise InputError(f"unknown data set {name!r}; known are {known} and paths of .toml files")
-    return _read_dataset(path.absolute(), own=True)
+        raise InputError(f"unknown data set {name!r}. Known are {known}, and paths of .toml files.")
+    return _read_dataset(path.absolute(), custom=True)
 
 
-def _read_dataset(path: Path, own: bool) -> Dataset:
-    # NFC: labels are compared with names of folders, see `label_of`
+def _read_dataset(path: Path, custom: bool) -> Dataset:
+    # NFC: labels are compared with folder names, see `label_of`
     text = unicodedata.normalize("NFC", read_text(path, "data set file"))
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: this data set file is not valid TOML ({error})") from None
     try:
-        dataset = Dataset(**_values(table), path=path, own=own)
+        dataset = Dataset(**_values(table), path=path, custom=custom)
         _check(dataset)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -389,80 +390,80 @@ def _read_dataset(path: Path, own: bool) -> Dataset:
 
 
 def _values(table: dict[str, object]) -> dict[str, object]:
-    """The fields of `Dataset` that a TOML table gives, checked by their types."""
+    """Return the fields of `Dataset` from a TOML table, with checked types."""
     classes = table.get("classes")
     if isinstance(classes, list):
         labels = _typed(classes, tuple[str, ...], "classes")
         if len(set(labels)) < len(labels):
-            raise InputError("classes holds a label twice; keep one")
+            raise InputError("classes contains a label twice. Keep one.")
         table = {**table, "classes": {label: label for label in labels}}
-    hints = {key: kind for key, kind in get_type_hints(Dataset).items() if key not in ("path", "own")}
-    for needed in ("name", "normal", "classes"):
-        if needed not in table:
-            raise InputError(f"{needed} is missing; it must be {_in_words(hints[needed])}")
+    hints = {key: hint for key, hint in get_type_hints(Dataset).items() if key not in ("path", "custom")}
+    for key in ("name", "normal", "classes"):
+        if key not in table:
+            raise InputError(f"{key} is missing. It must be {_describe_type(hints[key])}.")
     return {"title": table["name"], **_typed_table(table, hints)}
 
 
 def _typed_table(table: Mapping[str, object], hints: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """The values of a table as type hints have them; InputError for an unknown key."""
+    """Return the values of a table converted to their type hints. Raises InputError for an unknown key."""
     for key in table:
         if key not in hints:
-            raise InputError(f"unknown key {prefix + key!r}; known are {', '.join(hints)}")
+            raise InputError(f"unknown key {prefix + key!r}. Known keys: {', '.join(hints)}.")
     return {key: _typed(value, hints[key], prefix + key) for key, value in table.items()}
 
 
-def _typed(value: object, kind: object, key: str) -> object:
-    """A value of TOML as a type hint has it: lists become tuples, numbers are positive."""
-    origin, inner = get_origin(kind), get_args(kind)
+def _typed(value: object, hint: object, key: str) -> object:
+    """Return a TOML value converted to its type hint. Lists become tuples. Numbers must be positive."""
+    origin, inner = get_origin(hint), get_args(hint)
     if type(None) in inner:
         return _typed(value, inner[0], key)
-    if isinstance(value, dict) and is_typeddict(kind):
-        return _typed_table(value, get_type_hints(kind), f"{key}.")
+    if isinstance(value, dict) and is_typeddict(hint):
+        return _typed_table(value, get_type_hints(hint), f"{key}.")
     if isinstance(value, dict) and origin is Mapping:
         return {k: _typed(v, inner[1], f"{key}.{k}") for k, v in value.items()}
-    if isinstance(value, list) and (origin is tuple or kind is object):
+    if isinstance(value, list) and (origin is tuple or hint is object):
         return tuple(_typed(item, inner[0] if inner else object, key) for item in value)
-    if kind is object or type(value) is kind in (str, bool) or (origin is Literal and value in inner):
+    if hint is object or type(value) is hint in (str, bool) or (origin is Literal and value in inner):
         return value
-    # not isinstance: True is an int to Python, and not a number of epochs to anybody
-    if kind not in (int, float) or type(value) not in (int, kind):
-        raise InputError(f"{key} is {value!r}; it must be {_in_words(kind)}")
+    # not isinstance: Python counts True as an int, but it is no number of epochs
+    if hint not in (int, float) or type(value) not in (int, hint):
+        raise InputError(f"{key} is {value!r}. It must be {_describe_type(hint)}.")
     if not 0 < value < float("inf"):  # false for TOML's nan too
-        raise InputError(f"{key} is {value}; it must be positive")
+        raise InputError(f"{key} is {value}. It must be positive.")
     return value
 
 
-def _in_words(kind: object) -> str:
-    if get_origin(kind) is Literal:
-        return " or ".join(get_args(kind))
-    words = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
-    words |= {tuple[str, ...]: "a list of names", tuple[int, ...]: "a list of whole numbers"}
-    return words.get(kind, "a table")
+def _describe_type(hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(get_args(hint))
+    names = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+    names |= {tuple[str, ...]: "a list of names", tuple[int, ...]: "a list of whole numbers"}
+    return names.get(hint, "a table")
 
 
 def _check(dataset: Dataset) -> None:
-    """InputError for values of the right type that cannot be."""
+    """Raise InputError for values of the right type that are invalid."""
     name, encoder, folders = dataset.name, dataset.encoder, dataset.event_folders
     labels = (dataset.normal, *dataset.classes)
-    built_in = [n for other in _built_in() for n in (other.name, other.folder)] if dataset.own else []
-    no_label = [x for x in dataset.folder_labels.values() if x not in labels]
-    no_folder = [
+    built_in = [n for other in _built_in() for n in (other.name, other.folder)] if dataset.custom else []
+    unknown_labels = [x for x in dataset.folder_labels.values() if x not in labels]
+    invalid_labels = [
         label
         for label in (*labels, *dataset.classes.values())
         if not label or label != label.strip() or not label.isprintable() or "/" in label
     ]
-    name_wrong = not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".")
-    folders_wrong = not folders or not all(re.fullmatch(r"\w[\w.-]*", folder) for folder in folders)
-    encoder_wrong = not re.fullmatch(r"\w+|(open_clip|timm):[\w.-]+", encoder)
-    for wrong, says in (
-        (name_wrong, f"name is {name!r}; it names folders, so use letters, digits, - and _"),
-        (name in built_in, f"name is {name!r}, a built-in data set; choose another"),
-        (no_folder, f"the labels {no_folder} name no folders; write them without / and outer blanks"),
-        (not dataset.classes, "classes is empty; name at least one kind of anomaly"),
-        (dataset.normal in dataset.classes, f"classes holds {dataset.normal!r}, which is normal; list anomalies alone"),
-        (no_label, f"folder_labels holds {no_label}, which classes does not; name labels"),
-        (folders_wrong, f"event_folders is {list(folders)}; it must be a list of folder names"),
-        (encoder_wrong, f"encoder is {encoder!r}; it must be vitl, open_clip:NAME, timm:NAME, or tiny for trying"),
+    invalid_name = not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".")
+    invalid_folders = not folders or not all(re.fullmatch(r"\w[\w.-]*", folder) for folder in folders)
+    invalid_encoder = not re.fullmatch(r"\w+|(open_clip|timm):[\w.-]+", encoder)
+    for invalid, message in (
+        (invalid_name, f"name is {name!r}. It names folders, so use letters, digits, - and _."),
+        (name in built_in, f"name is {name!r}, a built-in data set. Choose another name."),
+        (invalid_labels, f"the labels {invalid_labels} are no folder names. Remove / and outer blanks."),
+        (not dataset.classes, "classes is empty. Name at least one class of anomaly."),
+        (dataset.normal in dataset.classes, f"classes contains {dataset.normal!r}, which is normal. Remove it."),
+        (unknown_labels, f"folder_labels contains {unknown_labels}, which classes does not. Use labels of classes."),
+        (invalid_folders, f"event_folders is {list(folders)}. It must be a list of folder names."),
+        (invalid_encoder, f"encoder is {encoder!r}. It must be vitl, open_clip:NAME, timm:NAME, or tiny (for tests)."),
     ):
-        if wrong:
-            raise InputError(says)
+        if invalid:
+            raise InputError(message)

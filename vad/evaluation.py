@@ -1,4 +1,4 @@
-"""Test sets and checkpoints opened for evaluation, their numbers, and the protocol behind a number."""
+"""Evaluation of checkpoints on test sets, and the protocol behind every result."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from vad.files import InputError, read_json, sha256, write_bytes, write_json
 from vad.metrics import calibration_error, evaluate, per_class, samples, video_aucs, video_spread
 from vad.options import Options, option_fields, resolve, upgrade
 from vad.prepare.ground_truth import load_ground_truth, provenance_notes
-from vad.prepare.lists import some
+from vad.prepare.lists import shorten
 from vad.scoring import Embeddings, ScoredVideo, Transform, score
 from vad.statistics import intervals, resample
 
-MARK = "†"  # beside a number whose weights were selected on the test set
+MARK = "†"  # marks results of weights that were selected on the test set
 WEIGHTS = {
     "last": "weights of the last epoch",
     "best": "best weights, selected on the test set",
     "released": "released checkpoint, selected on the test set by its authors",
-    "unfinished": "weights of a run stopped within an epoch",
-    "given": "weights as found in the file, which does not say how they were selected",
-    "several": "weights of several kinds",
-    "mixed": "weights of several kinds, some selected on the test set",
+    "unfinished": "weights of an unfinished epoch",
+    "given": "weights whose selection is not recorded in the file",
+    "several": "weights selected in different ways",
+    "mixed": "weights selected in different ways, some on the test set",
 }
-SELECTED = ("best", "released", "mixed")  # weights chosen by looking at the test set
+SELECTED = ("best", "released", "mixed")  # kinds of weights that were selected on the test set
 TAILS = {
     "whole": "every whole snippet",
-    "released": "a last block of 16 frames or fewer dropped",
-    "mixed": "not the same for all videos",
+    "released": "last block dropped if it has at most 16 frames",
+    "mixed": "differs between videos",
     "unknown": "not recorded",
 }
 ANO_AUC = {"abnormal": "abnormal videos only", "released": 'every video not labelled exactly "Normal"'}
@@ -55,27 +55,27 @@ ANO_AUC = {"abnormal": "abnormal videos only", "released": 'every video not labe
 
 @dataclass(frozen=True)
 class Protocol:
-    """Under what conditions a number was made; stands above every table."""
+    """The evaluation protocol of a result. It is printed above every table."""
 
     dataset: Dataset
     profile: str
-    split: str | None  # None: the test list is none of the data set's splits
+    split: str | None  # None: the test list matches no split of the data set
     test_crops: tuple[int, ...]
     weights: str  # a key of WEIGHTS
     tail: str  # a key of TAILS
     ano_auc: str = "abnormal"  # a key of ANO_AUC
     noise_model: str = "StudentT"
-    videos: int | None = None  # test videos that were scored
-    runs: int | None = None  # runs behind a number
-    footnotes: tuple[str, ...] = ()  # what is odd about these runs, said below each of their tables
+    videos: int | None = None  # number of test videos
+    runs: int | None = None  # number of runs
+    footnotes: tuple[str, ...] = ()  # warnings about these runs, printed below each of their tables
 
     @property
     def mark(self) -> str:
-        """What stands beside a number: † where its weights were selected on the test set."""
+        """† if the weights were selected on the test set, else an empty string."""
         return MARK if self.weights in SELECTED else ""
 
     def line(self, omit: Iterable[str] = ()) -> str:
-        """The protocol in one line, without the fields in `omit` (they vary and have columns)."""
+        """Return the protocol as one line, without the fields in `omit`, which the table shows as columns."""
         parts = {
             "dataset": self.dataset.title,
             "split": f"{self.split} split" if self.split else "split not recorded",
@@ -92,13 +92,13 @@ class Protocol:
         return " · ".join(part for name, part in parts.items() if part and name not in set(omit))
 
     def notes(self, beside_paper: bool = True) -> list[str]:
-        """What a reader must know about these numbers, and before comparing them with the paper's."""
-        which = "some of these" if self.weights == "mixed" else "these"
-        notes = [f"{MARK}: {which} weights were selected by their score on the test videos."] if self.mark else []
+        """Return the notes below a table. beside_paper: include what matters for a comparison with the paper."""
+        subject = "some of these" if self.weights == "mixed" else "these"
+        notes = [f"{MARK}: {subject} weights were selected by their score on the test videos."] if self.mark else []
         notes += self.footnotes
         if self.dataset.synthetic:
-            return [*notes, "Synthetic videos, an untrained encoder: the pipeline works; accuracy is not shown."]
-        if not beside_paper or self.dataset.own:
+            return [*notes, "Synthetic videos and an untrained encoder: this tests the pipeline, not the accuracy."]
+        if not beside_paper or self.dataset.custom:
             return notes
         counts = self.dataset.split_counts
         if counts["official"] == counts["released"]:
@@ -109,7 +109,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class TestSet:
-    """The test videos of a data set with their ground truth, ready to be scored."""
+    """The test videos of a data set with their embeddings and ground truth."""
 
     dataset: Dataset
     options: Options
@@ -126,20 +126,20 @@ class TestSet:
 
     @property
     def crops(self) -> list[Video]:
-        """Every crop of every video."""
+        """All crops of all videos."""
         return [crop for video in self.videos for crop in video.crops]
 
     def score(
         self, model: IEFVAD, device: torch.device, transform: Transform | None = None, progress: bool = True
     ) -> list[ScoredVideo]:
-        """Scores and modality weights of every test video."""
+        """Return scores and modality weights of every test video."""
         return score(
             model, self.videos, self.embeddings, window=self.options.window, device=device, transform=transform,
             progress=progress,
         )  # fmt: skip
 
     def protocol(self, weights: str, runs: int | None = None, footnotes: Sequence[str] = ()) -> Protocol:
-        """The protocol of numbers of this test set; weights: a key of WEIGHTS."""
+        """Return the protocol of results on this test set. weights: a key of WEIGHTS."""
         options = self.options
         return Protocol(
             dataset=self.dataset,
@@ -157,17 +157,18 @@ class TestSet:
 
 
 def open_test_set(options: Options, dataset: Dataset) -> TestSet:
-    """Check the test list, its embeddings and its ground truth against each other; InputError for what is wrong."""
+    """Open a test set. Raises InputError if its list, embeddings and ground truth do not match."""
     root = Path(options.list_root) if options.list_root else dataset.list_root
     train_list, test_list, gt_path = (root / name for name in ("train.csv", "test.csv", "gt.npy"))
     if not test_list.is_file():
-        raise InputError(f"{test_list}: there is no such list; prepare {dataset.title} first: {commands(dataset)}")
+        commands = preparation_commands(dataset)
+        raise InputError(f"{test_list}: there is no such list. Prepare {dataset.title} first: {commands}")
     rows = read_list(test_list, dataset)
     feature_root = feature_root_of(test_list)
     if options.feature_root:
         feature_root = Path(options.feature_root).expanduser()
         if not feature_root.is_dir():
-            raise InputError(f"--feature_root {feature_root} is no folder; give the one that holds rgb/")
+            raise InputError(f"--feature_root {feature_root} is not a folder. It must be the folder of rgb/.")
     _check_embeddings(rows[0].path, dataset, feature_root)
     crops, width = find_videos(group_crops(rows, options.test_crops), dataset, feature_root, options.modality)
     count = len(options.test_crops)
@@ -175,7 +176,7 @@ def open_test_set(options: Options, dataset: Dataset) -> TestSet:
     for group in groups:
         if len({crop.snippets for crop in group}) > 1:
             counts = ", ".join(f"crop {crop.crop}: {crop.snippets}" for crop in group)
-            raise InputError(f"the crops of {group[0].name} differ in snippets ({counts}); extract them again")
+            raise InputError(f"the crops of {group[0].name} differ in length ({counts} snippets). Extract them again.")
     names = [(group[0].name, group[0].snippets) for group in groups]
     labels, notes = load_ground_truth(gt_path, names, dataset, options.insist_gt)
     for note in notes:
@@ -192,7 +193,7 @@ def open_test_set(options: Options, dataset: Dataset) -> TestSet:
 
 
 def _names(path: Path, dataset: Dataset) -> list[str]:
-    """Video names of a list, each once; none where there is no list."""
+    """Return the distinct video names of a list, or nothing if the list is missing."""
     if not path.is_file():
         return []
     return list(dict.fromkeys(row.video for _, row in list_rows(path, dataset) if not isinstance(row, InputError)))
@@ -200,14 +201,14 @@ def _names(path: Path, dataset: Dataset) -> list[str]:
 
 def _leak_note(leaks: Sequence[str]) -> str:
     videos = f"{len(leaks)} test video{'s' if len(leaks) > 1 else ''}"
-    return f"The training list holds {videos} of the official split ({some(leaks)})."
+    return f"The training list contains {videos} of the official split ({shorten(leaks)})."
 
 
-def commands(dataset: Dataset) -> str:
-    """The commands from videos to embeddings, lists and ground truth, in one line."""
+def preparation_commands(dataset: Dataset) -> str:
+    """Return the commands that make embeddings, lists and ground truth from videos, as one line."""
     if dataset.synthetic:
         return "python -m demo"
-    flag = f"--dataset {dataset.given}"
+    flag = f"--dataset {dataset.flag_value}"
     steps = (
         f"python extracting/gen.py {flag} --modality both --video_dir VIDEOS --image_dir EMBEDDINGS/{IMAGE_FOLDER} "
         f"--event_dir EMBEDDINGS/{dataset.event_folders[0]} --event_ckpt EVENT_WEIGHTS",
@@ -221,19 +222,19 @@ def _check_embeddings(path: str, dataset: Dataset, feature_root: Path | None) ->
     root = embedding_root(resolve_path(path, feature_root))
     if not any((root / name).is_dir() for name in (IMAGE_FOLDER, *dataset.event_folders)):
         raise InputError(
-            f"{root}: no embeddings of {dataset.title} here; give their folder with --feature_root, or make them: "
-            f"{commands(dataset)}"
+            f"{root}: no embeddings of {dataset.title} here. Set --feature_root to their folder, or create them: "
+            f"{preparation_commands(dataset)}"
         )
 
 
 @dataclass
 class Run:
-    """One checkpoint opened for evaluation, its test set, and what it says about every video."""
+    """One checkpoint with its test set. Scores and metrics are computed on first use."""
 
     path: Path
     options: Options
     model: IEFVAD
-    seed: int | None  # None where the file does not say
+    seed: int | None  # None if not recorded
     weights: str  # a key of WEIGHTS
     notes: tuple[str, ...]
     test: TestSet
@@ -241,7 +242,7 @@ class Run:
 
     @property
     def dataset(self) -> Dataset:
-        """The data set it is evaluated on."""
+        """The data set of the evaluation."""
         return self.test.dataset
 
     @property
@@ -251,28 +252,28 @@ class Run:
 
     @cached_property
     def videos(self) -> list[ScoredVideo]:
-        """Every test video, scored when first asked for."""
+        """Scores of every test video."""
         return self.test.score(self.model.to(self.device), self.device)
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Every number of the evaluation, as fractions: the paper's, calibration, spread over videos, weights."""
-        numbers = evaluate(self.videos, self.dataset, ano_auc=self.options.ano_auc)
-        weights = {name: numbers.pop(name) for name in list(numbers) if name.startswith("w_")}
-        return {**numbers, "ECE": calibration_error(samples(self.videos)), **video_spread(self.videos), **weights}
+        """All metrics as fractions: the paper's, calibration, spread over videos, and modality weights."""
+        metrics = evaluate(self.videos, self.dataset, ano_auc=self.options.ano_auc)
+        weights = {name: metrics.pop(name) for name in list(metrics) if name.startswith("w_")}
+        return {**metrics, "ECE": calibration_error(samples(self.videos)), **video_spread(self.videos), **weights}
 
     @cached_property
     def classes(self) -> dict[str, float]:
-        """The number of each class (Table 2)."""
+        """Per-class metric (Table 2)."""
         return per_class(self.videos, self.dataset)
 
     @cached_property
     def resampled(self) -> dict[str, np.ndarray]:
-        """The main numbers of every bootstrap resample."""
+        """Metrics of every bootstrap resample."""
         return resample(self.videos, self.dataset, ano_auc=self.options.ano_auc)
 
-    def about(self) -> dict[str, object]:
-        """What a file of results says about the checkpoint behind it."""
+    def record(self) -> dict[str, object]:
+        """Return the fields that identify this checkpoint in a file of results."""
         return {
             "checkpoint": self.path.name,
             "sha256": sha256(self.path),
@@ -283,42 +284,42 @@ class Run:
         }
 
 
-SHAPED = ("visual_layers", "num_refinement_steps")  # the tensors' shapes fix these
-# options of the network that an evaluation may change
-EVALUATED = tuple(f.name for f in option_fields("model") if f.name not in (*SHAPED, "visual_head", "dropout"))
+SHAPE_OPTIONS = ("visual_layers", "num_refinement_steps")  # fixed by the tensor shapes
+FIXED_OPTIONS = (*SHAPE_OPTIONS, "visual_head", "dropout")  # an evaluation may change all other network options
+NETWORK_OPTIONS = tuple(f.name for f in option_fields("model") if f.name not in FIXED_OPTIONS)
 
 
 def open_runs(
     paths: Sequence[str | Path], explicit: Mapping[str, object], device: torch.device, *, streams: bool = False
 ) -> list[Run]:
-    """Checkpoints with their test sets; all of one data set, or InputError.
+    """Open checkpoints with their test sets. Raises InputError for checkpoints of different data sets.
 
-    streams: add both streams cut out of each, where all of them are fused models (Table 2 from one checkpoint).
+    streams: if all are fused models, also evaluate the image and the event stream of each (Table 2).
     """
     tests: dict[object, TestSet] = {}
     runs = [open_run(path, explicit, device, tests) for path in paths]
     names = list(dict.fromkeys(run.dataset.name for run in runs))
     if len(names) > 1:
-        raise InputError(f"these checkpoints were trained on {' and '.join(names)}; give --dataset to say which to use")
+        raise InputError(f"these checkpoints were trained on {' and '.join(names)}. Choose one with --dataset.")
     if not streams or "modality" in explicit or any(run.modality != "fusion" for run in runs):
         return runs
     note = (
-        "The columns image and event are the two streams of the fused model, each without the other; "
-        "main.py --modality image|event trains a stream alone"
+        "The columns image and event evaluate the two streams of the fused model separately; "
+        "main.py --modality image|event trains single-stream models"
     )
     for modality in ("image", "event"):
-        cut = [open_run(path, {**explicit, "modality": modality}, device, tests) for path in paths]
-        runs += [replace(run, notes=(*run.notes, note)) for run in cut]
+        single = [open_run(path, {**explicit, "modality": modality}, device, tests) for path in paths]
+        runs += [replace(run, notes=(*run.notes, note)) for run in single]
     return runs
 
 
 def open_run(
     path: str | Path, explicit: Mapping[str, object], device: torch.device, tests: dict[object, TestSet]
 ) -> Run:
-    """A checkpoint with its own options; flags that were set beat them.
+    """Open a checkpoint with its recorded options, which explicitly set flags override.
 
-    A released file, which holds weights alone, is taken with the profile `released`. --profile replaces all
-    options but those that the weights' shapes fix. tests: test sets opened before, shared by equal options.
+    A released file contains only weights and gets the profile `released`. --profile replaces all options except
+    those that the tensor shapes fix. tests: cache of test sets, shared by runs with equal options.
     """
     model, options, content, notes = open_checkpoint(path, explicit)
     dataset = load_dataset(options.dataset)
@@ -333,14 +334,14 @@ def open_run(
 def open_checkpoint(
     path: str | Path, explicit: Mapping[str, object]
 ) -> tuple[IEFVAD, Options, Mapping[str, object], list[str]]:
-    """Model, options, content and notes of a checkpoint, as `open_run` has them."""
+    """Return model, options, content and notes of a checkpoint, see `open_run`."""
     content = read_checkpoint(path)
     released = content["form"] == "released"
     saved = {"profile": "released"} if released else upgrade(content)
     options = resolve(explicit, saved)
-    fixed = SHAPED if "profile" in explicit else [f.name for f in option_fields("model")]
-    chosen = [f for f in option_fields("model") if f.name in explicit or f.name not in fixed]
-    changed = {f.metadata["argument"] or f.name: getattr(options, f.name) for f in chosen}
+    fixed = SHAPE_OPTIONS if "profile" in explicit else [f.name for f in option_fields("model")]
+    replaced = [f for f in option_fields("model") if f.name in explicit or f.name not in fixed]
+    changed = {f.metadata["argument"] or f.name: getattr(options, f.name) for f in replaced}
     changed |= {name: explicit[name] for name in ("modality",) if name in explicit}
     model = build_model(content, path, **changed)
     config = model.config
@@ -348,7 +349,7 @@ def open_checkpoint(
         options, modality=config.modality, visual_layers=config.num_layers,
         num_refinement_steps=config.num_refinement_steps,
     )  # fmt: skip
-    trained = Options(**{k: v for k, v in resolve({}, saved).recorded().items()})
+    trained = Options(**resolve({}, saved).recorded())
     notes = []
     if trained.profile != options.profile:
         before, now = trained.profile, options.profile
@@ -357,31 +358,31 @@ def open_checkpoint(
         before, now = getattr(trained, name), getattr(options, name)
         if before != now:
             notes.append(f"{path} was trained with {name} {before} and is evaluated with {now}")
-    here, there = load_dataset(options.dataset).name, load_dataset(trained.dataset).name
-    if not released and here != there:
-        notes.append(f"{path} was trained on {there} and is evaluated on {here}")
+    before, now = load_dataset(trained.dataset).name, load_dataset(options.dataset).name
+    if not released and before != now:
+        notes.append(f"{path} was trained on {before} and is evaluated on {now}")
     return model, options, content, notes
 
 
-def check_width(path: Path | str, model: IEFVAD, width: int, what: str) -> None:
-    """InputError where a checkpoint's width is not that of `what` it is to be used with."""
+def check_width(path: Path | str, model: IEFVAD, width: int, source: str) -> None:
+    """Raise InputError if the width of a checkpoint is not that of its embeddings, named by `source`."""
     if model.config.embed_dim != width:
         raise InputError(
-            f"{path} is a model for embeddings {model.config.embed_dim} wide, but {what} are {width} wide; use the "
-            f"encoder it was trained with, or another checkpoint"
+            f"{path} is a model for embeddings of width {model.config.embed_dim}, but {source} have width {width}. "
+            f"Use the encoder of its training, or another checkpoint."
         )
 
 
 def shared_protocol(runs: Sequence[Run], count: int | None = None, footnotes: Sequence[str] = ()) -> Protocol:
-    """The protocol of a table of all these runs, with what was noted when they were opened."""
+    """Return the common protocol of these runs, with the notes of each run."""
     kinds = {run.weights for run in runs}
-    several = "mixed" if kinds & set(SELECTED) else "several"
+    several_kinds = "mixed" if kinds & set(SELECTED) else "several"
     notes = dict.fromkeys(f"{note}." for run in runs for note in run.notes)
-    return runs[0].test.protocol(kinds.pop() if len(kinds) == 1 else several, count, (*notes, *footnotes))
+    return runs[0].test.protocol(kinds.pop() if len(kinds) == 1 else several_kinds, count, (*notes, *footnotes))
 
 
-def save_numbers(runs: Sequence[Run], folder: Path, prefix: str = "") -> None:
-    """scores.csv: a row per checkpoint, video and snippet. results.json: metrics and options of each checkpoint."""
+def save_results(runs: Sequence[Run], folder: Path, prefix: str = "") -> None:
+    """Write scores.csv (a row per checkpoint, video and snippet) and results.json (metrics of each checkpoint)."""
     rows = [
         pd.DataFrame({
             "checkpoint": run.path.stem,
@@ -400,7 +401,7 @@ def save_numbers(runs: Sequence[Run], folder: Path, prefix: str = "") -> None:
     write_bytes(folder / f"{prefix}scores.csv", stream.getvalue().encode())
     results = [
         {
-            **run.about(),
+            **run.record(),
             "metrics": _json(run.metrics),
             "classes": _json(run.classes),
             "intervals_95": intervals(run.resampled),
@@ -411,6 +412,6 @@ def save_numbers(runs: Sequence[Run], folder: Path, prefix: str = "") -> None:
     write_json(folder / f"{prefix}results.json", {"runs": results})
 
 
-def _json(numbers: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN: a number that is not defined is null."""
-    return {name: None if np.isnan(value) else value for name, value in numbers.items()}
+def _json(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Replace NaN by None, because JSON has no NaN."""
+    return {name: None if np.isnan(value) else value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Many runs: seeds and sweeps planned, trained several at a time, collected in <exp_name>_runs.csv."""
+"""Plan seeds and sweeps, train them in parallel, and collect the results in <exp_name>_runs.csv."""
 
 from __future__ import annotations
 
@@ -28,75 +28,75 @@ from vad.options import MODALITIES, Options, as_text, option_fields, parse_value
 from vad.runtime import Runtime, available_cores, pick_device
 from vad.train import best_row, check_model, metrics_of, open_data, run_name, train_run
 
-BEST = "best on test "  # begins the columns of numbers that were selected on the test set
-SHORT = {"N": "num_refinement_steps"}  # as the paper writes it
-LOSS = "loss"  # Table 5's column: which terms of the loss are used
-LOSS_TERMS = {"reg": "lambda_reg", "kl": "lambda_kl"}  # term → the weight that is 0 without it
+BEST = "best on test "  # prefix of columns whose metrics were selected on the test set
+SHORT = {"N": "num_refinement_steps"}  # symbol in the paper → option
+LOSS = "loss"  # swept name for the set of loss terms (Table 5)
+LOSS_TERMS = {"reg": "lambda_reg", "kl": "lambda_kl"}  # loss term → its weight, 0 if the term is omitted
 SWEPT_GROUPS = ("model", "loss", "training", "evaluation")
-NEEDED = ("run", "dataset", "profile", "modality", "seed", "weights")  # columns of a table of runs
+REQUIRED_COLUMNS = ("run", "dataset", "profile", "modality", "seed", "weights")  # of a table of runs
 
 
-# what to train
+# planning
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training run of a plan."""
+    """One planned training run."""
 
     options: Options
-    values: Mapping[str, str]  # swept name → value as text, in the order of the --sweep flags
-    is_base: bool  # whether these values change nothing
+    values: Mapping[str, str]  # swept name → value as text, in --sweep order
+    is_base: bool  # the values equal those of a run without --sweep
 
     @property
     def name(self) -> str:
-        """Of its files in the checkpoint folder."""
+        """Base name of the run's files in the checkpoint folder."""
         return self.options.exp_name
 
 
 def swept_names() -> list[str]:
-    """Every name that --sweep takes."""
+    """Return every name that --sweep accepts."""
     options = [f.name for group in SWEPT_GROUPS for f in option_fields(group) if f.name != "paired"]
     return ["modality", "profile", LOSS, *options]
 
 
 def short_name(name: str) -> str:
-    """A swept name as the paper writes it, where it has one."""
+    """Return the paper's symbol of a swept name, if it has one, else the name."""
     return next((short for short, full in SHORT.items() if full == name), name)
 
 
 def parse_sweeps(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Swept names and their values as text, from `nu=2,4`, `N=0,10`, `loss=cls,cls+kl`, `modality=image,fusion`.
+    """Parse `nu=2,4`, `N=0,10`, `loss=cls,cls+kl`, `modality=image,fusion` into swept names and values as text.
 
-    Raises InputError for a text without `=`, an unknown name, one that is given twice, a value that does not fit
-    or stands twice, and for `loss` beside a weight it sets.
+    Raises InputError for a text without `=` and for an unknown or repeated name. The same holds for an invalid or
+    repeated value, and for `loss` together with a weight that it sets.
     """
     sweeps: dict[str, list[str]] = {}
     for text in texts:
-        given, _, values = text.partition("=")
-        name = SHORT.get(given.strip(), given.strip())
+        typed, _, values = text.partition("=")
+        name = SHORT.get(typed.strip(), typed.strip())
         if not values.strip():
-            raise InputError(f"--sweep takes name=value,value,… like nu=2,4,6; got {text!r}")
+            raise InputError(f"--sweep takes name=value,value,… like nu=2,4,6, not {text!r}")
         if name not in swept_names():
             known = ", ".join(f"{n} ({short_name(n)})" if short_name(n) != n else n for n in swept_names())
-            raise InputError(f"--sweep {given}: unknown name; known are {known}")
+            raise InputError(f"--sweep {typed}: unknown name. Known names: {known}.")
         if name in sweeps:
-            raise InputError(f"--sweep {name} is given twice; put all its values in one")
+            raise InputError(f"--sweep {name} is set twice. Put all its values in one flag.")
         sweeps[name] = [_value_text(name, value.strip()) for value in values.split(",")]
         if len(set(sweeps[name])) < len(sweeps[name]):
-            twice = next(value for value in sweeps[name] if sweeps[name].count(value) > 1)
-            raise InputError(f"--sweep {name}: {twice} stands twice")
+            repeated = next(value for value in sweeps[name] if sweeps[name].count(value) > 1)
+            raise InputError(f"--sweep {name}: the value {repeated} is repeated")
     for weight in LOSS_TERMS.values():
         if LOSS in sweeps and weight in sweeps:
-            raise InputError(f"--sweep loss and --sweep {weight} both set {weight}; sweep one of them")
+            raise InputError(f"--sweep loss and --sweep {weight} both set {weight}. Sweep one of them.")
     return sweeps
 
 
 def _value_text(name: str, text: str) -> str:
-    """A swept value as names and tables have it; InputError for one that does not fit."""
+    """Return the normalised text of a swept value. Raises InputError for an invalid value."""
     if name == LOSS:
         terms = text.split("+")
         if not set(terms) <= {"cls", *LOSS_TERMS} or "cls" not in terms or len(set(terms)) < len(terms):
-            raise InputError(f"--sweep loss: {text!r} is none of cls, cls+reg, cls+kl, cls+kl+reg")
+            raise InputError(f"--sweep loss: {text!r} is not one of cls, cls+reg, cls+kl, cls+kl+reg")
         return "+".join(["cls", *(term for term in ("kl", "reg") if term in terms)])
     try:
         value = parse_value(name, text)
@@ -106,19 +106,19 @@ def _value_text(name: str, text: str) -> str:
 
 
 def _explicit(name: str, text: str) -> dict[str, object]:
-    """The options that a swept value sets."""
+    """Return the options that a swept value sets."""
     if name == LOSS:
         return {weight: 0.0 for term, weight in LOSS_TERMS.items() if term not in text.split("+")}
     return {name: parse_value(name, text)}
 
 
 def plan_runs(explicit: Mapping[str, object], sweep: Sequence[str], runs: int | None) -> list[PlannedRun]:
-    """Every run that --runs and --sweep ask for, seed by seed: an early stop leaves whole comparisons behind.
+    """Return all runs of --runs and --sweep, ordered by seed, so that an early stop leaves complete comparisons.
 
-    Raises InputError or ConfigError for a value that does not go with the rest, before anything runs.
+    Raises InputError or ConfigError for invalid or incompatible values, before any run starts.
     """
     if runs is not None and runs < 1:
-        raise InputError(f"--runs must be 1 or more; got {runs}")
+        raise InputError(f"--runs must be 1 or more, not {runs}")
     sweeps = parse_sweeps(sweep)
     base = resolve(explicit)
     experiment, plan = run_name(base), []
@@ -139,14 +139,14 @@ def plan_runs(explicit: Mapping[str, object], sweep: Sequence[str], runs: int | 
 
 
 def _effective(explicit: Mapping[str, object], point: Mapping[str, str]) -> dict[str, str]:
-    """The swept values that change anything: nu=8 is in force anyway, so its run is the run without it."""
-    kept = dict(point)
+    """Return the swept values that change the run. By default nu=8, for example, changes nothing."""
+    effective = dict(point)
     for name in point:
-        without = {other: value for other, value in kept.items() if other != name}
-        pair = [resolve({**explicit, **_merged(values)}) for values in (kept, without)]
+        without = {other: value for other, value in effective.items() if other != name}
+        pair = [resolve({**explicit, **_merged(values)}) for values in (effective, without)]
         if pair[0].fingerprint() == pair[1].fingerprint() and pair[0].profile == pair[1].profile:
-            kept = without
-    return kept
+            effective = without
+    return effective
 
 
 def _merged(point: Mapping[str, str]) -> dict[str, object]:
@@ -154,7 +154,7 @@ def _merged(point: Mapping[str, str]) -> dict[str, object]:
 
 
 def _name_part(name: str, value: str) -> str:
-    # `image` and `gaussian` speak for themselves, and test.py --table looks for them so
+    # test.py --table finds the runs under these short names: `image`, `gaussian`
     return value.lower() if name in ("modality", "noise_model") else f"{short_name(name)}={value}"
 
 
@@ -163,32 +163,32 @@ def _name_part(name: str, value: str) -> str:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Finished runs of a sweep, or of seeds alone (`names` empty)."""
+    """The finished runs of a sweep, or of several seeds (`names` is empty)."""
 
     names: tuple[str, ...]  # swept names
-    runs: pd.DataFrame  # of text: rows of runs.csv, and a column "sweep <name>" for each swept name
-    base: tuple[str, ...] | None  # the values in force without any sweep, where they are among the swept ones
+    runs: pd.DataFrame  # text cells: rows of runs.csv, and a column "sweep <name>" per swept name
+    base: tuple[str, ...] | None  # values of a run without --sweep, if among the swept ones
     protocol: Protocol
     planned: int
     failures: tuple[str, ...]
     log: Path  # <exp_name>_runs.csv
-    differing: tuple[str, ...] = field(default=())  # protocol fields that are not equal in all runs
+    differing: tuple[str, ...] = field(default=())  # protocol fields that differ between runs
 
 
 def train_many(explicit: Mapping[str, object], sweep: Sequence[str], runs: int | None, jobs: int | None) -> SweepResult:
-    """Train what is not finished of a plan, `jobs` runs at a time; one that fails stops no other.
+    """Train the unfinished runs of a plan, `jobs` at a time. A failed run does not stop the others.
 
-    Raises InputError where a run cannot start, KeyboardInterrupt after ending the runs at Ctrl-C.
+    Raises InputError if a run cannot start. Ctrl-C terminates all runs and raises KeyboardInterrupt.
     """
     plan = plan_runs(explicit, sweep, runs)
     options = resolve(explicit)
     if "LOCAL_RANK" in os.environ:
-        raise InputError("--runs and --sweep start processes of their own: leave torchrun out, or give one --seed")
+        raise InputError("--runs and --sweep start their own processes. Do not use torchrun, or train one --seed.")
     protocols = _open_all_data(plan)
     jobs = max(1, min(jobs or default_jobs(options.device), len(plan)))
     log = Path(options.checkpoint_dir) / f"{run_name(options)}_runs.csv"
     print(options.describe())
-    print(f"{len(plan)} runs, {jobs} at a time; the output of each: {_output(plan[0].options)}"
+    print(f"{len(plan)} runs, {jobs} at a time. Log of each run: {_output(plan[0].options)}"
           f"{' …' if plan[1:] else ''}")  # fmt: skip
     rows, failures = _train_all(plan, jobs, log)
     done = [run for run in plan if run.name in rows]
@@ -206,24 +206,24 @@ def train_many(explicit: Mapping[str, object], sweep: Sequence[str], runs: int |
 
 
 def _open_all_data(plan: Sequence[PlannedRun]) -> list[Protocol]:
-    """Check the data of every run, and make its window cache once, before any process starts."""
+    """Check the data of every run and build its window cache, before any process starts."""
     opened: dict[object, Protocol] = {}
     for options in (run.options for run in plan):
-        key = replace(options, exp_name="", seed=0, explicit=(), **_irrelevant())
+        key = replace(options, exp_name="", seed=0, explicit=(), **_data_independent_options())
         if key not in opened:
             data = open_data(options, Runtime(pick_device("cpu")))
             opened[key] = data.test.protocol(options.keep)
     return list(opened.values())
 
 
-def _irrelevant() -> dict[str, object]:
-    """Options that change neither which data is read nor the protocol, at their defaults."""
+def _data_independent_options() -> dict[str, object]:
+    """Return defaults of the options that affect neither the data nor the protocol."""
     names = [f.name for group in ("model", "loss", "training") for f in option_fields(group)]
     return {name: getattr(Options, name) for name in names if name != "noise_model"}
 
 
 def _train_all(plan: Sequence[PlannedRun], jobs: int, log: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Rows of runs.csv by run, and a paragraph for each run that failed."""
+    """Train all runs. Return the rows of runs.csv by run, and a message for each failed run."""
     rows: dict[str, dict[str, str]] = {}
     failures = []
     with _pool(jobs) as pool:
@@ -232,27 +232,27 @@ def _train_all(plan: Sequence[PlannedRun], jobs: int, log: Path) -> tuple[dict[s
             run = futures[future]
             error = _error(future)
             if error:
-                failures.append(f"{run.name} failed: {error}; its output: {_output(run.options)}")
+                failures.append(f"{run.name} failed: {error} (log: {_output(run.options)})")
                 continue
             row = run_row(run, future.result())
             write_rows(log, [row])
-            rows[run.name] = as_read(row)
+            rows[run.name] = row_as_text(row)
     return rows, failures
 
 
 def _error(future: Future[Any]) -> str:
-    """What a run failed of, in one line; empty where it did not."""
+    """Return a one-line error message, or an empty string if the run succeeded."""
     error = future.exception()
     if isinstance(error, BrokenProcessPool):
-        return "a process was killed (out of memory?); run the same command again to continue"
+        return "a process was killed, perhaps out of memory. Run the same command again to resume."
     return "" if error is None else f"{str(error) or type(error).__name__}".splitlines()[0]
 
 
 @contextlib.contextmanager
 def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that have imported everything once; ended at once where the block is left by an error."""
+    """Yield a pool of processes that share their imports. An error in the block terminates them."""
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # so that numbers do not depend on --jobs; read when torch is imported
+    os.environ["OMP_NUM_THREADS"] = "1"  # so that results do not depend on --jobs; read at the import of torch
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vad.train"])
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_parent)
@@ -272,7 +272,7 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _follow_parent() -> None:
-    """End this process when its parent is gone: a run nobody waits for would meet its own repetition."""
+    """Exit this process after its parent, since an orphaned run would collide with its restart."""
 
     def wait() -> None:
         multiprocessing.parent_process().join()
@@ -282,7 +282,7 @@ def _follow_parent() -> None:
 
 
 def train_quietly(options: Options) -> dict[str, Any]:
-    """`train_run` in a worker process, its output in <exp_name>.log; returns what the checkpoint says."""
+    """Call `train_run` with its output in <exp_name>.log. Return the content of the checkpoint."""
     torch.set_num_threads(1)
     path = _output(options)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -299,7 +299,7 @@ def _output(options: Options) -> Path:
 
 
 def default_jobs(device: str) -> int:
-    """As many runs as cores on a CPU; one on a GPU, whose memory may not do for two."""
+    """Return the number of parallel runs: one per CPU core, or one on a GPU, to fit its memory."""
     if device != "cpu" and (device != "auto" or torch.cuda.is_available()):
         return 1
     return available_cores()
@@ -309,12 +309,12 @@ def default_jobs(device: str) -> int:
 
 
 def run_row(run: PlannedRun, content: Mapping[str, Any]) -> dict[str, object]:
-    """One run as a flat row. Metrics are those of the weights kept; of the best evaluation they begin with `BEST`."""
+    """Return a run as a flat row: metrics of the kept weights, and with prefix `BEST` of the best evaluation."""
     options = upgrade(content)
     groups = ("model", "loss", "training", "evaluation", "metrics", "masking", "preparation", "data")
     names = [f.name for group in groups for f in option_fields(group)]
-    aside = ("dataset", "profile", "modality")
-    about = {name: as_text(options[name]) for name in names if name in options and name not in aside}
+    first_columns = ("dataset", "profile", "modality")
+    others = {name: as_text(options[name]) for name in names if name in options and name not in first_columns}
     dataset = load_dataset(str(options["dataset"]))
     best = best_row(content, dataset.metric)
     return {
@@ -325,7 +325,7 @@ def run_row(run: PlannedRun, content: Mapping[str, Any]) -> dict[str, object]:
         "profile": options["profile"],
         "modality": content["config"]["modality"],
         "seed": content["seed"],
-        **about,
+        **others,
         "split": content.get("split", options.get("split")) or "not recorded",
         "data": content.get("fingerprint", content.get("identity", {})).get("data"),
         **content.get("versions", {}),
@@ -336,9 +336,9 @@ def run_row(run: PlannedRun, content: Mapping[str, Any]) -> dict[str, object]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Put rows into runs.csv, each in the place of an older one of the same run.
+    """Add rows to runs.csv. A new row replaces the old row of the same run.
 
-    The file is whole at any time; two sweeps of one experiment may write at once.
+    The write is atomic, and a lock lets two sweeps of one experiment write concurrently.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.parent):
@@ -347,21 +347,21 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         write_bytes(path, _csv(list(merged.values())).encode())
 
 
-def as_read(row: Mapping[str, object]) -> dict[str, str]:
-    """A row as `read_runs` returns it."""
+def row_as_text(row: Mapping[str, object]) -> dict[str, str]:
+    """Return a row with text cells, as `read_runs` does."""
     return pd.read_csv(io.StringIO(_csv([row])), dtype=str, keep_default_na=False).to_dict("records")[0]
 
 
 def read_runs(path: Path) -> pd.DataFrame:
-    """A table of runs, every cell as its text; InputError where it is none."""
+    """Read a table of runs with text cells. Raises InputError for any other file."""
     text = read_text(path, "table of runs")
     try:
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path} is no table of runs ({str(error).strip()}); main.py --runs writes one") from None
-    missing = [name for name in NEEDED if name not in table]
+        raise InputError(f"{path} is not a table of runs ({str(error).strip()}). main.py --runs writes one.") from None
+    missing = [name for name in REQUIRED_COLUMNS if name not in table]
     if missing:
-        raise InputError(f"{path} is no table of runs (no column {', '.join(missing)}); main.py --runs writes one")
+        raise InputError(f"{path} is not a table of runs (no column {', '.join(missing)}). main.py --runs writes one.")
     return table
 
 
@@ -371,69 +371,69 @@ def _csv(rows: Sequence[Mapping[str, object]]) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of this folder's `_locked`; the system lets go of a killed one's hold."""
+    """Hold an exclusive lock on a folder. The system releases the lock of a killed process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
+        with contextlib.suppress(OSError):  # the file system may not support locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
 
 
-# finding runs again
+# finding finished runs
 
-TRAIN = "python main.py --dataset {name} --runs 10 --sweep "
-ALSO = "N=0,10,20,30,40, epsilon=1e-4,1e-6,1e-8 and lambda_ref=0.1,0.3,0.5,0.7,0.9"
-ELSEWHERE = {
-    **dict.fromkeys((3, 4), f"{TRAIN}nu=2,4,6,8,10, and the same with --sweep {ALSO}"),
-    5: f"{TRAIN}loss=cls,cls+reg,cls+kl,cls+kl+reg",
+SWEEP_COMMAND = "python main.py --dataset {name} --runs 10 --sweep "
+FURTHER_SWEEPS = "N=0,10,20,30,40, epsilon=1e-4,1e-6,1e-8 and lambda_ref=0.1,0.3,0.5,0.7,0.9"
+TABLE_COMMANDS = {  # table of the paper → command that makes it
+    **dict.fromkeys((3, 4), f"{SWEEP_COMMAND}nu=2,4,6,8,10, and the same with --sweep {FURTHER_SWEEPS}"),
+    5: f"{SWEEP_COMMAND}loss=cls,cls+reg,cls+kl,cls+kl+reg",
     **dict.fromkeys((6, 7, 8, 9), "python test2.py --dataset {name} --ckpt_path CHECKPOINT"),
 }
-# table of the paper → other runs it needs: suffix of --exp_name → flags of main.py
-SIBLINGS = {
+# table of the paper → further runs in it: suffix of --exp_name → flags of main.py
+RELATED_RUNS = {
     1: {"gaussian": "--noise_model Gaussian"},
     2: {"image": "--modality image", "event": "--modality event"},
 }
 
 
 def find_runs(explicit: Mapping[str, object], runs: int, table: int | None) -> tuple[list[Path], list[str]]:
-    """The checkpoints <exp_name>_seed0 … that main.py --runs left, and a sentence for kinds of runs the table lacks.
+    """Return the checkpoints <exp_name>_seed0 … of main.py --runs, and notes on related runs that are missing.
 
-    Raises InputError where a run is missing, with the command that trains it.
+    Raises InputError for a missing main run, with the command that trains it.
     """
     if runs < 1:
-        raise InputError(f"--runs must be 1 or more; got {runs}")
+        raise InputError(f"--runs must be 1 or more, not {runs}")
     options = resolve(explicit)
     dataset, base = load_dataset(options.dataset), run_name(options)
     paths, missing = _seeds(options, base, runs)
     if missing:
-        raise InputError(f"{missing}: no such run; train it with {train_command(dataset, base, runs)}")
+        raise InputError(f"{missing}: no such run. Train it with {train_command(dataset, base, runs)}")
     notes = []
-    for suffix, flags in SIBLINGS.get(table, {}).items():
-        name = _sibling(base, suffix)
-        more, missing = _seeds(options, name, runs)
+    for suffix, flags in RELATED_RUNS.get(table, {}).items():
+        name = _related_name(base, suffix)
+        related, missing = _seeds(options, name, runs)
         if missing:
             command = train_command(dataset, name, runs, flags)
-            notes.append(f"No {suffix} runs ({missing.name}); {command} trains them.")
+            notes.append(f"The {suffix} runs are missing ({missing.name}). Train them with {command}.")
         else:
-            paths += more
+            paths += related
     return paths, notes
 
 
 def _seeds(options: Options, base: str, runs: int) -> tuple[list[Path], Path | None]:
-    """Paths of the seeds 0 … runs − 1 of a name, and the first that is not there."""
+    """Return the paths of seeds 0 … runs − 1 of a run name, and the first path that is missing."""
     paths = [Path(options.checkpoint_dir) / f"{base}_seed{seed}.pth" for seed in range(runs)]
     return paths, next((path for path in paths if not path.is_file()), None)
 
 
-def _sibling(base: str, suffix: str) -> str:
-    """demo → demo_image, as main.py calls it; demo/fusion → demo/image, demo/fusion_gaussian."""
+def _related_name(base: str, suffix: str) -> str:
+    """Return the name of related runs: demo → demo_image, demo/fusion → demo/image, demo/fusion_gaussian."""
     path = Path(base)
     return str(path.with_name(suffix)) if path.name == "fusion" and suffix in MODALITIES else f"{base}_{suffix}"
 
 
 def train_command(dataset: Any, base: str, runs: int, flags: str = "") -> str:
-    """The command that trains such runs."""
-    named = "" if base == dataset.name else f"--exp_name {base}"
-    return " ".join(f"python main.py --dataset {dataset.given} {flags} {named} --runs {runs}".split())
+    """Return the command that trains these runs."""
+    name_flag = "" if base == dataset.name else f"--exp_name {base}"
+    return " ".join(f"python main.py --dataset {dataset.flag_value} {flags} {name_flag} --runs {runs}".split())

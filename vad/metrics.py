@@ -1,7 +1,7 @@
-"""Metrics of scored videos: AUC, AP, per class and video, false alarms, calibration, KL, weights.
+"""Metrics of scored videos: AUC, AP, per-class and per-video results, false alarms, calibration, KL, weights.
 
-Every frame carries its snippet's score. A snippet therefore enters as two weighted samples: its
-number of anomalous and of normal frames. That equals the frame-level metric, 16 times smaller.
+Every frame has the score of its snippet. A snippet is thus two weighted samples: the numbers of its
+anomalous and of its normal frames. This equals the frame-level metric with 16 times less data.
 """
 
 from __future__ import annotations
@@ -19,35 +19,33 @@ from vad.datasets import SNIPPET_FRAMES, Dataset
 from vad.files import InputError
 from vad.scoring import ScoredVideo
 
-BINS = 15  # of the calibration error: (k/15, (k+1)/15]; a score of 0 is in the first
-ALARM = 0.5  # a score of at least this is an alarm
+BINS = 15  # calibration bins (k/15, (k+1)/15]; the first includes a score of 0
+ALARM = 0.5  # scores of at least this value are alarms
 QUARTILES = {"median": 0.5, "lower quartile": 0.25, "upper quartile": 0.75}
 PER_VIDEO = (*(f"per-video AUC, {part}" for part in QUARTILES), "videos with AUC below 0.5")
-# percentages; the others are fractions
+# metrics shown as percentages; the others are shown as fractions
 PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO)
-# what a metric counts, printed below the tables that show it
+# definitions printed below the tables that show a metric
 DEFINITIONS: Mapping[str, str] = {
     "AP (trapezoid)": "AP (trapezoid): trapezoidal area under the precision–recall curve.",
     "FAR@0.5": "FAR@0.5: share of frames of normal-labelled videos with a score of at least 0.5.",
     "ECE": f"ECE: expected calibration error over frames, {BINS} bins of equal width.",
-    "kl": "KL: of the unmasked from the masked prediction, mean over frames, in nats.",
-    **dict.fromkeys(PER_VIDEO, "Per-video AUC: inside each video that holds normal and anomalous frames."),
+    "kl": "KL: KL(unmasked ‖ masked prediction), mean over frames, in nats.",
+    **dict.fromkeys(PER_VIDEO, "Per-video AUC: AUC within each video that contains normal and anomalous frames."),
 }
-# why a metric is NaN, printed below the table that shows it
+# reasons for NaN, printed below the tables that show a metric
 UNDEFINED: Mapping[str, str] = {
-    "AUC": "AUC needs normal and anomalous frames; these videos hold one kind only",
-    **dict.fromkeys(("AP", "AP (trapezoid)"), "AP needs anomalous frames; these videos hold none"),
+    "AUC": "AUC needs normal and anomalous frames, but these videos contain only one of them",
+    **dict.fromkeys(("AP", "AP (trapezoid)"), "AP needs anomalous frames, but these videos contain none"),
     "Ano-AUC": "Ano-AUC needs normal and anomalous frames in abnormal videos",
-    "FAR@0.5": "the false-alarm rate needs normal videos; there are none",
-    **dict.fromkeys(
-        PER_VIDEO, "the per-video AUC needs videos that hold normal and anomalous frames; there are none"
-    ),
+    "FAR@0.5": "the false-alarm rate needs normal videos, but there are none",
+    **dict.fromkeys(PER_VIDEO, "the per-video AUC needs videos with normal and anomalous frames, but there are none"),
 }
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Snippets of one or many videos with their numbers of anomalous and normal frames."""
+    """Snippets of one or more videos with their numbers of anomalous and normal frames."""
 
     scores: np.ndarray  # (N,) anomaly probability
     positive: np.ndarray  # (N,) anomalous frames of the snippet, 0 … 16
@@ -55,14 +53,14 @@ class Samples:
 
     @property
     def weighted(self) -> dict[str, np.ndarray]:
-        """Labels, scores and sample weights, (2N,) each, as scikit-learn's functions take them."""
+        """Labels, scores and sample weights, (2N,) each, as arguments of scikit-learn's functions."""
         labels = np.repeat(np.array([1, 0], np.uint8), len(self.scores))
         weights = np.concatenate([self.positive, self.negative])
         return {"y_true": labels, "y_score": np.tile(self.scores, 2), "sample_weight": weights}
 
     @property
     def frames(self) -> np.ndarray:
-        """Frames of each snippet, (N,)."""
+        """Number of frames of each snippet, (N,)."""
         return self.positive + self.negative
 
     @property
@@ -78,19 +76,19 @@ class Samples:
 
 
 def samples(videos: Iterable[ScoredVideo]) -> Samples:
-    """Scores and frame counts of the videos, concatenated.
+    """Concatenate the scores and frame counts of videos.
 
-    Raises InputError for a score that is not a number and for labels that do not fit the scores.
+    Raises InputError for a score that is not finite and for labels whose number does not match the scores.
     """
     scores, positive = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
     for video in videos:
         if len(video.frame_labels) != SNIPPET_FRAMES * len(video.scores):
             raise InputError(
                 f"{video.name}: {len(video.frame_labels)} frame labels for {len(video.scores)} "
-                f"snippets of {SNIPPET_FRAMES} frames; make the ground truth again for these embeddings"
+                f"snippets of {SNIPPET_FRAMES} frames. Create the ground truth again for these embeddings."
             )
         if not np.isfinite(video.scores).all():
-            raise InputError(f"{video.name}: a score is not a number; the checkpoint's training has diverged")
+            raise InputError(f"{video.name}: a score is not a finite number. The training has diverged.")
         scores.append(video.scores)
         positive.append((np.asarray(video.frame_labels) != 0).reshape(-1, SNIPPET_FRAMES).sum(1))
     counts = np.concatenate(positive)
@@ -98,58 +96,58 @@ def samples(videos: Iterable[ScoredVideo]) -> Samples:
 
 
 def roc_auc(data: Samples) -> float:
-    """Area under the ROC curve over frames; NaN where one kind of frame is missing."""
-    both = data.positive.any() and data.negative.any()
-    return float(roc_auc_score(**data.weighted)) if both else math.nan
+    """Return the area under the ROC curve over frames, or NaN without normal or without anomalous frames."""
+    defined = data.positive.any() and data.negative.any()
+    return float(roc_auc_score(**data.weighted)) if defined else math.nan
 
 
 def average_precision(data: Samples) -> float:
-    """Average precision over frames, Σ (R_n − R_{n−1}) P_n; NaN without an anomalous frame."""
+    """Return the average precision over frames, Σ (R_n − R_{n−1}) P_n, or NaN without anomalous frames."""
     return float(average_precision_score(**data.weighted)) if data.positive.any() else math.nan
 
 
 def roc(data: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """False-positive and true-positive rate at every threshold."""
+    """Return false-positive and true-positive rates at every threshold."""
     return roc_curve(**data.weighted)[:2]
 
 
 def precision_recall(data: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Recall (falling from 1 to 0) and precision at every threshold."""
+    """Return recall (from 1 down to 0) and precision at every threshold."""
     precision, recall, _ = precision_recall_curve(**data.weighted)
     return recall, precision
 
 
 def reliability(data: Samples) -> pd.DataFrame:
-    """A row for each of `BINS` parts of [0, 1]: `frames`, mean `score`, share `observed` of anomalous frames.
+    """Return a row per calibration bin: `frames`, mean `score`, and fraction `observed` of anomalous frames.
 
-    Both means are NaN in a bin without frames.
+    Score and fraction are NaN in an empty bin.
     """
     sums = {"frames": data.frames, "score": data.scores.astype(np.float64) * data.frames, "observed": data.positive}
-    # np.histogram would put a score on an edge into the bin above it
+    # not np.histogram, whose bins include their lower edge
     bins = pd.DataFrame({name: np.bincount(data.bins, values, BINS) for name, values in sums.items()})
     return bins.assign(score=bins.score / bins.frames, observed=bins.observed / bins.frames)
 
 
 def calibration_error(data: Samples) -> float:
-    """Expected calibration error Σ_b n_b/n · |observed_b − score_b|; NaN without frames."""
+    """Return the expected calibration error Σ_b n_b/n · |observed_b − score_b|, or NaN without frames."""
     bins = reliability(data)
     gaps = bins.frames * (bins.observed - bins.score).abs()
     return float(gaps.sum() / bins.frames.sum()) if len(data.scores) else math.nan
 
 
 def binary_kl(clean: Sequence[ScoredVideo], masked: Sequence[ScoredVideo]) -> float:
-    """Mean over frames of KL(p_clean ‖ p_masked) of Bernoulli predictions, in nats (Appendix H).
+    """Return the mean over frames of KL(p_clean ‖ p_masked) of Bernoulli predictions, in nats (Appendix H).
 
-    Both are of the same videos in the same order.
+    Both arguments have the same videos in the same order.
     """
     scores = (np.concatenate([video.scores for video in videos]) for videos in (clean, masked))
-    # a float32 sigmoid reaches 0 and 1, which have no logarithm; 1e-7 is its resolution there
+    # a float32 sigmoid reaches 0 and 1, whose logarithms diverge; 1e-7 is its resolution near 1
     p, q = (np.clip(values.astype(np.float64), 1e-7, 1 - 1e-7) for values in scores)
     return float(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
 
 
 def modality_weights(videos: Sequence[ScoredVideo]) -> dict[str, float]:
-    """Mean ŵ of each stream over all, abnormal and normal frames (Tables 6–9); NaN without any."""
+    """Return the mean ŵ of each stream over all, abnormal and normal frames (Tables 6–9). NaN without frames."""
     data, means = samples(videos), {}
     parts = {"": data.frames, "_abnormal": data.positive, "_normal": data.negative}
     for stream in STREAMS:
@@ -161,16 +159,16 @@ def modality_weights(videos: Sequence[ScoredVideo]) -> dict[str, float]:
 
 
 def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = "abnormal") -> dict[str, float]:
-    """Every metric of one evaluation, as fractions; NaN where it is not defined, see `UNDEFINED`.
+    """Return every metric of an evaluation as a fraction, or NaN where undefined (see `UNDEFINED`).
 
-    ano_auc: see `in_ano_auc`. Raises InputError where there is no video.
+    ano_auc: see `in_ano_auc`. Raises InputError without videos.
     """
     if not videos:
-        raise InputError(f"no {dataset.title} video to evaluate: the test list is empty")
+        raise InputError(f"the test list is empty: there is no {dataset.title} video to evaluate")
     data = samples(videos)
     normal = samples(v for v in videos if not dataset.is_anomalous(v.label))
     alarms, frames = normal.negative[normal.scores >= ALARM].sum(), normal.negative.sum()
-    # what older repositories of the field call AP
+    # called AP in older repositories
     trapezoid = auc(*precision_recall(data)) if data.positive.any() else math.nan
     return {
         "AUC": roc_auc(data),
@@ -184,19 +182,19 @@ def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = 
 
 
 def in_ano_auc(label: str, dataset: Dataset, ano_auc: str) -> bool:
-    """Whether a video of this label counts for Ano-AUC.
+    """Return whether Ano-AUC includes a video of this label.
 
-    "abnormal": the abnormal videos. "released": every video not labelled exactly "Normal", which
-    keeps the normal videos of XD-Violence (`A`) and ShanghaiTech (`normal`).
+    "abnormal": the abnormal videos. "released": every video not labelled exactly "Normal", as in the released
+    code, which includes the normal videos of XD-Violence (`A`) and ShanghaiTech (`normal`).
     """
     return dataset.is_anomalous(label) if ano_auc == "abnormal" else label != "Normal"
 
 
 def per_class(videos: Sequence[ScoredVideo], dataset: Dataset) -> dict[str, float]:
-    """The data set's metric (AUC or AP) of each class, on the videos of that class alone (Table 2).
+    """Return the metric of the data set (AUC or AP) for each class, over the videos of that class (Table 2).
 
-    Classes stand in the data set's order, those without a test video left out. A video with several labels
-    counts under each of them. NaN where a class has one kind of frame only.
+    Classes are in the order of the data set. Classes without a test video are omitted. A video with several
+    labels belongs to each of its classes. The metric can be NaN, see `roc_auc`.
     """
     members: dict[str, list[ScoredVideo]] = {name: [] for name in dataset.classes.values()}
     for video in videos:
@@ -207,13 +205,13 @@ def per_class(videos: Sequence[ScoredVideo], dataset: Dataset) -> dict[str, floa
 
 
 def video_aucs(videos: Iterable[ScoredVideo]) -> dict[str, float]:
-    """Name → AUC inside that video, for videos that hold normal and anomalous frames."""
-    both = (v for v in videos if v.frame_labels.any() and not v.frame_labels.all())
-    return {v.name: roc_auc(samples([v])) for v in both}
+    """Return the AUC within each video that contains normal and anomalous frames, by name."""
+    mixed = (v for v in videos if v.frame_labels.any() and not v.frame_labels.all())
+    return {v.name: roc_auc(samples([v])) for v in mixed}
 
 
 def video_spread(videos: Iterable[ScoredVideo]) -> dict[str, float]:
-    """Median and quartiles of `video_aucs`, and the share of them below 0.5; NaN without any."""
+    """Return median, quartiles, and fraction below 0.5 of `video_aucs`, or NaN if it is empty."""
     values = np.array(list(video_aucs(videos).values()))
     if not len(values):
         return dict.fromkeys(PER_VIDEO, math.nan)

@@ -263,7 +263,7 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
         **overrides,
         **kept,
         **explicit,
-        "dataset": dataset.given,
+        "dataset": dataset.flag_value,
         "profile": profile,
         "window": dataset.window,
     }

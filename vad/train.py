@@ -1,4 +1,4 @@
-"""The training loop: weak supervision, evaluation on the way, exact resume (Section 3.6, Appendix F.2)."""
+"""Training loop with intermediate evaluation and exact resume (Section 3.6, Appendix F.2)."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ from vad.evaluation import Protocol, TestSet, open_test_set
 from vad.files import InputError, write_bytes
 from vad.metrics import evaluate as all_metrics
 from vad.options import Options, as_field, as_text, resolve, upgrade
-from vad.runtime import Runtime, available_cores, command, seed_everything, seed_step, start, versions
+from vad.runtime import Runtime, available_cores, command_line, seed_everything, seed_step, start, versions
 
-SAVE_SECONDS = 120  # an unfinished run is written at least this often, and at each epoch's end
-NAMED = 8  # videos that an error about a batch names
+SAVE_SECONDS = 120  # longest time between two saves of the state, which is also saved after each epoch
+MAX_NAMED_VIDEOS = 8  # in an error about a batch
 
 
 @dataclass
 class Progress:
-    """What a run has reached: with weights and optimiser all it needs to resume at any step."""
+    """Progress of a run. With weights and optimiser it is the full state to resume from."""
 
     step: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)  # one per evaluation
     best: dict[str, Any] | None = None  # "row" and "model" of the best evaluation
-    seconds: float = 0.0  # of earlier processes
+    seconds: float = 0.0  # spent in earlier processes
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A finished run: what its checkpoint says, and the protocol of its numbers."""
+class TrainedRun:
+    """A finished run: the content of its checkpoint and the protocol of its metrics."""
 
     content: Mapping[str, Any]
     protocol: Protocol
@@ -71,7 +71,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """<exp_name>.pth (the run, and at its end the weights kept), <exp_name>_best.pth and <exp_name>.csv."""
+    """Files of a run: <exp_name>.pth (state, finally the kept weights), <exp_name>_best.pth, <exp_name>.csv."""
 
     last: Path
     best: Path
@@ -79,26 +79,26 @@ class RunFiles:
 
     @classmethod
     def of(cls, options: Options) -> RunFiles:
-        """In the checkpoint folder."""
+        """Return the files in the checkpoint folder of the options."""
         name = Path(options.checkpoint_dir) / run_name(options)
         return cls(*(name.with_name(name.name + end) for end in (".pth", "_best.pth", ".csv")))
 
 
 def run_name(options: Options) -> str:
-    """--exp_name; by default the data set's, and the modality's where it is one stream."""
+    """Return --exp_name, or by default the name of the data set and of a single modality."""
     one_stream = f"_{options.modality}" if options.modality != "fusion" else ""
     return options.exp_name or load_dataset(options.dataset).name + one_stream
 
 
 def check_model(options: Options) -> None:
-    """Raise ConfigError for options the network or the objective refuses, before any work."""
+    """Raise ConfigError for options that the network or the objective does not accept."""
     config = IEFVADConfig(embed_dim=options.visual_head, modality=options.modality, **options.group("model"))
     Objective(config=config, **options.group("loss"))
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything a run reads, found and checked before anything long starts."""
+    """The checked input data of a run."""
 
     test: TestSet
     videos: list[Video]
@@ -106,20 +106,20 @@ class TrainingData:
     windows: Windows
 
     def fingerprint(self) -> str:
-        """Hash of the lists, the ground truth, and some embeddings."""
+        """Return a hash of the lists, the ground truth, and some embeddings."""
         test = self.test
         return data_fingerprint([*self.videos, *test.crops], [test.train_list, test.test_list, test.gt_path])
 
 
 def open_data(options: Options, runtime: Runtime) -> TrainingData:
-    """Test set and training windows of a run; the window cache is made here. InputError for what is wrong."""
+    """Open test set and training windows, and build the window cache. Raises InputError for invalid data."""
     dataset = load_dataset(options.dataset)
     test = open_test_set(options, dataset)
     rows = read_list(test.train_list, dataset)
     videos, width = find_videos(rows, dataset, test.feature_root, options.modality)
     if width != test.width:
-        lists = f"{test.train_list} has embeddings {width} wide, {test.test_list} {test.width}"
-        raise InputError(f"{lists}; extract both alike")
+        widths = f"{test.train_list} has embeddings of width {width}, but {test.test_list} has {test.width}"
+        raise InputError(f"{widths}. Extract both with the same encoder.")
     check_values(test.crops, options.nan, width)
     with runtime.main_process_first():
         windows = Windows(videos, options.window, options.nan, width, cache_folder(options, test, rows))
@@ -128,8 +128,8 @@ def open_data(options: Options, runtime: Runtime) -> TrainingData:
     return TrainingData(test, videos, width, windows)
 
 
-def train_run(options: Options) -> Trained:
-    """Train one run, resume it, or reuse it where it is finished."""
+def train_run(options: Options) -> TrainedRun:
+    """Train one run. Resume it if it is unfinished, and reuse it if it is finished."""
     check_model(options)
     with start(options) as runtime:
         data = open_data(options, runtime)
@@ -138,7 +138,7 @@ def train_run(options: Options) -> Trained:
         print(f"{len(data.videos)} training samples, {len(data.test.videos)} test videos, width {data.width}, "
               f"{options.modality}; {runtime.describe()}; "
               f"{', '.join(f'{name} {version}' for name, version in versions().items())}")  # fmt: skip
-        print(f"data {fingerprint['data']}; {command()}")
+        print(f"data {fingerprint['data']}; {command_line()}")
         seed_everything(options.seed)
         model = IEFVAD(embed_dim=data.width, modality=options.modality, **options.group("model"))
         model = model.to(runtime.device)
@@ -149,22 +149,22 @@ def train_run(options: Options) -> Trained:
         loader = DataLoader(
             data.windows,
             batch_sampler=sampler,
-            collate_fn=_as_is,
+            collate_fn=_identity,
             num_workers=min(4, available_cores()) if runtime.on_gpu or not data.windows.cached else 0,
             pin_memory=runtime.on_gpu,
         )
         content = train(model, objective, loader, data.test, options, fingerprint, runtime)
-        return Trained(content, data.test.protocol(content["weights"]))
+        return TrainedRun(content, data.test.protocol(content["weights"]))
 
 
 def cache_folder(options: Options, test: TestSet, rows: Sequence[ListRow]) -> Path | None:
-    """Where the training windows are kept: windows/ beside rgb/, --cache_dir, or None."""
+    """Return the folder of the window cache: --cache_dir, or windows/ beside rgb/. None disables the cache."""
     if options.cache_dir:
         return None if options.cache_dir == "none" else Path(options.cache_dir)
     return embedding_root(resolve_path(rows[0].path, test.feature_root)) / "windows"
 
 
-def _as_is(batch: Batch) -> Batch:
+def _identity(batch: Batch) -> Batch:
     return batch
 
 
@@ -177,15 +177,15 @@ def train(
     fingerprint: Mapping[str, object],
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """Train all steps that are left; returns the content of <exp_name>.pth, its weights aside."""
+    """Train the remaining steps. Return the content of <exp_name>.pth without the weights."""
     sampler: PairedBatches = loader.batch_sampler
-    fused = runtime.device.type in ("cpu", "cuda")  # one kernel for all tensors
+    fused = runtime.device.type in ("cpu", "cuda")  # faster: one kernel for all tensors
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, fused=fused)
     log = RunLog(options, fingerprint, runtime, len(sampler), test.split)
     with runtime.main_process_first():
         saved = log.read()
     if saved and is_finished(saved, options):
-        print(f"{log.files.last}: finished already, reused")
+        print(f"{log.files.last}: already finished, reused")
         return saved
     run = log.resume(saved, model, optimizer) if saved else Progress()
     network = runtime.wrap(model)
@@ -205,7 +205,7 @@ def train(
                 log.record(run, model, evaluate(model, test, options, runtime), losses, optimizer)
                 losses = []
             if epoch_ends and options.rollback and run.best:
-                model.load_state_dict(run.best["model"])  # the optimiser keeps its moments, as in the release
+                model.load_state_dict(run.best["model"])  # the optimiser keeps its moments, as in the released code
             if run.step < log.steps and (epoch_ends or (not losses and log.save_is_due())):
                 log.save(run, model, optimizer)
     bar.close()
@@ -224,19 +224,19 @@ def train_step(
     options: Options,
     runtime: Runtime,
 ) -> list[float]:
-    """One optimiser step on this process's part of a batch; returns loss and terms of the whole batch.
+    """Take one optimiser step on the share of this process. Return loss and loss terms of the whole batch.
 
-    Raises InputError, before the weights are touched, where loss or gradient is not finite.
+    Raises InputError if loss or gradient is not finite. The weights are then unchanged.
     """
     if isinstance(batch, InputError):
         raise batch
     model.train()
     seed_step(options.seed, step, runtime.rank)
-    masked = options.padding == "masked"  # then a batch cut to its longest window gives the same numbers
+    masked = options.padding == "masked"  # then truncating the batch to its longest window is exact
     batch = batch.to(runtime.device, steps=int(batch.lengths.max()) if masked else None)
     with runtime.autocast():
         output = network(batch.streams.get("image"), batch.streams.get("event"), batch.lengths)
-    # cross-entropy fails on NaN with an error of its own, so it is shown none
+    # cross-entropy raises its own error for NaN, so NaN is replaced here and reported below
     clean = dataclasses.replace(output, logits=output.logits.nan_to_num())
     terms = objective.terms(clean, batch.lengths, batch.anomalous)
     terms = runtime.reweight(terms, batch.lengths, masked)
@@ -244,57 +244,57 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    broken = ~output.logits.isfinite().flatten(1).all(1)
-    # one transfer from the device a step
-    *values, norm_value, broken_share = runtime.mean(
-        torch.stack([loss, *terms, norm, broken.float().mean()]).detach()
+    invalid = ~output.logits.isfinite().flatten(1).all(1)
+    # a single transfer from the device per step
+    *values, norm_value, invalid_share = runtime.mean(
+        torch.stack([loss, *terms, norm, invalid.float().mean()]).detach()
     ).tolist()
-    if broken_share or not math.isfinite(sum(values) + norm_value):
-        refuse(batch, broken.tolist(), step, math.nan if broken_share else values[0], norm_value, runtime)
+    if invalid_share or not math.isfinite(sum(values) + norm_value):
+        raise_not_finite(batch, invalid.tolist(), step, math.nan if invalid_share else values[0], norm_value, runtime)
     optimizer.step()
     return values
 
 
-def refuse(
-    batch: Batch, broken: Sequence[bool], step: int, loss: float, norm: float, runtime: Runtime
+def raise_not_finite(
+    batch: Batch, invalid: Sequence[bool], step: int, loss: float, norm: float, runtime: Runtime
 ) -> None:
-    """End the run with one sentence about the step whose loss or gradient is not finite."""
-    bad = [name for name, is_bad in zip(batch.names, broken, strict=True) if is_bad]
-    parts = runtime.gather((bad, list(batch.names)))
+    """Raise InputError for a step with infinite or NaN loss or gradient, naming the videos."""
+    invalid_names = [name for name, is_invalid in zip(batch.names, invalid, strict=True) if is_invalid]
+    parts = runtime.gather((invalid_names, list(batch.names)))
     names = sorted({name for part in parts for name in part[0]} or {name for part in parts for name in part[1]})
     if not runtime.is_main_process:
         raise SystemExit(2)
-    what = f"the gradient is {norm} (the loss {loss:.4g})" if math.isfinite(loss) else f"the loss is {loss}"
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    problem = f"the gradient is {norm} (the loss {loss:.4g})" if math.isfinite(loss) else f"the loss is {loss}"
+    others = f" and {len(names) - MAX_NAMED_VIDEOS} more" if len(names) > MAX_NAMED_VIDEOS else ""
     raise InputError(
-        f"{what} at step {step + 1} (videos {', '.join(names[:NAMED])}{more}); look at their embeddings or lower "
-        f"--lr; what was saved before is kept"
+        f"{problem} at step {step + 1} (videos {', '.join(names[:MAX_NAMED_VIDEOS])}{others}). Check their embeddings "
+        f"or lower --lr. The last saved state is kept."
     )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, options: Options, epoch: int) -> None:
-    """The rate of an epoch: it falls by `scheduler_rate` at every milestone (Appendix F.2)."""
+    """Set the learning rate of an epoch: every milestone multiplies it by `scheduler_rate` (Appendix F.2)."""
     passed = sum(epoch >= milestone for milestone in options.scheduler_milestones)
     for group in optimizer.param_groups:
         group["lr"] = options.lr * options.scheduler_rate**passed
 
 
 def evaluation_due(step: int, sampler: PairedBatches, options: Options) -> bool:
-    """Whether the model is evaluated after this step.
+    """Return whether the model is evaluated after this step.
 
-    "epoch": where a multiple of `print_steps` videos was passed, and at each epoch's end. "released": after the
-    steps i of an epoch, counted from 0, with i > 0 and i · videos a multiple of `print_steps` (11, 21, … on
-    UCF-Crime), as in the authors' code.
+    "epoch": after every `print_steps` videos of an epoch, and at its end. "released": after step i > 0 of an epoch,
+    counted from 0, if i · videos is a multiple of `print_steps`, as in the released code. On UCF-Crime these are
+    the 11th, 21st, … step.
     """
-    at, interval = (step - 1) % len(sampler), options.print_steps
+    i, interval = (step - 1) % len(sampler), options.print_steps
     if options.evaluate_at == "released":
-        return at > 0 and at * sampler.videos % interval == 0
-    passed = (at + 1) * sampler.videos // interval > at * sampler.videos // interval
-    return passed or at == len(sampler) - 1
+        return i > 0 and i * sampler.videos % interval == 0
+    passed = (i + 1) * sampler.videos // interval > i * sampler.videos // interval
+    return passed or i == len(sampler) - 1
 
 
 def evaluate(model: IEFVAD, test: TestSet, options: Options, runtime: Runtime) -> dict[str, float]:
-    """Every metric of the model as it is; processes that train together share the videos."""
+    """Return every metric of the current model. The processes share the test videos."""
     part = dataclasses.replace(test, videos=list(runtime.shard(test.videos)))
     videos = runtime.merge(part.score(model, runtime.device, progress=False))
     return {k: float(v) for k, v in all_metrics(videos, test.dataset, ano_auc=options.ano_auc).items()}
@@ -302,17 +302,17 @@ def evaluate(model: IEFVAD, test: TestSet, options: Options, runtime: Runtime) -
 
 @dataclass
 class RunLog:
-    """What a run leaves on disk, and how a stopped one resumes at the step it had reached.
+    """Log and checkpoints of a run on disk, from which an interrupted run resumes.
 
-    <exp_name>.pth is replaced as a whole: whatever ends the process, it is the old state or the new one.
+    <exp_name>.pth is written atomically: after any interruption it has either the old or the new state.
     """
 
     options: Options
     fingerprint: Mapping[str, object]
     runtime: Runtime
     per_epoch: int
-    split: str | None  # of the lists
-    began: float = field(default_factory=time.monotonic)
+    split: str | None  # split of the lists
+    started: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -324,19 +324,19 @@ class RunLog:
         self, run: Progress, model: IEFVAD, metrics: Mapping[str, float], losses: Sequence[Sequence[float]],
         optimizer: torch.optim.Optimizer,
     ) -> None:  # fmt: skip
-        """Add an evaluation to the log; keep the weights if it is the best so far."""
+        """Add an evaluation to the log. Save the weights if it is the best so far."""
         means = [sum(column) / len(losses) for column in zip(*losses, strict=True)] or [math.nan] * 6
-        named = dict(zip(("loss", *(f"loss_{name}" for name in LossTerms._fields)), means, strict=True))
+        loss_means = dict(zip(("loss", *(f"loss_{name}" for name in LossTerms._fields)), means, strict=True))
         lr = optimizer.param_groups[0]["lr"]
-        row = {"step": run.step, "epoch": run.step // self.per_epoch, "lr": lr, **named, **metrics}
+        row = {"step": run.step, "epoch": run.step // self.per_epoch, "lr": lr, **loss_means, **metrics}
         run.rows.append(row)
-        if run.best is None or rank(row[self.metric]) > rank(run.best["row"][self.metric]):
+        if run.best is None or nan_as_lowest(row[self.metric]) > nan_as_lowest(run.best["row"][self.metric]):
             run.best = {"row": row, "model": copy.deepcopy(model.state_dict())}
             self._write(self.files.best, model, run, "best", row)
         self._write_csv(run)
 
     def save(self, run: Progress, model: IEFVAD, optimizer: torch.optim.Optimizer) -> None:
-        """Write all that the run needs to resume."""
+        """Write the full state that a resumed run needs."""
         weights = "best" if self.options.rollback else "last"
         if run.step % self.per_epoch:
             weights = "unfinished"
@@ -346,11 +346,11 @@ class RunLog:
         self.saved = time.monotonic()
 
     def save_is_due(self) -> bool:
-        """Whether the last save is long ago; the main process's clock decides."""
+        """Return whether the last save is older than `SAVE_SECONDS`, on the main process only."""
         return self.runtime.is_main_process and time.monotonic() - self.saved > SAVE_SECONDS
 
     def finish(self, run: Progress, model: IEFVAD) -> dict[str, Any]:
-        """Write the weights that are kept, without what only a resumed run needs."""
+        """Write the final weights, without the state for resuming."""
         row = run.rows[-1]
         if self.options.keep == "best":
             model.load_state_dict(run.best["model"])
@@ -358,9 +358,9 @@ class RunLog:
         return self._write(self.files.last, model, run, self.options.keep, row)
 
     def read(self) -> dict[str, Any] | None:
-        """The content of <exp_name>.pth; None where there is none, or --overwrite replaces it.
+        """Return the content of <exp_name>.pth, or None if it is missing or --overwrite is set.
 
-        Raises InputError where that run was made with other options, naming the first that differs.
+        Raises InputError if that run has different options, and names the first of them.
         """
         files = self.files
         if self.options.overwrite or not files.last.is_file():
@@ -372,36 +372,36 @@ class RunLog:
         for name, value in self.fingerprint.items():
             if recorded.get(name) != value:
                 raise InputError(
-                    f"{files.last} was trained with {name} {as_text(recorded.get(name))}, not {as_text(value)}; give "
-                    f"another --exp_name, or replace it with --overwrite"
+                    f"{files.last} was trained with {name} {as_text(recorded.get(name))}, not {as_text(value)}. Set "
+                    f"another --exp_name, or replace it with --overwrite."
                 )
         return content
 
     def resume(
         self, content: Mapping[str, Any], model: IEFVAD, optimizer: torch.optim.Optimizer
     ) -> Progress:  # fmt: skip
-        """Take up the run in <exp_name>.pth; the other two files are brought to the same step."""
+        """Resume the run in <exp_name>.pth. The other two files are rewritten to the same step."""
         if "progress" not in content:
             raise InputError(
-                f"{self.files.last} is an unfinished run of an earlier version of this code; give another "
-                f"--exp_name, or start it anew with --overwrite"
+                f"{self.files.last} is an unfinished run of an earlier version of this code. Set another "
+                f"--exp_name, or restart it with --overwrite."
             )
         run = Progress(**content["progress"])
-        if run.best:  # the file may be of an evaluation after the state was written
+        if run.best:  # the files may be newer than the saved state
             model.load_state_dict(run.best["model"])
             self._write(self.files.best, model, run, "best", run.best["row"])
             self._write_csv(run)
         model.load_state_dict(content["model"])
         fused = [group["fused"] for group in optimizer.param_groups]
         optimizer.load_state_dict(content["optimizer"])
-        for group, here in zip(optimizer.param_groups, fused, strict=True):
-            group["fused"] = here  # the device decides, and it may be another now
+        for group, value in zip(optimizer.param_groups, fused, strict=True):
+            group["fused"] = value  # depends on the device, which may have changed
         print(f"{self.files.last}: resumed after step {run.step}, epoch {run.step // self.per_epoch + 1}")
         return run
 
     def seconds(self, run: Progress) -> float:
-        """Seconds of work in this run, stops not counted."""
-        return run.seconds + time.monotonic() - self.began
+        """Return the seconds spent on this run, without interruptions."""
+        return run.seconds + time.monotonic() - self.started
 
     def _write(
         self, path: Path, model: IEFVAD, run: Progress, weights: str, row: Mapping[str, Any], **extra: Any
@@ -418,7 +418,7 @@ class RunLog:
             "metrics": metrics_of(row),
             "computing": self.runtime.describe(),
             "seconds": self.seconds(run),
-            "command": command(),
+            "command": command_line(),
             "versions": versions(),
         }
         if self.runtime.is_main_process:
@@ -433,12 +433,12 @@ class RunLog:
 
 
 def is_finished(content: Mapping[str, Any], options: Options) -> bool:
-    """Whether a checkpoint is of a run that has nothing left to do."""
+    """Return whether a checkpoint is of a finished run."""
     return "progress" not in content and content["epoch"] >= options.max_epoch
 
 
 def recorded_fingerprint(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fingerprint in a checkpoint, of this version or an earlier one; files keep lists for tuples."""
+    """Return the fingerprint of a checkpoint of this or an earlier version, with tuples in place of lists."""
     if "fingerprint" in content:
         return {name: as_field(value) for name, value in content["fingerprint"].items()}
     if "identity" not in content:
@@ -448,16 +448,16 @@ def recorded_fingerprint(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**resolve({}, saved).fingerprint(), "data": identity.get("data")}
 
 
-def rank(value: float) -> float:
-    """A metric for comparison: NaN is worse than every number."""
+def nan_as_lowest(value: float) -> float:
+    """Return a metric for comparison, −∞ in place of NaN."""
     return -math.inf if math.isnan(value) else value
 
 
 def metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a row of the log."""
+    """Return the metrics of a row of the log."""
     return {k: v for k, v in row.items() if k not in ("step", "epoch", "lr", "metrics") and not k.startswith("loss")}
 
 
 def best_row(content: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """The best evaluation of a run; the first of equal ones."""
-    return max(content["rows"], key=lambda row: rank(row[metric]))
+    """Return the row of the best evaluation of a run, the first one in case of ties."""
+    return max(content["rows"], key=lambda row: nan_as_lowest(row[metric]))

@@ -1,1 +1,1 @@
-"""Crops, CLIP image and event towers, and batches of snippets through them (Appendix F.1)."""
+"""Embed crops of frames and event maps with CLIP image and event towers (Appendix F.1)."""

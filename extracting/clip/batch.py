@@ -1,4 +1,4 @@
-"""Snippets of whatever videos, collected into batches for one encoder."""
+"""Collect snippets of several videos into batches for one encoder."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from extracting.clip.encoder import Encoder
 from extracting.video.frames import HEIGHT, SNIPPET_FRAMES, WIDTH
 
 
-class Owner(Protocol):
-    """What a snippet's embeddings are for."""
+class Receiver(Protocol):
+    """Receives the embeddings of one video, snippet by snippet."""
 
-    owed: int  # snippets whose embeddings are still to come
+    pending: int  # snippets whose embeddings have not arrived yet
 
     def append(self, rows: np.ndarray) -> None:
-        """Take the embeddings (C, D) of the next snippet."""
+        """Add the embeddings (C, D) of the next snippet."""
 
 
 class Batch:
-    """Two batches in turn: the device works on one while the host fills the other.
+    """Double buffer: the device embeds one batch while the host fills the other.
 
-    The rows of a batch are handed over after the next one was started. Every copy is on the
-    encoder's own stream, and one event per batch says that all of them are over.
+    The embeddings of a batch are collected after the next batch was submitted. All copies run on
+    the encoder's stream, and one CUDA event per batch marks their end.
     """
 
     def __init__(self, encoder: Encoder, modality: str, crops: Sequence[int]) -> None:
-        """crops: their numbers, C of them."""
+        """crops: the C crop numbers."""
         self._encoder, self._modality, self._crops = encoder, modality, crops
         images, shape = 1, (HEIGHT, WIDTH)
         if modality == "image":
@@ -39,59 +39,59 @@ class Batch:
         pin = self._on_gpu = encoder.device.type == "cuda"
         rows = (size, len(crops), encoder.embed_dim)
 
-        def pair(shape: tuple[int, ...], kind: torch.dtype) -> list[Tensor]:
-            return [torch.zeros(shape, dtype=kind, pin_memory=pin) for _ in range(2)]
+        def pair(shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+            return [torch.zeros(shape, dtype=dtype, pin_memory=pin) for _ in range(2)]
 
         self._pixels = pair((size, *shape), torch.uint8)
         self._divisors = pair((size, len(crops)), torch.float32)
         self._rows = pair(rows, torch.float32)
-        self._owners: list[Owner] = []
-        self._running: tuple[list[Owner], Tensor, torch.cuda.Event | None] | None = None
+        self._receivers: list[Receiver] = []
+        self._submitted: tuple[list[Receiver], Tensor, torch.cuda.Event | None] | None = None
 
     def slot(self) -> np.ndarray:
-        """Where the next snippet's pixels go: frames (16, 256, 340, 3) or counts (256, 340), uint8."""
-        return self._pixels[0][len(self._owners)].numpy()
+        """Return the buffer of the next snippet: frames (16, 256, 340, 3) or counts (256, 340) uint8."""
+        return self._pixels[0][len(self._receivers)].numpy()
 
-    def add(self, owner: Owner, divisors: np.ndarray | None = None) -> None:
-        """Queue what was put into the slot. divisors: (C,) float32, of event counts."""
+    def add(self, receiver: Receiver, divisors: np.ndarray | None = None) -> None:
+        """Queue the snippet in the slot. divisors: (C,) float32, for event counts only."""
         if divisors is not None:
-            self._divisors[0].numpy()[len(self._owners)] = divisors
-        self._owners.append(owner)
-        owner.owed += 1
-        if len(self._owners) == self._size:
-            self._start()
+            self._divisors[0].numpy()[len(self._receivers)] = divisors
+        self._receivers.append(receiver)
+        receiver.pending += 1
+        if len(self._receivers) == self._size:
+            self._submit()
 
     def flush(self) -> None:
-        """Embed and hand over everything that was added."""
-        if self._owners:
-            self._start()
-        self._hand_over()
+        """Embed the queued snippets and deliver all embeddings."""
+        if self._receivers:
+            self._submit()
+        self._collect()
 
-    def _start(self) -> None:
-        n, device = len(self._owners), self._encoder.device
+    def _submit(self) -> None:
+        n, device = len(self._receivers), self._encoder.device
         pixels = self._pixels[0][:n].to(device, non_blocking=True)
         if self._modality == "image":
             rows = self._encoder.images(pixels, self._crops)
         else:
             divisors = self._divisors[0][:n].to(device, non_blocking=True)
             rows = self._encoder.events(pixels, divisors, self._crops)
-        arrived = self._rows[0][:n].copy_(rows, non_blocking=True)
-        over = None
+        on_host = self._rows[0][:n].copy_(rows, non_blocking=True)
+        copied = None
         if self._on_gpu:
-            over = torch.cuda.Event(blocking=True)  # the host sleeps instead of spinning
-            over.record()
-        started = (self._owners, arrived, over)
-        self._hand_over()  # of the batch before, whose buffers are free from here on
-        self._running, self._owners = started, []
+            copied = torch.cuda.Event(blocking=True)  # the host sleeps instead of spinning
+            copied.record()
+        submitted = (self._receivers, on_host, copied)
+        self._collect()  # frees the buffers of the previous batch
+        self._submitted, self._receivers = submitted, []
         for buffers in (self._pixels, self._divisors, self._rows):
             buffers.reverse()
 
-    def _hand_over(self) -> None:
-        if self._running is None:
+    def _collect(self) -> None:
+        if self._submitted is None:
             return
-        owners, rows, over = self._running
-        self._running = None
-        if over is not None:
-            over.synchronize()
-        for owner, row in zip(owners, rows.numpy(), strict=True):
-            owner.append(row)
+        receivers, rows, copied = self._submitted
+        self._submitted = None
+        if copied is not None:
+            copied.synchronize()
+        for receiver, row in zip(receivers, rows.numpy(), strict=True):
+            receiver.append(row)

@@ -1,4 +1,4 @@
-"""Image towers by name: CLIP's ViT (Appendix F.1), and those of open_clip and timm."""
+"""Build image towers by name: CLIP's ViT (Appendix F.1), and towers of open_clip and timm."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ from extracting.clip.weights import fingerprint
 from extracting.video.crops import CROP_SIZE
 from vad.files import InputError
 
-Norm = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of R, G, B in [0, 1]
+Norm = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of R, G, B in [0, 1]
 CLIP_NORM: Norm = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-HEAD_WIDTH = 64  # of every OpenAI CLIP
-_schemas: torch.library.Library | None = None  # the definitions live as long as this object
+HEAD_WIDTH = 64  # attention head width of every OpenAI CLIP
+_schemas: torch.library.Library | None = None  # keeps the operator definitions alive
 
 
 @dataclass(frozen=True)
 class Tower:
-    """An image network on the CPU, and the pixels it wants."""
+    """An image network on the CPU, with its input normalisation."""
 
     network: nn.Module  # (n, 3, 224, 224) float32 → (n, D)
     embed_dim: int  # D
     norm: Norm
-    cpu_pass: int  # images per forward at which a CPU is fastest
-    hash: str  # of its weights
+    cpu_pass: int  # fastest number of images per forward pass on a CPU
+    hash: str  # fingerprint of the weights
 
 
 def import_open_clip() -> ModuleType:
-    """Import open_clip, also where torchvision's wheel does not fit torch's.
+    """Import open_clip, even if the torchvision wheel does not match torch.
 
-    The PyPI wheel of torchvision is a CUDA build. Beside a CPU-only torch its compiled operators
-    do not load, and importing it ends in "operator torchvision::nms does not exist", because it
-    describes operators that nobody has defined. Defining their signatures is enough to import it;
-    we call none of them. Where torchvision imports by itself nothing is touched. timm imports
-    torchvision too: import it after this.
+    The PyPI wheel of torchvision is a CUDA build. With a CPU-only torch its compiled operators do
+    not load, and the import fails with "operator torchvision::nms does not exist". Defining the
+    operator signatures is enough to import it; we call none of them. A torchvision that imports
+    without this is not changed. timm imports torchvision too, so import timm after this call.
     """
     global _schemas
     try:
@@ -51,7 +50,7 @@ def import_open_clip() -> ModuleType:
         if "torchvision::nms does not exist" not in str(error):
             raise
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]  # half imported
+            del sys.modules[name]  # partially imported
         _schemas = torch.library.Library("torchvision", "DEF")
         _schemas.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _schemas.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -61,19 +60,19 @@ def import_open_clip() -> ModuleType:
 
 
 def _vit(width: int, layers: int, patch: int, embed_dim: int) -> dict[str, Any]:
-    """A CLIP ViT as OpenAI built them, in the form of open_clip's model configs."""
+    """Return the open_clip model config of an OpenAI CLIP ViT."""
     vision = {"width": width, "layers": layers, "patch_size": patch, "image_size": CROP_SIZE}
     return {"embed_dim": embed_dim, "vision_cfg": vision, "quick_gelu": True}
 
 
 VITS = {
-    "vitl": _vit(1024, 24, 14, 768),  # ViT-L/14, the paper's
+    "vitl": _vit(1024, 24, 14, 768),  # ViT-L/14, as in the paper
     "tiny": _vit(128, 3, 32, 64),  # untrained, for the synthetic data set
 }
 
 
 def check_tower(name: str) -> None:
-    """Raise InputError, with the closest names, where there is no tower of this name."""
+    """Raise InputError with the closest names if no tower has this name."""
     if name in VITS:
         return
     known = [*VITS, *(f"open_clip:{model}" for model in import_open_clip().list_models())]
@@ -82,16 +81,16 @@ def check_tower(name: str) -> None:
     known += [f"timm:{model}" for model in timm.list_models() + timm.list_pretrained()]
     if name not in known:
         close = difflib.get_close_matches(name, known) or ["vitl", "open_clip:NAME", "timm:NAME"]
-        raise InputError(f"unknown tower {name!r}; close are {', '.join(close)}")
+        raise InputError(f"unknown tower {name!r}; the closest names are {', '.join(close)}")
 
 
 def load_tower(name: str, tensors: Mapping[str, Tensor] | None = None, source: str = "") -> Tower:
-    """Tower with these weights, or with random ones (seed 0) where there are none.
+    """Return a tower with these weights, or with random weights (seed 0) if `tensors` is None.
 
-    name: one that `check_tower` lets pass. The weights of "vitl" and "tiny" may be those of a
-    CLIP ViT of any size. source: name of the weights' file in refusals.
+    name: a name that `check_tower` accepts. "vitl" and "tiny" accept weights of a CLIP ViT of any
+    size. source: name of the weights file for error messages.
     Raises InputError for a missing, extra or misshapen tensor, and for a network that does not
-    take images of 224x224 pixels.
+    accept images of 224x224 pixels.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -102,12 +101,12 @@ def load_tower(name: str, tensors: Mapping[str, Tensor] | None = None, source: s
     try:
         embed_dim = network(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE)).shape[1]
     except (AssertionError, RuntimeError) as error:
-        reason = f"takes no images of {CROP_SIZE}x{CROP_SIZE} pixels, the size of crops ({error})"
-        raise InputError(f"tower {name!r} {reason}") from None
+        size = f"{CROP_SIZE}x{CROP_SIZE} pixels"
+        raise InputError(f"tower {name!r} does not accept crops of {size} ({error})") from None
     if name in VITS:
         cpu_pass = 16 if network.transformer.width < 512 else 1
         return Tower(network, embed_dim, norm, cpu_pass, fingerprint(network.state_dict()))
-    # tensors do not tell GELU from quick-GELU, so the name counts too
+    # GELU and quick-GELU networks have equal tensors, so the name is hashed too
     weights = fingerprint(network.state_dict(), name)
     return Tower(fold_batch_norm(network), embed_dim, norm, 4, weights)
 
@@ -115,7 +114,7 @@ def load_tower(name: str, tensors: Mapping[str, Tensor] | None = None, source: s
 def _build(
     name: str, tensors: Mapping[str, Tensor] | None, source: str
 ) -> tuple[nn.Module, Norm, Mapping[str, Tensor] | None]:
-    """Network with random weights, its normalisation, and the tensors under the network's names."""
+    """Return a network with random weights, its normalisation, and the tensors under its names."""
     open_clip = import_open_clip()
     library, _, model = name.partition(":")
     if library == "timm":
@@ -124,12 +123,12 @@ def _build(
         return _network(open_clip.get_model_config(model)), _published_norm(model), tensors
     if tensors is None:
         return _network(VITS[name]), CLIP_NORM, None
-    with torch.device("meta"):  # no memory for weights that are replaced at once
+    with torch.device("meta"):  # allocate no memory: the weights are replaced
         return _network(_read_config(tensors, source)), CLIP_NORM, tensors
 
 
 def _network(config: Mapping[str, Any]) -> nn.Module:
-    """Image tower of an open_clip model config, with random weights."""
+    """Build the image tower of an open_clip model config with random weights."""
     from open_clip.model import _build_vision_tower
 
     vision = {**config["vision_cfg"], "timm_model_pretrained": False, "output_tokens": False}
@@ -137,7 +136,7 @@ def _network(config: Mapping[str, Any]) -> nn.Module:
 
 
 def _published_norm(model: str) -> Norm:
-    """Mean and deviation that all published weights of an open_clip model share, else CLIP's."""
+    """Return the normalisation shared by all published weights of a model, or else CLIP's."""
     open_clip = import_open_clip()
     tags = open_clip.list_pretrained_tags_by_model(model)
     published = [open_clip.get_pretrained_cfg(model, tag) for tag in tags]
@@ -148,9 +147,9 @@ def _published_norm(model: str) -> Norm:
 def _timm_network(
     model: str, tensors: Mapping[str, Tensor] | None, source: str
 ) -> tuple[nn.Module, Norm, Mapping[str, Tensor] | None]:
-    """As `_build`, of a timm model without its classifier.
+    """Return the same as `_build` for a timm model without its classifier.
 
-    Tensors of which no name is timm's are taken in timm's order. Shapes are not checked here.
+    If no tensor has a timm name, the tensors are matched by order. Shapes are not checked here.
     """
     import timm
 
@@ -165,7 +164,7 @@ def _timm_network(
         in_order = names if len(tensors) == len(names) else whole
         if len(tensors) != len(in_order):
             raise InputError(
-                f"{source}: holds {len(tensors)} tensors and none of timm's names; {model} has"
+                f"{source}: contains {len(tensors)} tensors without timm's names, but {model} has"
                 f" {len(whole)}, or {len(names)} without its classifier"
             )
         tensors = dict(zip(in_order, tensors.values(), strict=True))
@@ -174,28 +173,27 @@ def _timm_network(
 
 
 def _read_config(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """Config of the CLIP ViT these tensors belong to; InputError names one that fits none."""
+    """Infer the config of a CLIP ViT from its tensors. Raises InputError if they do not fit one."""
     for name, axes in {"conv1.weight": 4, "positional_embedding": 2, "proj": 2}.items():
         if name not in tensors or tensors[name].ndim != axes:
-            reason = f"is missing or has not {axes} axes; a CLIP image tower is needed"
+            reason = f"is missing or does not have {axes} axes. Give the weights of a CLIP image tower."
             raise InputError(f"{source}: tensor '{name}' {reason}")
     width, _, patch, _ = tensors["conv1.weight"].shape
     blocks = {name.split(".")[2] for name in tensors if name.startswith("transformer.resblocks.")}
     if width % HEAD_WIDTH or not blocks:
-        reason = f"is {width} wide with {len(blocks)} blocks; no CLIP image tower has that"
-        raise InputError(f"{source}: 'conv1.weight' {reason}")
+        size = f"width {width} and {len(blocks)} blocks"
+        raise InputError(f"{source}: a tower of {size} is not a CLIP image tower")
     positions, tokens = len(tensors["positional_embedding"]), (CROP_SIZE // patch) ** 2 + 1
     if positions != tokens:
         raise InputError(
-            f"{source}: 'positional_embedding' has {positions} positions; {CROP_SIZE}x{CROP_SIZE}"
-            f" crops in patches of {patch} make {tokens} (the weights of a {CROP_SIZE}-pixel CLIP"
-            " are needed)"
+            f"{source}: 'positional_embedding' has {positions} positions, but {CROP_SIZE}x{CROP_SIZE}"
+            f" crops with patch size {patch} need {tokens}. Give the weights of a {CROP_SIZE}-pixel CLIP."
         )
     return _vit(width, len(blocks), patch, tensors["proj"].shape[1])
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str, tower: str) -> None:
-    """Give a network these weights, matched name by name."""
+    """Load weights into a network, matched by name."""
     weights = {}
     for name, value in network.state_dict().items():
         if name not in tensors:
@@ -206,38 +204,38 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str, tower:
         weights[name] = tensors[name].to(value.dtype)
     extra = sorted(tensors.keys() - weights.keys())
     if extra:
-        owner = "CLIP image tower" if tower in VITS else f"tower {tower!r}"
-        raise InputError(f"{source}: tensor '{extra[0]}' belongs to no {owner} ({len(extra)} such)")
+        target = "a CLIP image tower" if tower in VITS else f"tower {tower!r}"
+        raise InputError(f"{source}: tensor '{extra[0]}' is not part of {target} ({len(extra)} extra)")
     network.load_state_dict(weights, assign=True)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """Copy in which each BatchNorm behind a convolution is part of it: less memory is moved.
+    """Return a copy with each BatchNorm folded into the preceding convolution, which is faster.
 
-    Returns the network itself where it has none, or where the copy's outputs of a random batch
-    differ by more than 1e-5 of the largest: the norm cannot be folded, or rounding grows too much.
+    Returns the network itself if it has no BatchNorm. It also does so if folding changes the output
+    for a random batch by more than 1e-5 of its largest value.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
     folded = copy.deepcopy(network)
-    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by id, unique while the tensor is kept
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by id, unique while the tensor exists
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
-    def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
             outputs[id(output)] = module, output
         elif id(inputs[0]) in outputs:
             pairs.append((outputs[id(inputs[0])][0], module))
 
     names = {module: name for name, module in folded.named_modules()}
-    noted = [module for module in names if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
-    hooks = [module.register_forward_hook(note) for module in noted]
+    recorded = [module for module in names if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    hooks = [module.register_forward_hook(record) for module in recorded]
     batch = torch.randn(2, 3, CROP_SIZE, CROP_SIZE, generator=torch.Generator().manual_seed(0))
     expected = folded(batch)
     for hook in hooks:
         hook.remove()
     for conv, norm in pairs:
         folded.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
-        folded.set_submodule(names[norm], getattr(norm, "act", nn.Identity()))  # timm's has one
+        folded.set_submodule(names[norm], getattr(norm, "act", nn.Identity()))  # timm norms include the activation
     is_same = (folded(batch) - expected).abs().max() <= 1e-5 * expected.abs().max()
     return folded if is_same else network

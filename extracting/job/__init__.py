@@ -1,1 +1,1 @@
-"""A folder of videos as one run that can be stopped at any time and continued."""
+"""Embed a folder of videos in a run that can be interrupted and resumed."""

@@ -1,4 +1,4 @@
-"""The extraction commands: from the flags to the run, and what is printed."""
+"""Extraction commands: parse the flags, start the run, and print a summary."""
 
 from __future__ import annotations
 
@@ -21,47 +21,47 @@ from vad.datasets import IMAGE_FOLDER, Dataset, dataset_names, load_dataset
 from vad.files import InputError, run_command
 from vad.options import PROFILES, TITLES, add_flags, advanced, command_parser, parse_crops, preset
 
-# flags that a profile sets where the user does not
-SWITCHES = ("tail", "event_threshold", "event_clamp", "event_scaling")
-METHODS_OWN = ("vitl", "tiny")  # towers whose event maps need an event checkpoint
-Wanted = Mapping[str, tuple[Path, Mapping[str, Any]]]  # modality → folder, arguments of `load_encoder`
+# options that the profile sets unless the user does
+PROFILE_OPTIONS = ("tail", "event_threshold", "event_clamp", "event_scaling")
+EVENT_TOWERS = ("vitl", "tiny")  # towers whose event maps need an event checkpoint
+OutputSpecs = Mapping[str, tuple[Path, Mapping[str, Any]]]  # modality → folder, arguments of `load_encoder`
 
 
 def main(modality: str | None = None, name: str | None = None) -> None:
-    """Run a command to its exit code: 0, 1 (a video is not ok), 2 (wrong input), 130 (Ctrl-C).
+    """Run a command and exit with 0, 1 (a video is not ok), 2 (invalid input) or 130 (Ctrl-C).
 
-    modality, name (of a data set): those of a documented script; None reads the flag.
+    modality, name of a data set: fixed by a documented script; None reads the flag.
     """
-    # in order with the progress bar, also into a file; video names may hold what the terminal cannot show
+    # keeps the order with the progress bar; video names may contain characters the terminal cannot show
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     run_command(lambda: extract(modality, load_dataset(name) if name else None))
 
 
 def extract(modality: str | None = None, fixed: Dataset | None = None) -> int:
-    """Parse, run, print; returns 0, or 1 if a video is not "ok".
+    """Parse the flags and run the extraction. Return 0, or 1 if a video is not "ok".
 
-    Raises InputError before any work for what can be known before.
+    Raises InputError for invalid input, before any video is decoded where possible.
     """
     check_opencv()
     flags = parser(modality, fixed).parse_args()
     record = fixed or load_dataset(flags.dataset)
-    asked = modality or flags.modality
-    modalities = MODALITIES if asked == "both" else (asked,)
+    selected = modality or flags.modality
+    modalities = MODALITIES if selected == "both" else (selected,)
     config = read_config(flags, modalities)
-    wanted = read_outputs(flags, modalities, record)
+    specs = read_outputs(flags, modalities, record)
     shard = read_shard(flags.shard)
     video_dir = flags.video_dir or record.video_root
     if video_dir is None:
-        raise InputError(f"--video_dir is missing: give the folder of {record.title}'s videos")
-    jobs, missing = choose(flags, config, record, find_videos(video_dir))
+        raise InputError(f"--video_dir is missing. Give the folder of the {record.title} videos.")
+    jobs, missing = select_videos(flags, config, record, find_videos(video_dir))
     jobs = jobs[shard]
-    print(f"{len(jobs)} videos of {video_dir} · crops {','.join(map(str, config.crops))}")
+    print(f"{len(jobs)} videos in {video_dir} · crops {','.join(map(str, config.crops))}")
     if flags.ray is not None:
-        with Cluster(flags.ray or None, wanted, config, most=max(1, len(jobs))) as cluster:
+        with Cluster(flags.ray or None, specs, config, max_actors=max(1, len(jobs))) as cluster:
             return embed(flags, jobs, cluster.outputs, config, missing, cluster)
     outputs = {
-        m: Output.of(m, folder, load_encoder(**how, device=flags.device), config)
-        for m, (folder, how) in wanted.items()
+        m: Output.of(m, folder, load_encoder(**arguments, device=flags.device), config)
+        for m, (folder, arguments) in specs.items()
     }
     return embed(flags, jobs, outputs, config, missing)
 
@@ -74,20 +74,20 @@ def embed(
     missing: Sequence[str],
     cluster: Cluster | None = None,
 ) -> int:
-    """Make the embeddings, or say what would be made; returns the exit code."""
+    """Embed the videos, or print what a dry run would do. Return the exit code."""
     for out in outputs.values():
         print(f"{' · '.join(f'{key} {value}' for key, value in out.settings.items())} → {out.folder}")
         print(f"  encoder: {out.note} · fingerprint {out.hash}")
     run = ExtractionRun(jobs, outputs, config, flags.overwrite)
     if flags.dry_run:
-        return tell_plan(run)
+        return print_dry_run(run)
     summary = run.run(cluster.run(run.todo) if cluster else None)
-    tell_summary(summary, outputs)
+    print_summary(summary, outputs)
     return 1 if summary.problems or missing else 0
 
 
 def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentParser:
-    """Flags of a command. modality: its one, None adds --modality; fixed: its data set, or None."""
+    """Return the parser of a command. modality, fixed: fixed by the script; None adds the flag."""
     title = f"{fixed.title} videos" if fixed else "videos"
     script = Path(sys.argv[0]).name
     example = f"python extracting/{script} --video_dir VIDEOS --save_dir FEATURES"
@@ -121,7 +121,7 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
     more = flags.add_argument_group(TITLES["preparation"])
     more.add_argument("--profile", default="default", choices=tuple(PROFILES), metavar="NAME",
                       help="default, paper or released: sets the event options")  # fmt: skip
-    for name in SWITCHES:
+    for name in PROFILE_OPTIONS:
         add_flags(flags, name)
     if modality != "image":
         more.add_argument("--save_events", action="store_true", help="write event maps too: <video>__events.npz")
@@ -143,20 +143,20 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
 
 
 def read_config(flags: argparse.Namespace, modalities: Sequence[str]) -> Config:
-    """The settings typed; a switch that was not is the profile's."""
-    chosen = preset(flags.profile)
+    """Return the settings. An option that is not set explicitly comes from the profile."""
+    profile = preset(flags.profile)
     save_events = getattr(flags, "save_events", False)
     if save_events and "event" not in modalities:
-        raise InputError("--save_events writes event maps, which --modality image does not make")
+        raise InputError("--save_events writes event maps. Give --modality event or both.")
     crops = flags.crops if flags.crops is not None else "0..9"
     if flags.crops is None and flags.split == "test":
-        crops = ",".join(map(str, chosen.test_crops))
+        crops = ",".join(map(str, profile.test_crops))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = 2 if flags.ray is not None else max(1, cores - 1)
-    explicit = {name: getattr(flags, name, None) for name in SWITCHES}
+    explicit = {name: getattr(flags, name, None) for name in PROFILE_OPTIONS}
     return Config(
         crops=parse_crops(crops),
-        **{name: getattr(chosen, name) if value is None else value for name, value in explicit.items()},
+        **{name: getattr(profile, name) if value is None else value for name, value in explicit.items()},
         save_events=save_events,
         fps=flags.fps,
         workers=workers if flags.workers is None else flags.workers,
@@ -165,110 +165,110 @@ def read_config(flags: argparse.Namespace, modalities: Sequence[str]) -> Config:
     )
 
 
-def read_outputs(flags: argparse.Namespace, modalities: Sequence[str], record: Dataset) -> Wanted:
-    """Folder and encoder of each modality: as typed, or where the data set says they are. Else InputError."""
+def read_outputs(flags: argparse.Namespace, modalities: Sequence[str], record: Dataset) -> OutputSpecs:
+    """Return the output folder and `load_encoder` arguments of each modality, from the flags or the data set."""
     if flags.save_dir and len(modalities) > 1:
-        raise InputError("--save_dir is one folder for two modalities; give --image_dir and --event_dir instead")
+        raise InputError("--save_dir takes one modality. For both, give --image_dir and --event_dir.")
     if flags.ray is not None and flags.device != "auto":
-        raise InputError("--device is that of this process; with --ray every encoder has the GPU Ray gives it")
-    wanted = {}
+        raise InputError("--device has no effect with --ray, because Ray assigns the GPUs. Remove --device.")
+    specs = {}
     for modality in modalities:
         folder = flags.save_dir or getattr(flags, f"{modality}_dir", None)
         if folder is None and record.video_root is None:
             flag = f"{modality}_dir" if len(modalities) > 1 else "save_dir"
-            raise InputError(f"--{flag} is missing: give the folder of {record.title}'s {modality} embeddings")
-        below = IMAGE_FOLDER if modality == "image" else record.event_folders[0]
-        wanted[modality] = (folder or record.data_root / below).absolute(), read_encoder(flags, modality, record)
-    if len({folder.resolve() for folder, _ in wanted.values()}) < len(wanted):
-        raise InputError(f"--image_dir and --event_dir are both {flags.image_dir}; files of one name would meet there")
-    return wanted
+            raise InputError(f"--{flag} is missing. Give the folder for the {record.title} {modality} embeddings.")
+        default = IMAGE_FOLDER if modality == "image" else record.event_folders[0]
+        specs[modality] = (folder or record.data_root / default).absolute(), read_encoder(flags, modality, record)
+    if len({folder.resolve() for folder, _ in specs.values()}) < len(specs):
+        raise InputError(f"--image_dir and --event_dir are both {flags.image_dir}. Give two different folders.")
+    return specs
 
 
 def read_encoder(flags: argparse.Namespace, modality: str, record: Dataset) -> dict[str, Any]:
-    """Arguments of `load_encoder`. Where no event checkpoint is given another tower than CLIP's takes events too."""
+    """Return the arguments of `load_encoder`. Towers without an event checkpoint use --clip_ckpt for events."""
     tower = flags.encoder or record.encoder
     checkpoint = flags.clip_ckpt
     if modality == "event" and hasattr(flags, "event_ckpt"):
-        checkpoint = flags.event_ckpt or (None if tower in METHODS_OWN else flags.clip_ckpt)
+        checkpoint = flags.event_ckpt or (None if tower in EVENT_TOWERS else flags.clip_ckpt)
     if checkpoint is None and record.synthetic:
         checkpoint = UNTRAINED
-    if checkpoint is None and modality == "event" and tower in METHODS_OWN and hasattr(flags, "event_ckpt"):
+    if checkpoint is None and modality == "event" and tower in EVENT_TOWERS and hasattr(flags, "event_ckpt"):
         raise InputError(
-            f"event embeddings need the event checkpoint: get it from {EVENT_URL} and give its path as --event_ckpt"
+            f"event embeddings need the event checkpoint. Download it from {EVENT_URL} and give it as --event_ckpt."
         )
-    how = {"checkpoint": checkpoint, "modality": modality, "tower": tower}
-    return how | {"precision": flags.precision, "pass_size": flags.batch_size}
+    arguments = {"checkpoint": checkpoint, "modality": modality, "tower": tower}
+    return arguments | {"precision": flags.precision, "pass_size": flags.batch_size}
 
 
 def read_shard(text: str) -> slice:
-    """Slice of the video list of a --shard K/N."""
+    """Return the slice of the video list that --shard K/N selects."""
     first, _, number = text.partition("/")
     if not (first.isdecimal() and number.isdecimal() and int(first) < int(number)):
-        raise InputError(f"--shard {text}: write K/N with K from 0 to N−1, for example 0/4")
+        raise InputError(f"--shard {text} is not K/N with K from 0 to N−1, for example 0/4")
     return slice(int(first), None, int(number))
 
 
-def choose(
+def select_videos(
     flags: argparse.Namespace, config: Config, record: Dataset, jobs: Sequence[Job]
 ) -> tuple[Sequence[Job], list[str]]:
-    """The videos of --split, and the names of test videos that were not found; says what the split means."""
+    """Return the videos of --split and the names of missing test videos. Print what the split selects."""
     if flags.split != "test":
         if flags.test_list:
-            raise InputError("--test_list says which videos are --split test; add that, or leave it out")
+            raise InputError("--test_list needs --split test. Add --split test, or remove --test_list.")
         return jobs, []
-    chosen = preset(flags.profile)
-    split = record.default_split(chosen.split)
-    found, missing = pick_test_videos(jobs, record, split, flags.test_list)
-    enough = "the evaluation needs no more"
-    if not set(chosen.test_crops) <= set(config.crops):
-        enough = f"the evaluation needs crops {chosen.test_crops}"
+    profile = preset(flags.profile)
+    split = record.default_split(profile.split)
+    test_jobs, missing = pick_test_videos(jobs, record, split, flags.test_list)
+    note = "sufficient for evaluation"
+    if not set(profile.test_crops) <= set(config.crops):
+        note = f"but evaluation needs crops {','.join(map(str, profile.test_crops))}"
     crops = ",".join(map(str, config.crops))
-    print(f"--split test: {len(found)} test videos ({split} split), crops {crops}; {enough}")
+    print(f"--split test: {len(test_jobs)} test videos ({split} split), crops {crops}, {note}")
     if missing:
         print(f"{len(missing)} test videos of the list were not found: {', '.join(missing)}")
-    return found, missing
+    return test_jobs, missing
 
 
-def tell_plan(run: ExtractionRun) -> int:
-    """Print what a run would do; returns 1 if a video is seen to be no good."""
-    print("dry run: nothing is written")
+def print_dry_run(run: ExtractionRun) -> int:
+    """Print what a run would do. Return 1 if a video is unusable, else 0."""
+    print("dry run: no files are written")
     for modality, out in run.outputs.items():
         todo = [job.name for job in run.todo if modality in job.modalities]
         failed = sum(name in run.manifests[modality].records for name in todo)
         finished = len(run.summary.before[modality])
         print(
-            f"{modality} → {out.folder}: {len(todo) - failed} videos to make,"
-            f" {failed} to make again, {finished} finished"
+            f"{modality} → {out.folder}: {len(todo) - failed} videos to embed,"
+            f" {failed} to embed again, {finished} finished"
         )
-    tell_problems({(job.outcome, job.video, job.reason): list(run.outputs) for job in run.refused}, 0)
-    return 1 if run.refused else 0
+    print_problems({(job.outcome, job.video, job.reason): list(run.outputs) for job in run.rejected}, 0)
+    return 1 if run.rejected else 0
 
 
-def tell_summary(summary: Summary, outputs: Mapping[str, Output]) -> None:
-    """Print what was done and, where a video is not "ok", the table of outcomes."""
+def print_summary(summary: Summary, outputs: Mapping[str, Output]) -> None:
+    """Print the number of embedded videos, and a table of the videos that are not "ok"."""
     speed = f" · {summary.frames} frames, {summary.frames / summary.seconds:.0f} frames/s" if summary.frames else ""
     for modality, out in outputs.items():
         embedded = sum(record.embedded for record in summary.done[modality])
         before = len(summary.before[modality])
-        print(f"{out.folder}: {embedded} videos written, {before} were finished before{speed}")
+        print(f"{out.folder}: {embedded} videos written, {before} already finished{speed}")
     problems: dict[tuple[str, str, str], list[str]] = {}
     for modality, record in summary.problems:
         problems.setdefault((record.outcome, record.video, record.reason), []).append(modality)
-    tell_problems(problems, len(outputs))
+    print_problems(problems, len(outputs))
     if summary.stopped:
-        print("stopped at the first of them (--strict)")
+        print("stopped at the first video that is not ok (--strict)")
 
 
-def tell_problems(problems: Mapping[tuple[str, str, str], Sequence[str]], modalities: int) -> None:
-    """Print the videos that are not "ok": (outcome, video, reason) → the modalities it is so for."""
+def print_problems(problems: Mapping[tuple[str, str, str], Sequence[str]], modalities: int) -> None:
+    """Print a table of the videos that are not "ok". problems: (outcome, video, reason) → modalities."""
     if not problems:
         return
     print(f"{len({video for _, video, _ in problems})} videos are not ok:")
     order = list(OUTCOMES)
     width = max(len(video) for _, video, _ in problems)
     for outcome, video, reason in sorted(problems, key=lambda row: (order.index(row[0]), row[1])):
-        found = problems[outcome, video, reason]
-        which = f" ({found[0]} alone)" if len(found) < modalities else ""
-        print(f"  {outcome:<12}  {video:<{width}}  {reason}{which}")
+        affected = problems[outcome, video, reason]
+        only = f" ({affected[0]} only)" if len(affected) < modalities else ""
+        print(f"  {outcome:<12}  {video:<{width}}  {reason}{only}")
     counts = {outcome: sum(row[0] == outcome for row in problems) for outcome in order}
     print("  " + ", ".join(f"{outcome} {number}" for outcome, number in counts.items() if number))

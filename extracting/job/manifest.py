@@ -1,4 +1,4 @@
-"""The manifest of a folder of embeddings: what became of every video, and how its files were made."""
+"""Manifest of an embedding folder: the outcome and provenance of every video."""
 
 from __future__ import annotations
 
@@ -14,71 +14,71 @@ from extracting.job.files import cannot_write, embedding_path, event_map_path
 from vad.datasets import MANIFEST
 from vad.files import InputError
 
-# outcome of a video → what it means, in the order of the table that ends a run
+# outcome of a video → meaning, in the order of the table printed at the end of a run
 OUTCOMES = {
     "ok": "embedded",
-    "short": "embedded; the container declares more than could be decoded",
-    "no_frames": "opens and gives no frame",
+    "short": "embedded; the container declares more frames than can be decoded",
+    "no_frames": "the file opens but contains no frames",
     "too_short": "shorter than one snippet",
-    "damaged": "decoding broke off with an error, or a frame of a folder is missing",
-    "conversion_failed": "this OpenCV hands out frames that it did not write",
-    "not_finite": "an embedding holds NaN or infinite numbers",
+    "damaged": "decoding stopped with an error, or a frame of a folder is missing",
+    "conversion_failed": "OpenCV returned frames that it could not convert",
+    "not_finite": "an embedding contains NaN or infinite values",
     "empty": "an empty file",
-    "not_video": "does not open as a video",
-    "unreadable": "cannot be read, or its name is too long or no text",
+    "not_video": "cannot be opened as a video",
+    "unreadable": "cannot be read, or the name is too long or not valid UTF-8",
     "same_name": "another video would write the same files",
-    "decoder_died": "the decoder process died, twice",
+    "decoder_died": "the decoder process crashed in every attempt",
     "time_limit": "no new snippet within --time_limit seconds",
-    "unfinished": "being made again with other settings; what is there counts no longer",
+    "unfinished": "an --overwrite with other settings was stopped; the files on disk are invalid",
 }
 EMBEDDED = ("ok", "short")
 
 
 @dataclass
 class Record:
-    """One line of the manifest: what became of one video in one modality."""
+    """One line of the manifest: the result for one video and modality."""
 
-    video: str  # path below --video_dir
-    name: str  # [<Class>/]<video>, what its files are called after
-    bytes: int  # size of the video file, by which a replaced video is noticed
-    outcome: str  # one of OUTCOMES
-    reason: str = ""  # a sentence where the outcome is not "ok"
+    video: str  # path relative to --video_dir
+    name: str  # [<Class>/]<video>, the base name of its files
+    bytes: int  # size of the video file, to detect that it was replaced
+    outcome: str  # a key of OUTCOMES
+    reason: str = ""  # explains any outcome but "ok"
     frames: int = 0  # decoded
-    declared: int | None = None  # by the container
+    declared: int | None = None  # frame count stored in the container
     fps: float | None = None
     snippets: int = 0  # S
-    crops: list[int] = field(default_factory=list)  # those on disk
+    crops: list[int] = field(default_factory=list)  # crops on disk
     settings: Mapping[str, Any] = field(default_factory=dict)
     encoder: str = ""  # fingerprint of the weights
-    weights: str = ""  # in words
+    weights: str = ""  # description of the weights
     events: bool = False  # whether its event maps are on disk
 
     @property
     def embedded(self) -> bool:
-        """Whether the video has embeddings."""
+        """Return whether the video was embedded."""
         return self.outcome in EMBEDDED
 
     @property
-    def counts(self) -> bool:
-        """Whether there are files made with these settings."""
+    def has_files(self) -> bool:
+        """Return whether there are valid files made with these settings."""
         return bool(self.crops) and self.outcome != "unfinished"
 
-    def made_like(self, other: Record) -> bool:
-        """Whether both are of the same file under the same settings and weights."""
+    def same_provenance(self, other: Record) -> bool:
+        """Return whether both records have the same video file, settings and weights."""
         same = (self.bytes, self.encoder) == (other.bytes, other.encoder)
         return same and not differences(self.settings, other.settings)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Settings of two records that differ. One that an older version did not record counts as equal."""
+    """Return the names of settings that differ. A setting missing in an older record counts as equal."""
     return sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
 
 
 class Manifest:
-    """`<save_dir>/manifest.jsonl`: a line for every finished or failed video; its last line counts."""
+    """`<save_dir>/manifest.jsonl`: one line per finished or failed video. The last line of a video is valid."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what is there. A line that a killed run left torn is as if it were not there."""
+        """Read the existing manifest, if any. A line that a killed run left incomplete is ignored."""
         self.folder, self.path = folder, folder / MANIFEST
         self.records: dict[str, Record] = {}
         self.exists = self.path.is_file()
@@ -94,7 +94,7 @@ class Manifest:
             self.records[record.name] = record
 
     def create(self) -> None:
-        """Make an empty manifest where there is none: the folder's embeddings are ours."""
+        """Create an empty manifest if there is none. It marks the folder as written by an extraction."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.path.touch()
@@ -102,7 +102,7 @@ class Manifest:
             raise cannot_write(self.path, error) from None
 
     def append(self, record: Record) -> None:
-        """Add a line in one write: a kill tears this line at most, and several runs do not mix theirs."""
+        """Append a line in a single write, so that several runs do not mix their lines."""
         self.records[record.name] = record
         line = json.dumps(asdict(record), ensure_ascii=False) + "\n"
         try:
@@ -110,18 +110,18 @@ class Manifest:
                 if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
                     line = line if file.read(1) == b"\n" else "\n" + line
-                # bytes of a file name that are no UTF-8 become JSON's own \udcXX, read as the same name
+                # bytes of a file name that are not UTF-8 become \udcXX in JSON, which is read back unchanged
                 file.write(line.encode(errors="backslashreplace"))
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
-    def note(self, record: Record) -> None:
-        """Add a line and settle what an earlier run left of the video.
+    def write_record(self, record: Record) -> None:
+        """Append a line and merge it with the files that an earlier run made of the video.
 
-        Crops made of the same file with the same settings stay and are counted; others are removed.
+        Crops of the same video file, settings and weights are kept and added; others are removed.
         """
         before = self.records.get(record.name)
-        if before is not None and before.counts and record.made_like(before):
+        if before is not None and before.has_files and record.same_provenance(before):
             record.crops = sorted({*before.crops, *record.crops})
             record.events = record.events or before.events
             record.snippets = record.snippets or before.snippets
@@ -133,7 +133,7 @@ class Manifest:
         self.append(record)
 
     def finished(self, job: Job, crops: Sequence[int], events: bool) -> bool:
-        """Whether a video has its files of these crops (and its event maps), recorded and in place."""
+        """Return whether the files of these crops, and the event maps if needed, are recorded and on disk."""
         record = self.records.get(job.name)
         return (
             record is not None
@@ -147,10 +147,10 @@ class Manifest:
 
 
 def _read(line: dict[str, Any]) -> Record:
-    """A record of this or an earlier version, whose names are translated."""
+    """Return the record in a line of this or an earlier version."""
     if "promised" in line:
         line["declared"] = line.pop("promised")
-    if line["outcome"] == "truncated":  # a file cut short
+    if line["outcome"] == "truncated":  # an earlier name
         line["outcome"] = "short" if line["crops"] else "no_frames"
     known = {field.name for field in fields(Record)}
     return Record(**{name: value for name, value in line.items() if name in known})

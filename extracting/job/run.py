@@ -1,4 +1,4 @@
-"""Videos → embedding files: one loop over decoder processes and encoders, and the resumable run over it."""
+"""Embed videos: one loop over decoder processes and encoders, and a resumable run over a folder."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from tqdm import tqdm
 from extracting.clip.batch import Batch
 from extracting.clip.encoder import Encoder
 from extracting.config import Config, Job
-from extracting.job.files import EmbeddingFile, embedding_path
+from extracting.job.files import RESUME, EmbeddingFile, embedding_path
 from extracting.job.manifest import Manifest, Record, differences
-from extracting.video.decode import Ended
+from extracting.video.decode import DecodeResult
 from extracting.video.process import Decoder
 from vad.datasets import SNIPPET_FRAMES
 from vad.files import InputError
 
-ATTEMPTS = 2  # at a video whose decoder process dies
-HOPELESS = 3  # videos in a row, from the first on, whose embeddings are not finite
+ATTEMPTS = 2  # for a video whose decoder process crashes
+MAX_NOT_FINITE = 3  # a run stops if this many first videos all have embeddings that are not finite
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where the embeddings of one modality go, and what makes them."""
+    """Output folder and encoder of one modality."""
 
     modality: str
     folder: Path
-    settings: Mapping[str, Any]  # as the manifest keeps them
+    settings: Mapping[str, Any]  # provenance recorded in the manifest
     hash: str  # fingerprint of the weights
-    note: str  # the weights in words
-    encoder: Encoder | None = None  # None where encoders run on other machines
+    note: str  # description of the weights
+    encoder: Encoder | None = None  # None if encoders run on other machines
 
     @classmethod
     def of(cls, modality: str, folder: Path, encoder: Encoder, config: Config) -> Output:
-        """The output of an encoder of this process."""
-        # another OpenCV may decode other pixels from the same file
-        settings = {**config.recorded(modality), "opencv": cv2.__version__, **encoder.recorded()}
+        """Return the output of an encoder in this process."""
+        # another OpenCV version may decode the same file to different pixels
+        settings = {**config.provenance(modality), "opencv": cv2.__version__, **encoder.provenance()}
         return cls(modality, folder, settings, encoder.hash, encoder.note, encoder)
 
-    def record(self, job: Job, ended: Ended) -> Record:
-        """The manifest's line on a video, without embeddings."""
-        said = {name: getattr(ended, name) for name in ("outcome", "reason", "frames", "declared", "fps")}
-        made = {"settings": self.settings, "encoder": self.hash, "weights": self.note}
-        return Record(job.video, job.name, job.size, **said, **made)
+    def record(self, job: Job, result: DecodeResult) -> Record:
+        """Return the manifest record of a video, without its snippets and crops."""
+        decoded = {name: getattr(result, name) for name in ("outcome", "reason", "frames", "declared", "fps")}
+        provenance = {"settings": self.settings, "encoder": self.hash, "weights": self.note}
+        return Record(job.video, job.name, job.size, **decoded, **provenance)
 
 
-Result = tuple[Job, str, Record] | None  # job, modality, line of the manifest; None: one more snippet
-Decoders = dict[Decoder, dict[str, EmbeddingFile]]  # the files of a decoder's video, by modality
+Result = tuple[Job, str, Record] | None  # job, modality, manifest record; None: one more snippet
+Decoders = dict[Decoder, dict[str, EmbeddingFile]]  # decoder → files of its video, by modality
 
 
 def run(jobs: Sequence[Job], outputs: Mapping[str, Output], config: Config) -> Generator[Result]:
-    """Decode, embed and write videos; yields their records as files are complete, and None a snippet.
+    """Decode and embed videos. Yield a record per finished video and modality, and None per snippet.
 
-    outputs: by modality, image before event. A decoder process that dies takes nothing with it: its video
-    is tried once more, then it is `decoder_died`. However this ends, no half file is left under its name.
+    outputs: by modality, image before event. If a decoder process crashes, its video is decoded once more;
+    after a second crash its outcome is `decoder_died`. No partial file is left under a final name.
     """
     waiting, decoders, files = deque(jobs), {}, []
     batches = {m: Batch(out.encoder, m, config.crops) for m, out in outputs.items()}
@@ -71,19 +71,19 @@ def run(jobs: Sequence[Job], outputs: Mapping[str, Output], config: Config) -> G
                 opened = _open_files(waiting.popleft(), outputs, config, files)
                 decoders[_start_decoder(opened, config)] = opened
             for decoder in wait(list(decoders)):
-                kind, *rest = decoder.receive()
-                if kind in batches:
-                    if decoder.receive_into(batches[kind].slot()):
-                        batches[kind].add(decoders[decoder][kind], *rest)
-                        if kind == decoder.job.modalities[0]:
+                message, *content = decoder.receive()
+                if message in batches:
+                    if decoder.receive_into(batches[message].slot()):
+                        batches[message].add(decoders[decoder][message], *content)
+                        if message == decoder.job.modalities[0]:
                             yield None
                         continue
-                    kind, rest = "end", [decoder.died()]
-                again = _end(decoder, kind, rest[0], decoders.pop(decoder))
-                if again:
-                    waiting.appendleft(again)
-                elif config.strict and rest[0].outcome != "ok":
-                    _give_up(waiting, decoders)
+                    message, content = "end", [decoder.exit_result()]
+                retry = _end(decoder, message, content[0], decoders.pop(decoder))
+                if retry:
+                    waiting.appendleft(retry)
+                elif config.strict and content[0].outcome != "ok":
+                    _discard_unfinished(waiting, decoders)
                     break
             yield from _finish(files, outputs, config)
         for batch in batches.values():
@@ -93,13 +93,13 @@ def run(jobs: Sequence[Job], outputs: Mapping[str, Output], config: Config) -> G
         for decoder in decoders:
             decoder.close()
         for file in files:
-            file.drop()
+            file.discard()
 
 
 def _open_files(
     job: Job, outputs: Mapping[str, Output], config: Config, files: list[EmbeddingFile]
 ) -> dict[str, EmbeddingFile]:
-    """Open a video's files; they are in `files` from the moment that there is one to remove."""
+    """Open a video's files. Each is added to `files` at once, so that it is removed after an error."""
     opened = {}
     for modality in job.modalities:
         out = outputs[modality]
@@ -111,79 +111,79 @@ def _open_files(
 
 def _start_decoder(opened: Mapping[str, EmbeddingFile], config: Config) -> Decoder:
     (job,) = {file.job for file in opened.values()}
-    return Decoder(job, config, opened["event"].maps if "event" in opened else None)
+    return Decoder(job, config, opened["event"].maps_path if "event" in opened else None)
 
 
-def _end(decoder: Decoder, kind: str, said: Any, opened: Mapping[str, EmbeddingFile]) -> Job | None:
-    """Take a decoder's last word; returns its job where that is to be tried again."""
+def _end(decoder: Decoder, message: str, content: Any, opened: Mapping[str, EmbeddingFile]) -> Job | None:
+    """Handle a decoder's last message. Return its job if it is to be tried again, else None."""
     job = decoder.job
     decoder.close()
-    if kind == "stop":
-        raise InputError(f"{said}; what was finished is kept, the same command continues")
-    if kind == "bug":
-        raise RuntimeError(f"the decoder process failed at {job.path}:\n{said}")
-    if said.outcome == "decoder_died":
+    if message == "stop":
+        raise InputError(f"{content}. {RESUME}")
+    if message == "bug":
+        raise RuntimeError(f"the decoder process raised an exception for {job.path}:\n{content}")
+    if content.outcome == "decoder_died":
         if job.attempt < ATTEMPTS:
             for file in opened.values():
-                file.drop()
+                file.discard()
             return replace(job, attempt=job.attempt + 1)
-        said = replace(said, reason=f"{said.reason}, tried {ATTEMPTS} times")
+        content = replace(content, reason=f"{content.reason}; {ATTEMPTS} attempts failed")
     for file in opened.values():
-        file.ended = said
+        file.result = content
     return None
 
 
-def _give_up(waiting: deque[Job], decoders: Decoders) -> None:
-    """Leave the videos that are not decoded to their end for another run."""
+def _discard_unfinished(waiting: deque[Job], decoders: Decoders) -> None:
+    """Leave the videos that are not fully decoded to a later run."""
     waiting.clear()
     for decoder, opened in decoders.items():
         decoder.close()
         for file in opened.values():
-            file.drop()
+            file.discard()
     decoders.clear()
 
 
 def _finish(
     files: list[EmbeddingFile], outputs: Mapping[str, Output], config: Config
 ) -> Iterator[Result]:
-    """Give complete files their names and yield their records; forget them and those dropped."""
+    """Write complete files under their final names, yield their records, and remove them from `files`."""
     for file in [file for file in files if file.complete]:
-        ended = file.finish()
-        record = outputs[file.modality].record(file.job, ended)
+        result = file.finish()
+        record = outputs[file.modality].record(file.job, result)
         if record.embedded:
             record.snippets, record.crops = file.snippets, list(config.crops)
-            record.events = file.maps is not None
+            record.events = file.maps_path is not None
         yield file.job, file.modality, record
-    files[:] = [file for file in files if not file.dropped]
+    files[:] = [file for file in files if not file.discarded]
 
 
 @dataclass
 class Summary:
-    """What a run did. A record counts once for each modality."""
+    """Records of a run by modality, and its speed."""
 
-    done: dict[str, list[Record]]  # by modality: videos of this run, embedded or not
-    before: dict[str, list[Record]]  # by modality: videos that were finished before
+    done: dict[str, list[Record]]  # videos processed by this run, embedded or not
+    before: dict[str, list[Record]]  # videos finished by earlier runs
     frames: int = 0  # decoded
     seconds: float = 0.0
     stopped: bool = False  # by --strict
 
     @property
     def problems(self) -> list[tuple[str, Record]]:
-        """(modality, record) of every video that is not "ok", also of those finished before."""
+        """Return (modality, record) of every video that is not "ok", including those finished earlier."""
         return [
             (modality, record)
             for records in (self.done, self.before)
-            for modality, found in records.items()
-            for record in found
+            for modality, videos in records.items()
+            for record in videos
             if record.outcome != "ok"
         ]
 
 
 @dataclass
 class ExtractionRun:
-    """A folder of videos as one run: what is finished stays, the rest is made, every video is recorded.
+    """Resumable run over a folder of videos: finished videos are skipped, every other one is recorded.
 
-    Raises InputError if a folder holds embeddings that were made otherwise, unless `overwrite`.
+    Raises InputError if a folder contains embeddings with another provenance, unless `overwrite` is set.
     """
 
     jobs: Sequence[Job]
@@ -191,7 +191,7 @@ class ExtractionRun:
     config: Config
     overwrite: bool = False
     todo: list[Job] = field(default_factory=list)  # to decode
-    refused: list[Job] = field(default_factory=list)  # seen to be no good without opening
+    rejected: list[Job] = field(default_factory=list)  # unusable, without opening them
 
     def __post_init__(self) -> None:
         self.manifests = {m: Manifest(out.folder) for m, out in self.outputs.items()}
@@ -202,25 +202,25 @@ class ExtractionRun:
         for job in self.jobs:
             missing = [m for m in self.outputs if not self._finished_before(job, m)]
             if missing:
-                (self.refused if job.outcome else self.todo).append(replace(job, modalities=tuple(missing)))
+                (self.rejected if job.outcome else self.todo).append(replace(job, modalities=tuple(missing)))
 
     def _check_folder(self, out: Output) -> None:
-        """Raise InputError if an output's folder holds embeddings made otherwise than this run makes them."""
+        """Raise InputError if the folder contains embeddings of another or unknown provenance."""
         manifest = self.manifests[out.modality]
-        made_with = {**out.settings, "encoder": out.hash}
+        provenance = {**out.settings, "encoder": out.hash}
         for record in manifest.records.values():
             before = {**record.settings, "encoder": record.encoder}
-            for name in differences(before, made_with) if record.counts else ():
+            for name in differences(before, provenance) if record.has_files else ():
                 raise InputError(
-                    f"{out.folder} holds embeddings made with {name} = {before[name]} ({record.name}), this"
-                    f" run has {made_with[name]}; give another folder, or --overwrite to make them again"
+                    f"{out.folder} contains embeddings made with {name} = {before[name]} ({record.name}), but this"
+                    f" run uses {provenance[name]}. Choose another folder, or give --overwrite to replace them."
                 )
         for job in () if manifest.exists else self.jobs:
             for path in (embedding_path(out.folder, job.name, crop) for crop in self.config.crops):
                 if not job.outcome and path.exists():
                     raise InputError(
-                        f"{path} is there, but no {manifest.path.name} says how it was made; give another"
-                        " folder, or --overwrite to replace it"
+                        f"{path} exists, but no {manifest.path.name} records how it was made. Choose another"
+                        " folder, or give --overwrite to replace it."
                     )
 
     def _finished_before(self, job: Job, modality: str) -> bool:
@@ -231,38 +231,39 @@ class ExtractionRun:
         return True
 
     def run(self, results: Generator[Result] | None = None) -> Summary:
-        """Make what is missing. Ctrl-C leaves whole files only; the same call then continues.
+        """Embed the remaining videos. After Ctrl-C only complete files remain, and the same call resumes.
 
-        results: of the same jobs and outputs from another machine; None: made by this process.
+        results: results of `todo` computed by other machines, or None to compute them in this process.
         """
         started = time.perf_counter()
         for manifest in self.manifests.values():
             manifest.create()
-        for job in self.refused:
+        for job in self.rejected:
             for modality in job.modalities:
-                self._note(job, modality, self.outputs[modality].record(job, Ended(job.outcome, job.reason)))
+                result = DecodeResult(job.outcome, job.reason)
+                self._write_record(modality, self.outputs[modality].record(job, result))
         if not (self.config.strict and self.summary.problems):
-            self._void()
+            self._invalidate()
             self._embed(results or run(self.todo, self.outputs, self.config), started)
         self.summary.stopped = self.config.strict and bool(self.summary.problems)
         self.summary.seconds = time.perf_counter() - started
         return self.summary
 
-    def _void(self) -> None:
-        """Note that what --overwrite replaces counts no longer, so that a killed run continues without it."""
+    def _invalidate(self) -> None:
+        """Record that files to be overwritten are invalid, so that no run uses them after a kill."""
         for job in self.todo if self.overwrite else ():
             for modality in job.modalities:
                 manifest, out = self.manifests[modality], self.outputs[modality]
                 before = manifest.records.get(job.name)
-                if before and before.counts and not out.record(job, Ended("ok")).made_like(before):
-                    reason = "was about to be made again with other settings"
+                if before and before.has_files and not out.record(job, DecodeResult("ok")).same_provenance(before):
+                    reason = "an --overwrite with other settings was stopped before this video was finished"
                     manifest.append(replace(before, outcome="unfinished", reason=reason))
 
     def _embed(self, results: Generator[Result], started: float) -> None:
-        left = {job.video: len(job.modalities) for job in self.todo}
+        remaining = {job.video: len(job.modalities) for job in self.todo}
         bar = tqdm(
-            total=len(left), unit="video", desc=" + ".join(self.outputs), miniters=0, mininterval=0.5,
-            disable=not left,
+            total=len(remaining), unit="video", desc=" + ".join(self.outputs), miniters=0, mininterval=0.5,
+            disable=not remaining,
         )  # fmt: skip
         with bar, contextlib.closing(results):
             for result in results:
@@ -273,16 +274,16 @@ class ExtractionRun:
                     bar.update(0)
                     continue
                 job, modality, record = result
-                self._note(job, modality, record)
-                left[job.video] -= 1
-                bar.update(left[job.video] == 0)
+                self._write_record(modality, record)
+                remaining[job.video] -= 1
+                bar.update(remaining[job.video] == 0)
 
-    def _note(self, job: Job, modality: str, record: Record) -> None:
-        self.manifests[modality].note(record)
+    def _write_record(self, modality: str, record: Record) -> None:
+        self.manifests[modality].write_record(record)
         done = self.summary.done[modality]
         done.append(record)
-        if len(done) == HOPELESS and {record.outcome for record in done} == {"not_finite"}:
+        if len(done) == MAX_NOT_FINITE and {record.outcome for record in done} == {"not_finite"}:
             raise InputError(
-                f"the encoder ({self.outputs[modality].note}) gives NaN or infinite embeddings for every"
-                " video: are the weights damaged? With --precision fp16 try bf16 or fp32"
+                f"the encoder ({self.outputs[modality].note}) returned NaN or infinite embeddings for every"
+                " video. Check the weights; with --precision fp16, try bf16 or fp32."
             )

@@ -1,1 +1,1 @@
-"""A video as whole 16-frame snippets, decoded in a process of its own (Appendix F.1)."""
+"""Decode videos into whole 16-frame snippets, each video in its own process (Appendix F.1)."""

@@ -1,4 +1,4 @@
-"""How many frames a complete copy of a video file gives, where its container stores that number."""
+"""Estimate from its container how many frames an undamaged copy of a video file decodes to."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import mmap
 import struct
 from pathlib import Path
 
-TABLE_BYTES = 64 << 20  # more is read of no table, whatever a damaged header says; an hour has 2 MB
+MAX_TABLE_BYTES = 64 << 20  # a damaged header may claim any size; one hour of video has 2 MB
 
 
 def expected_frames(path: Path, count: int) -> tuple[int, bool]:
-    """Frames that a complete copy of a file gives, and whether this is exact. Never raises.
+    """Return the frame count of an undamaged copy, and whether this count is exact. Never raises.
 
-    count: OpenCV's. Of an MP4/MOV it is the number of samples, also of those that an edit list
-    hides; of an AVI the number of chunks, also of empty ones, which repeat a picture; of any other
-    container, and of a fragmented MP4, the duration of its longest stream times the frame rate.
+    count: frame count that OpenCV reports. For MP4/MOV it is the number of samples, including those
+    that an edit list hides. For AVI it is the number of chunks, including empty ones, which repeat a
+    frame. For other containers and fragmented MP4 it is the longest stream's duration × frame rate.
     """
     try:
         with (
@@ -26,39 +26,39 @@ def expected_frames(path: Path, count: int) -> tuple[int, bool]:
             moov = _movie_box(data)
         if not moov or b"mvex" in moov:  # mvex: fragments follow
             return count, False
-        shown = round(count * _share_shown(moov))
+        shown = round(count * _shown_fraction(moov))
         return shown, shown == count
-    except (OSError, ValueError, struct.error, ZeroDivisionError):  # unreadable, or nonsense
+    except (OSError, ValueError, struct.error, ZeroDivisionError):  # unreadable or invalid file
         return count, True
 
 
 def _empty_chunks(data: mmap.mmap) -> int:
-    """Video chunks of size 0 in the index at the end of an AVI."""
+    """Count the video chunks of size 0 in the index at the end of an AVI."""
     at = data.rfind(b"idx1")
     if at < 0:
         return 0
-    size = min(int.from_bytes(data[at + 4 : at + 8], "little"), TABLE_BYTES)
+    size = min(int.from_bytes(data[at + 4 : at + 8], "little"), MAX_TABLE_BYTES)
     index = data[at + 8 : at + 8 + size]
     entries = struct.iter_unpack("<2x2s8xI", index[: len(index) // 16 * 16])
-    return sum(kind in (b"dc", b"db") and chunk == 0 for kind, chunk in entries)
+    return sum(code in (b"dc", b"db") and length == 0 for code, length in entries)
 
 
 def _movie_box(data: mmap.mmap) -> bytes:
-    """The box of an MP4/MOV that holds its tables; b"" for any other file."""
+    """Return the moov box of an MP4/MOV, which holds its tables, or b"" for any other file."""
     position = 0
     while position + 16 <= len(data):
-        size, kind, long_size = struct.unpack(">I4sQ", data[position : position + 16])
+        size, box, long_size = struct.unpack(">I4sQ", data[position : position + 16])
         size = long_size if size == 1 else size
-        if kind == b"moov":
-            return data[position : position + min(size, TABLE_BYTES)]
+        if box == b"moov":
+            return data[position : position + min(size, MAX_TABLE_BYTES)]
         if size < 8:
             break
         position += size
     return b""
 
 
-def _share_shown(moov: bytes) -> float:
-    """Share of the video track's duration that its edit list shows; 1 where there is no list."""
+def _shown_fraction(moov: bytes) -> float:
+    """Return the fraction of the video track that its edit list shows, or 1 without an edit list."""
     for track in moov.split(b"trak")[1:]:
         if b"vmhd" in track and b"elst" in track:
             at = track.index(b"elst") + 4
@@ -73,6 +73,6 @@ def _share_shown(moov: bytes) -> float:
 
 
 def _times(data: bytes, box: bytes) -> tuple[int, int]:
-    """Units a second and duration in units, of a movie's or a track's header."""
+    """Return the time units per second and the duration in units from a movie or track header."""
     at = data.index(box) + 4
     return struct.unpack_from(">20xIQ" if data[at] else ">12xII", data, at)

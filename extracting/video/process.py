@@ -1,4 +1,4 @@
-"""One video's decoder process, seen from the run: started, read from, ended."""
+"""Start a decoder process for one video, receive its messages, and end it."""
 
 from __future__ import annotations
 
@@ -18,46 +18,47 @@ from typing import Any
 import numpy as np
 
 from extracting.config import Config, Job
-from extracting.video.decode import LENGTH, Ended, decode
+from extracting.video.decode import LENGTH, DecodeResult, decode
 from vad.datasets import SNIPPET_FRAMES
 from vad.files import ROOT
 
-BUFFER = 4 << 20  # bytes of the sockets: a snippet is 4.2 MB
-# A forked copy of a process that has OpenCV loaded takes some 15 ms a video, a fresh Python 0.4 s.
+BUFFER = 4 << 20  # socket buffer in bytes; a snippet has 4.2 MB
+# forking a process that has loaded OpenCV takes about 15 ms per video, a new Python 0.4 s
 FORK = multiprocessing.get_context("forkserver")
 
 
 class Decoder:
-    """The run's end of one decoder process. `multiprocessing.connection.wait` takes it."""
+    """Parent side of one decoder process. `multiprocessing.connection.wait` accepts it."""
 
-    def __init__(self, job: Job, config: Config, maps: Path | None) -> None:
-        """Start it. maps: where the process writes the event maps, or None."""
+    def __init__(self, job: Job, config: Config, maps_path: Path | None) -> None:
+        """Start the process. maps_path: file that it writes the event maps to, or None."""
         self.job, self._time_limit, self._snippets = job, config.time_limit, 0
-        self._socket, theirs = socket.socketpair()
-        for end in (self._socket, theirs):
+        self._socket, child_socket = socket.socketpair()
+        for end in (self._socket, child_socket):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-        self.process = FORK.Process(target=decode, args=(theirs, job, config, maps), daemon=True)
+        arguments = (child_socket, job, config, maps_path)
+        self.process = FORK.Process(target=decode, args=arguments, daemon=True)
         try:
-            with theirs, _forking():
+            with child_socket, _decoder_environment():
                 self.process.start()
-        except KeyboardInterrupt:  # held back until the process is there to be ended
+        except KeyboardInterrupt:  # deferred until the process exists and can be ended
             self.close()
             raise
 
     def fileno(self) -> int:
-        """Descriptor that is readable when a message has come."""
+        """Return the file descriptor that becomes readable when a message arrives."""
         return self._socket.fileno()
 
     def receive(self) -> tuple[Any, ...]:
-        """The next message, see `decode`; a process that has died has ended its video."""
+        """Return the next message, see `decode`; an "end" message if the process has died."""
         length, data = bytearray(LENGTH.size), b""
         if self._fill(length):
             data = bytearray(LENGTH.unpack(length)[0])
-        return pickle.loads(data) if data and self._fill(data) else ("end", self.died())
+        return pickle.loads(data) if data and self._fill(data) else ("end", self.exit_result())
 
     def receive_into(self, array: np.ndarray) -> bool:
-        """Receive the array that follows a message; False if the process has died meanwhile."""
+        """Receive the array that follows a message; return False if the process has died."""
         self._snippets += array.ndim == 4 or self.job.modalities == ("event",)
         return self._fill(array)
 
@@ -73,18 +74,18 @@ class Decoder:
             return False
         return True
 
-    def died(self) -> Ended:
-        """How the process ended that was expected to say more."""
+    def exit_result(self) -> DecodeResult:
+        """Return the outcome of a process that died before its last message."""
         self.process.join()
         code, frames = self.process.exitcode, self._snippets * SNIPPET_FRAMES
         if code == -signal.SIGALRM:
-            reason = f"no further snippet within {self._time_limit:g} seconds after {frames} frames"
-            return Ended("time_limit", f"{reason} (--time_limit)", frames)
-        how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
-        return Ended("decoder_died", f"the decoder process died ({how})", frames)
+            reason = f"no new snippet within {self._time_limit:g} seconds after frame {frames}"
+            return DecodeResult("time_limit", f"{reason} (--time_limit)", frames)
+        cause = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
+        return DecodeResult("decoder_died", f"the decoder process crashed ({cause})", frames)
 
     def close(self) -> None:
-        """End the process if it still runs."""
+        """End the process if it is still running."""
         if self.process.pid:  # it has started
             self.process.kill()
             self.process.join()
@@ -92,18 +93,18 @@ class Decoder:
 
 
 @contextmanager
-def _forking() -> Iterator[None]:
-    """Make decoder processes start fast and undisturbed, from whatever script.
+def _decoder_environment() -> Iterator[None]:
+    """Set environment and signal mask for starting a decoder process from any script.
 
-    Without it they would import the script that runs the extraction, and torch with it, would not
-    find this project where the working directory is another, and would die of Ctrl-C at their start.
+    Otherwise it would import the running script, and torch with it. It would also not find this
+    project from another working directory, and would die of a Ctrl-C during its start.
     """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     changed = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     before = {name: os.environ.get(name) for name in changed}
     script = sys.modules["__main__"]
-    resource_tracker.ensure_running()  # before: its start would let Ctrl-C through again
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is not for them
+    resource_tracker.ensure_running()  # first, because starting it unblocks SIGINT
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the decoder
     try:
         os.environ.update(changed)
         sys.modules["__main__"] = types.ModuleType("__main__")
@@ -117,4 +118,4 @@ def _forking() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # last: Ctrl-C that has come is raised here
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # last: a pending Ctrl-C is raised here

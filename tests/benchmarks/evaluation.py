@@ -1,4 +1,4 @@
-"""Evaluation: in batches against video by video; metrics and intervals from counts against frames."""
+"""Benchmark evaluation: batched against per-video scoring, and metrics from counts against frames."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ NETWORKS = {
     "masked": {"padding": "masked"},
     "attended": {"padding": "attended", "temporal_update": "none", "epsilon_placement": "sum"},
 }
-PLAIN_RESAMPLES = 5  # the plain way would take minutes for all
+PLAIN_RESAMPLES = 5  # all resamples would take minutes in the plain way
 
 
 def ucf_lengths() -> list[int]:
-    """Snippets of UCF-Crime's test videos, sorted."""
+    """Return the numbers of snippets of UCF-Crime's test videos, sorted."""
     counts = snippet_counts()
     return sorted(counts[name] for name in DATASET.split_names(SPLIT, "test"))
 
 
 def random_videos(folder: Path, lengths: list[int]) -> list[TestVideo]:
-    """Test videos of random embeddings, a fifth of whose frames are anomalous."""
+    """Write random embeddings; return test videos in which a fifth of the frames is anomalous."""
     rng = np.random.default_rng(0)
     videos = []
     for number, S in enumerate(lengths):
@@ -50,7 +50,7 @@ def random_videos(folder: Path, lengths: list[int]) -> list[TestVideo]:
 
 @torch.no_grad()
 def plain_scores(model: IEFVAD, videos: list[TestVideo]) -> list[np.ndarray]:
-    """Scores (S,) video by video, its windows whole."""
+    """Return the scores (S,) of each video, computed video by video."""
 
     def windows(path: Path) -> Tensor:
         x = torch.from_numpy(np.load(path))
@@ -66,7 +66,7 @@ def plain_scores(model: IEFVAD, videos: list[TestVideo]) -> list[np.ndarray]:
 
 
 def bench_scoring() -> None:
-    """Both kinds of padding on every sixth of the real lengths."""
+    """Time scoring with both padding modes, on every sixth video length of UCF-Crime."""
     with tempfile.TemporaryDirectory() as folder:
         videos = random_videos(Path(folder), ucf_lengths()[2::6])
         S = sum(video.snippets for video in videos)
@@ -75,19 +75,19 @@ def bench_scoring() -> None:
             model = IEFVAD(embed_dim=D, **network).eval()
 
             def ours(model: IEFVAD = model) -> list[ScoredVideo]:
-                device = torch.device("cpu")  # embeddings are read anew, as in a first evaluation
+                device = torch.device("cpu")  # embeddings are read from disk, as in a first evaluation
                 return score(model, videos, Embeddings("refuse"), window=T, device=device, progress=False)
 
-            taken = seconds(ours, 3)
+            time_ours = seconds(ours, 3)
             plain = seconds(lambda model=model: plain_scores(model, videos), 3)
             pairs = zip(ours(), plain_scores(model, videos), strict=True)
-            away = max(np.abs(scored.scores - expected).max() for scored, expected in pairs)
-            print(f"scoring {len(videos)} videos of {S} snippets, padding {padding}: ours {taken:.2f} s, "
-                  f"video by video × {plain / taken:.2f}, equal to {away:.0e}")  # fmt: skip
+            error = max(np.abs(scored.scores - expected).max() for scored, expected in pairs)
+            print(f"scoring {len(videos)} videos of {S} snippets, padding {padding}: ours {time_ours:.2f} s, "
+                  f"video by video × {plain / time_ours:.2f}, max. difference {error:.0e}")  # fmt: skip
 
 
 def random_scores() -> list[ScoredVideo]:
-    """Random scores of UCF-Crime's size, one video in two anomalous in a fifth of its frames."""
+    """Return random scores of UCF-Crime's size; every second video has a fifth of anomalous frames."""
     rng = np.random.default_rng(0)
     videos = []
     for number, S in enumerate(ucf_lengths()):
@@ -101,26 +101,26 @@ def random_scores() -> list[ScoredVideo]:
 
 
 def bench_metrics(videos: list[ScoredVideo]) -> None:
-    """All numbers of an evaluation, and AUC and AP alone against scikit-learn on frames."""
-    whole = seconds(lambda: evaluate(videos, DATASET))
+    """Time all metrics of an evaluation, and AUC and AP against scikit-learn on frames."""
+    total = seconds(lambda: evaluate(videos, DATASET))
     snippets = sum(len(video.scores) for video in videos)
-    print(f"all metrics of {len(videos)} videos, {snippets} snippets: {1e3 * whole:.0f} ms "
+    print(f"all metrics of {len(videos)} videos, {snippets} snippets: {1e3 * total:.0f} ms "
           f"(target: below 300 ms)")  # fmt: skip
-    truth = np.concatenate([video.frame_labels for video in videos])
+    labels = np.concatenate([video.frame_labels for video in videos])
     frames = np.concatenate([np.repeat(video.scores, 16) for video in videos])
     for name, ours, theirs in (
         ("AUC", roc_auc, roc_auc_score),
         ("AP", average_precision, average_precision_score),
     ):
         counted = seconds(lambda metric=ours: metric(samples(videos)))
-        plain = seconds(lambda metric=theirs: metric(truth, frames), 3)
-        away = abs(ours(samples(videos)) - theirs(truth, frames))
+        plain = seconds(lambda metric=theirs: metric(labels, frames), 3)
+        error = abs(ours(samples(videos)) - theirs(labels, frames))
         print(f"  {name} from counts {1e3 * counted:.1f} ms, scikit-learn on {len(frames):,} frames "
-              f"× {plain / counted:.1f}, equal to {away:.0e}")  # fmt: skip
+              f"× {plain / counted:.1f}, difference {error:.0e}")  # fmt: skip
 
 
 def bench_bootstrap(videos: list[ScoredVideo]) -> None:
-    """Six numbers of every resample, against the AUC of some resamples from their videos."""
+    """Time six metrics of all resamples against the AUC of a few resamples computed one by one."""
     ours = seconds(lambda: resample(videos, DATASET), 3)
     times = draw_counts(len(videos))[:PLAIN_RESAMPLES].astype(int)
 
@@ -128,14 +128,14 @@ def bench_bootstrap(videos: list[ScoredVideo]) -> None:
         drawn = ([v for v, n in zip(videos, row, strict=True) for _ in range(n)] for row in times)
         return [roc_auc(samples(chosen)) for chosen in drawn]
 
-    taken = seconds(plain, 3) * RESAMPLES / PLAIN_RESAMPLES
-    away = np.abs(resample(videos, DATASET)["AUC"][:PLAIN_RESAMPLES] - plain()).max()
-    print(f"bootstrap, {RESAMPLES} resamples, six metrics: {ours:.2f} s, AUC alone resample by resample "
-          f"× {taken / ours:.1f}, equal to {away:.0e}")  # fmt: skip
+    one_by_one = seconds(plain, 3) * RESAMPLES / PLAIN_RESAMPLES
+    error = np.abs(resample(videos, DATASET)["AUC"][:PLAIN_RESAMPLES] - plain()).max()
+    print(f"bootstrap, {RESAMPLES} resamples, six metrics: {ours:.2f} s, only AUC, one by one "
+          f"× {one_by_one / ours:.1f}, max. difference {error:.0e}")  # fmt: skip
 
 
 def run() -> None:
-    """Print the section."""
+    """Run all benchmarks of this file."""
     bench_scoring()
     videos = random_scores()
     bench_metrics(videos)

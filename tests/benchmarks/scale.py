@@ -1,4 +1,4 @@
-"""A data set of UCF-Crime's size: loading, memory, steps and evaluation; IEFVAD_UCF_SIZED names its folder."""
+"""Benchmark a data set of UCF-Crime's size in the folder IEFVAD_UCF_SIZED: loading, memory, training, evaluation."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from vad.options import Options, resolve
 from vad.runtime import pick_device
 
 T = TypeVar("T")
-STEPS = 2  # on a CPU; a step of 128 is 5 TFLOP
+STEPS = 2  # on a CPU; a step with 128 videos needs 5 TFLOP
 
 
-def timed(what: str, action: Callable[[], T]) -> T:
-    """Result of an action; prints its time and the largest memory of the process so far."""
+def timed(name: str, action: Callable[[], T]) -> T:
+    """Run an action and return its result; print its time and the peak memory of the process."""
     start = time.perf_counter()
     result = action()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"  {what}: {time.perf_counter() - start:.1f} s (peak memory so far {peak:.0f} MiB)")
+    print(f"  {name}: {time.perf_counter() - start:.1f} s (peak memory so far {peak:.0f} MiB)")
     return result
 
 
 def open_all(folder: Path, options: Options) -> tuple[TestSet, DataLoader]:
-    """Test set and training batches, each part timed."""
+    """Open test set and training batches and time each part."""
     test = timed("test list, headers, ground truth", lambda: open_test_set(options, DATASET))
     rows = read_list(test.train_list, DATASET)
     videos, width = timed(
         "training list and headers", lambda: find_videos(rows, DATASET, test.feature_root, "fusion")
     )
     cache = folder / "windows"
-    what = "opening" if cache.is_dir() else "building"
+    verb = "opening" if cache.is_dir() else "building"
     windows = timed(
-        f"{what} the windows of {len(videos)} crops",
+        f"{verb} the windows of {len(videos)} crops",
         lambda: Windows(videos, options.window, options.nan, width, cache),
     )
     batches = PairedBatches(videos, options.batch_size, options.paired, seed=0)
@@ -52,32 +52,32 @@ def open_all(folder: Path, options: Options) -> tuple[TestSet, DataLoader]:
 
 
 def bench_steps(loader: DataLoader, trainer: Trainer, steps: int) -> None:
-    """Steps of both precisions, loading included, from batches as training takes them."""
+    """Time training steps in fp32 and bf16, including data loading."""
     for precision in PRECISIONS:
         batches = iter(loader)
         trainer.step(next(batches), precision)
         start, waited = time.perf_counter(), 0.0
         for _ in range(steps):
-            asked = time.perf_counter()
+            requested = time.perf_counter()
             batch = next(batches)
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - requested
             trainer.step(batch, precision)
-        taken = (time.perf_counter() - start) / steps
-        hours = 10 * len(loader) * taken / 3600
-        print(f"  {precision}: {100 * taken:.1f} s for 100 steps of {len(batch.names)} (from {steps}), "
-              f"of which {100 * waited / steps / taken:.2f} % waiting for data; ten epochs of "
+        per_step = (time.perf_counter() - start) / steps
+        hours = 10 * len(loader) * per_step / 3600
+        print(f"  {precision}: {100 * per_step:.1f} s for 100 steps of {len(batch.names)} videos (from {steps}), "
+              f"of which {100 * waited / steps / per_step:.2f} % waiting for data; ten epochs of "
               f"{len(loader)} steps: {hours:.1f} h")  # fmt: skip
 
 
 def run() -> None:
-    """Print the section; the data set is made where it is not there yet (some minutes, 1 GB)."""
-    named = os.environ.get("IEFVAD_UCF_SIZED")
-    if not named:
-        print("skipped; set IEFVAD_UCF_SIZED to a folder, which will hold the data set (1 GB)")
+    """Run all benchmarks of this file; create the data set if it is missing (a few minutes, 1 GB)."""
+    setting = os.environ.get("IEFVAD_UCF_SIZED")
+    if not setting:
+        print("Skipped. Set IEFVAD_UCF_SIZED to a folder for the data set (1 GB).")
         return
-    folder = Path(named)
+    folder = Path(setting)
     counts = snippet_counts()
-    timed("making the data set", lambda: make(folder, [DATASET.videos[n] for n in counts], counts))
+    timed("creating the data set", lambda: make(folder, [DATASET.videos[n] for n in counts], counts))
     test, loader = open_all(folder, resolve({"list_root": str(folder / "lists")}))
     trainer = Trainer(test.width, pick_device("auto"))
     bench_steps(loader, trainer, 50 if trainer.device.type == "cuda" else STEPS)
@@ -85,4 +85,4 @@ def run() -> None:
         f"scoring {len(test.videos)} test videos",
         lambda: test.score(trainer.model, trainer.device, progress=False),
     )
-    timed("their metrics", lambda: evaluate(scored, DATASET))
+    timed("computing the metrics", lambda: evaluate(scored, DATASET))

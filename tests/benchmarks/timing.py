@@ -1,4 +1,4 @@
-"""What the benches share: the median time of an action, and a device with the most it can do."""
+"""Shared by the benchmarks: the median time of an action, and the peak rate of a device."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import torch
 
 
 def seconds(action: Callable[[], object], repeats: int = 5) -> float:
-    """Median seconds of an action after one call to warm up."""
+    """Return the median time of an action, in seconds, after one warm-up call."""
     action()
-    taken = []
+    times = []
     for _ in range(repeats):
         start = time.perf_counter()
         action()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 @dataclass
 class Machine:
-    """A device under test; a CPU, few repeats and a small product show that a measurement itself runs."""
+    """The measured device; tests use a CPU with few repeats and a small matrix product."""
 
     device: str = "cuda"
-    product: int = 8192  # rows of the large product
+    product: int = 8192  # rows and columns of the matrices in `peak`
     repeats: int = 10
 
     def wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Wait until the device has finished all work."""
         if self.device != "cpu":
             torch.cuda.synchronize()
 
     def seconds(self, action: Callable[[], object]) -> float:
-        """Of an action, finished, after one to warm up; the mean of `repeats`, which the device may overlap."""
+        """Return the mean time of an action after a warm-up call; the device may overlap the repeats."""
         action()
         self.wait()
         start = time.perf_counter()
@@ -45,6 +45,6 @@ class Machine:
         return (time.perf_counter() - start) / self.repeats
 
     def peak(self, dtype: torch.dtype) -> float:
-        """Operations a second of a large matrix product: what this machine can do at most."""
+        """Return the peak rate of the device, FLOP/s, measured with a large matrix product."""
         a, b = (torch.randn(self.product, self.product, device=self.device, dtype=dtype) for _ in range(2))
         return 2 * self.product**3 / self.seconds(lambda: a @ b)

@@ -1,7 +1,7 @@
-"""Random embeddings of UCF-Crime's size, to time loading, training and evaluation.
+"""Write random embeddings of UCF-Crime's size, to time loading, training and evaluation.
 
-1610 training videos of ten crops, 290 test videos of their real lengths, 768 wide, float16. Only a
-few snippets of a training embedding hold numbers; the rest are zeros that take no room on disk.
+There are 1610 training videos with ten crops and 290 test videos with their real lengths, in float16 and width
+768. Training embeddings are random in the first snippets and then zeros, which take no disk space.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, AnnotatedVideo, load_dataset
-from vad.files import writing
+from vad.files import atomic_write
 from vad.prepare.ground_truth import make_ground_truth
 from vad.prepare.lists import make_lists
 
@@ -21,35 +21,35 @@ DATASET = load_dataset("ucfcrime")
 SPLIT = "official"
 WIDTH = 768
 CROPS = {"train": tuple(range(10)), "test": (5,)}
-SNIPPETS = 128 * 3600 * 30 // SNIPPET_FRAMES  # of all videos together: 128 hours at 30 frames a second
-FILLED = 4  # snippets with numbers at the start of a training embedding
+SNIPPETS = 128 * 3600 * 30 // SNIPPET_FRAMES  # in total: 128 hours at 30 frames/s
+FILLED = 4  # non-zero snippets at the start of a training embedding
 FOLDERS = (IMAGE_FOLDER, DATASET.event_folders[0])
 
 
 def snippet_counts(seed: int = 0) -> dict[str, int]:
-    """Video → S. Test videos have their real lengths.
+    """Return video → S. Test videos have their real lengths.
 
-    Training lengths are drawn from those of the same kind (normal, anomalous), stretched unevenly.
+    Training lengths are random multiples of those of test videos with the same binary label.
     """
     rng = np.random.default_rng(seed)
     train, test = (
         [DATASET.videos[name] for name in DATASET.split_names(SPLIT, side)] for side in SIDES
     )
     counts = {video.name: video.frames // SNIPPET_FRAMES for video in test}
-    left = SNIPPETS - sum(counts.values())
-    kinds: dict[bool, list[int]] = {False: [], True: []}
+    remaining = SNIPPETS - sum(counts.values())
+    test_counts: dict[bool, list[int]] = {False: [], True: []}
     for video in test:
-        kinds[DATASET.is_anomalous(video.label)].append(counts[video.name])
-    lengths = np.array([rng.choice(kinds[DATASET.is_anomalous(video.label)]) for video in train])
+        test_counts[DATASET.is_anomalous(video.label)].append(counts[video.name])
+    lengths = np.array([rng.choice(test_counts[DATASET.is_anomalous(video.label)]) for video in train])
     stretched = lengths * rng.lognormal(0, 0.8, len(train))
-    whole = np.maximum(1, np.rint(stretched * left / stretched.sum())).astype(int)
-    return {**counts, **dict(zip((video.name for video in train), whole.tolist(), strict=True))}
+    rounded = np.maximum(1, np.rint(stretched * remaining / stretched.sum())).astype(int)
+    return {**counts, **dict(zip((video.name for video in train), rounded.tolist(), strict=True))}
 
 
 def write_embedding(path: Path, snippets: int, filled: int, seed: Sequence[int]) -> None:
-    """Write (S, 768) float16 of which the first `filled` snippets hold random numbers."""
+    """Write an array (S, 768), float16, whose first `filled` snippets are random and the others 0."""
     x = np.random.default_rng(seed).standard_normal((filled, WIDTH), np.float32)
-    with writing(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": (snippets, WIDTH)}
         np.lib.format.write_array_header_1_0(file, header)
         size = file.tell() + 2 * WIDTH * snippets
@@ -58,7 +58,7 @@ def write_embedding(path: Path, snippets: int, filled: int, seed: Sequence[int])
 
 
 def make(out: Path, videos: Sequence[AnnotatedVideo], counts: dict[str, int]) -> None:
-    """Write embeddings into `out`, lists and ground truth into out/lists; files there are kept."""
+    """Write missing embeddings into `out`, and lists and ground truth into out/lists."""
     for number, video in enumerate(tqdm(videos, desc="embeddings", unit="video", delay=1)):
         side, S = video.splits[SPLIT], counts[video.name]
         filled = S if side == "test" else min(FILLED, S)

@@ -1,4 +1,4 @@
-"""What the extraction benches share: synthetic videos, and one pass from video files to embedding files."""
+"""Shared by the extraction benchmarks: synthetic videos, and one pass from videos to embedding files."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from extracting.job.run import Output, run
 
 
 class NoEncoder:
-    """Takes batches as an encoder does and answers zeros at once: what is timed is all the rest."""
+    """An encoder that returns zeros immediately, to time everything else."""
 
     device, embed_dim, batch_size, hash, note = torch.device("cpu"), 8, 256, "none", "none"
 
-    def recorded(self) -> dict[str, Any]:
-        """Nothing that would change an embedding."""
+    def provenance(self) -> dict[str, Any]:
+        """Return no settings."""
         return {}
 
     def images(self, frames: Tensor, crops: Sequence[int]) -> Tensor:
-        """Zeros (n, C, 8)."""
+        """Return zeros (n, C, 8)."""
         return torch.zeros(len(frames), len(crops), 8)
 
     def events(self, counts: Tensor, _: Tensor, crops: Sequence[int]) -> Tensor:
-        """Zeros (n, C, 8)."""
+        """Return zeros (n, C, 8)."""
         return torch.zeros(len(counts), len(crops), 8)
 
 
 def draw(path: Path, frames: int) -> Path:
-    """A 320×240 video at 25 frames a second: noise that drifts, a rectangle that runs."""
+    """Write a 320×240 video at 25 frames/s: a moving texture and a faster rectangle."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (320, 240))
     random = np.random.RandomState(0)
     coarse = random.randint(0, 256, (24, 32, 3)).astype(np.uint8)
@@ -53,7 +53,7 @@ def draw(path: Path, frames: int) -> Path:
 def pass_through(
     videos: Sequence[Path], workers: int, encoders: Mapping[str, Any], crops: Sequence[int] = ALL_CROPS
 ) -> tuple[int, float]:
-    """Frames and seconds of one pass: process starts, decoding, encoders and files. encoders: by modality."""
+    """Extract videos with one encoder per modality; return frames and seconds, process start included."""
     jobs = [Job(path, path.name, path.stem, path.stat().st_size, tuple(encoders)) for path in videos]
     config = Config(crops=tuple(crops), workers=workers)
     with tempfile.TemporaryDirectory() as folder:

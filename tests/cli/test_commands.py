@@ -1,4 +1,4 @@
-"""The commands as a user meets them: what they print and write, and one sentence for every mistake."""
+"""The commands from a user's view: their output and files, and a one-line error for each mistake."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUICK = ["--max_epoch", "2", "--batch_size", "4", "--num_refinement_steps", "1",
 
 @pytest.fixture
 def trained(tiny, command, tmp_path):
-    """Flags that place results in tmp_path, and a checkpoint trained for two epochs."""
+    """Train for two epochs; return figure flags, the checkpoint and the printed output."""
     places = ["--figure_dir", tmp_path / "figure"]
     where = ["--checkpoint_dir", tmp_path / "ck", *places, "--exp_name", "a"]
     code, out, err = command("main", *tiny.flags, *QUICK, *where)
@@ -30,29 +30,29 @@ def trained(tiny, command, tmp_path):
     return places, tmp_path / "ck" / "a.pth", out
 
 
-def test_training_prints_options_and_leaves_weights_and_log(trained, tmp_path):
+def test_training_prints_options_and_writes_weights_and_log(trained, tmp_path):
     _, checkpoint, out = trained
-    assert "data set ucfcrime · profile default" in out and "max_epoch* 2" in out  # typed flags carry an asterisk
-    assert "weights of the last epoch" in out and "best on the test set, and selected on it: AUC" in out
+    assert "data set ucfcrime · profile default" in out and "max_epoch* 2" in out  # asterisk: explicitly set
+    assert "weights of the last epoch" in out and "best AUC on the test set (selected on the test set):" in out
     content = read_checkpoint(checkpoint)
     assert content["epoch"] == 2 and content["options"]["batch_size"] == 4 and content["seed"] == 0
     assert len(pd.read_csv(checkpoint.with_suffix(".csv"))) == 2
     assert (tmp_path / "figure" / "a" / "training.png").stat().st_size > 10_000
 
 
-def test_training_again_reuses_what_is_there(trained, tiny, command, tmp_path):
+def test_training_reuses_a_finished_run(trained, tiny, command, tmp_path):
     places, checkpoint, _ = trained
     before = checkpoint.read_bytes()
     flags = [*tiny.flags, *QUICK, "--checkpoint_dir", tmp_path / "ck", *places, "--exp_name", "a"]
     code, out, _ = command("main", *flags)
-    assert code == 0 and "finished already, reused" in out and checkpoint.read_bytes() == before
+    assert code == 0 and "already finished, reused" in out and checkpoint.read_bytes() == before
     code, _, err = command("main", *flags, "--nu", "3")
     assert code == 2 and "was trained with nu 8.0, not 3.0" in err and checkpoint.read_bytes() == before
     code, out, _ = command("main", *flags, "--nu", "3", "--overwrite")
     assert code == 0 and read_checkpoint(checkpoint)["config"]["nu"] == 3
 
 
-def test_evaluation_repeats_the_number_of_training(trained, tiny, command, tmp_path):
+def test_evaluation_reproduces_the_metrics_of_training(trained, tiny, command, tmp_path):
     places, checkpoint, _ = trained
     code, out, err = command("test", *tiny.flags, "--ckpt_path", checkpoint, *places, "--exp_name", "e")
     assert code == 0, err
@@ -63,10 +63,10 @@ def test_evaluation_repeats_the_number_of_training(trained, tiny, command, tmp_p
     assert f"{100 * result['metrics']['AUC']:.2f}" in out and "Table 2" in out
     scores = pd.read_csv(folder / "scores.csv")
     assert scores.score.between(0, 1).all() and scores.video.nunique() == 8
-    assert "UR-DMU" in out  # Table 1 with its other methods
+    assert "UR-DMU" in out  # Table 1 includes other methods
     written = {path.name for path in folder.iterdir()}
     assert {"results.txt", "results.md", "results.csv", "curves.png", "curves.pdf"} <= written
-    assert len(list(folder.glob("timeline_*.png"))) == 4  # the four anomalous ones
+    assert len(list(folder.glob("timeline_*.png"))) == 4  # the four anomalous videos
 
 
 def test_checkpoints_are_compared_by_modality_over_seeds(trained, tiny, command, tmp_path):
@@ -82,7 +82,7 @@ def test_checkpoints_are_compared_by_modality_over_seeds(trained, tiny, command,
     assert (tmp_path / "figure" / "c" / "modalities.png").is_file()
 
 
-def test_masking_prints_every_level_of_both_streams(trained, tiny, command, tmp_path):
+def test_masking_prints_every_level_of_both_modalities(trained, tiny, command, tmp_path):
     places, checkpoint, _ = trained
     code, out, err = command("test2", *tiny.flags, "--ckpt_path", checkpoint, *places, "--exp_name", "p")
     assert code == 0, err
@@ -90,13 +90,13 @@ def test_masking_prints_every_level_of_both_streams(trained, tiny, command, tmp_
     rows = json.loads((tmp_path / "figure" / "p" / "probes.json").read_text())["rows"]
     assert [(r["masked"], r["level"]) for r in rows] == [
         ("CLEAN", 0.0),
-        *((kind, level) for kind in ("EV_NOISE", "IMG_NOISE") for level in (0.05, 0.1, 0.2, 0.3, 0.5)),
+        *((masked, level) for masked in ("EV_NOISE", "IMG_NOISE") for level in (0.05, 0.1, 0.2, 0.3, 0.5)),
     ]
     assert rows[0]["kl"] == 0 and all(row["kl"] > 0 for row in rows[1:])
     assert (tmp_path / "figure" / "p" / "weight_change.png").is_file()
 
 
-def test_masking_several_runs_says_how_the_weights_move(trained, tiny, command, tmp_path):
+def test_masking_of_two_runs_reports_weight_changes(trained, tiny, command, tmp_path):
     places, checkpoint, _ = trained
     where = ["--checkpoint_dir", tmp_path / "ck", *places]
     assert command("main", *tiny.flags, *QUICK, *where, "--exp_name", "b", "--seed", "1")[0] == 0
@@ -107,10 +107,10 @@ def test_masking_several_runs_says_how_the_weights_move(trained, tiny, command, 
     rows = pd.read_csv(tmp_path / "figure" / "q" / "probe_runs.csv")
     assert rows.run_seed.tolist() == [0, 0, 0, 1, 1, 1] and (tmp_path / "figure" / "q" / "probe_runs.png").is_file()
     code, _, err = command("test2", *flags[:-2], "--ckpt_path", checkpoint, checkpoint)
-    assert code == 2 and "are both the run of seed 0; name each run once" in err
+    assert code == 2 and "are both the run with seed 0. Name each run once" in err
 
 
-def test_a_released_checkpoint_has_the_released_options(tiny, command, tmp_path):
+def test_released_checkpoint_uses_released_options(tiny, command, tmp_path):
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_refinement_steps=2, temporal_update="none")
     torch.save({to_released_name(k): v for k, v in model.state_dict().items()}, tmp_path / "ucf.pth")
@@ -126,38 +126,38 @@ def test_a_released_checkpoint_has_the_released_options(tiny, command, tmp_path)
     assert code == 0
 
 
-def spoil(tiny, what: str) -> None:
-    """Make one mistake of the kind users make."""
+def damage(tiny, mistake: str) -> None:
+    """Introduce one typical user mistake into the data set."""
     event = tiny.path("event_thr_10", "Arson001_x264", "Arson")
     test_csv, train_csv, gt = tiny.lists / "test.csv", tiny.lists / "train.csv", tiny.lists / "gt.npy"
-    if what == "no list":
+    if mistake == "no list":
         train_csv.unlink()
-    elif what == "empty list":
+    elif mistake == "empty list":
         train_csv.write_text("path,label\n")
-    elif what == "no columns":
+    elif mistake == "no columns":
         test_csv.write_text(test_csv.read_text().replace("path,label", "file,class"))
-    elif what == "unknown class":
+    elif mistake == "unknown class":
         test_csv.write_text(test_csv.read_text().replace(",Arson", ",Picnic"))
-    elif what == "event missing":
+    elif mistake == "event missing":
         event.unlink()
-    elif what == "event S":
+    elif mistake == "event S":
         np.save(event, np.load(event)[:-1])
-    elif what == "NaN":
+    elif mistake == "NaN":
         np.save(event, np.load(event) * np.nan)
-    elif what == "gt length":
+    elif mistake == "gt length":
         np.save(gt, np.load(gt)[:-16])
-    elif what == "no gt":
+    elif mistake == "no gt":
         gt.unlink()
-    elif what == "one kind":
+    elif mistake == "one label":
         rows = [line for line in train_csv.read_text().splitlines() if not line.endswith(("Arson", "Fighting"))]
         train_csv.write_text("\n".join(rows) + "\n")
 
 
 @pytest.mark.parametrize(
-    ("what", "sentence"),
+    ("mistake", "message"),
     [
         ("no list", "train.csv: there is no such list"),
-        ("empty list", "train.csv: the list holds no video"),
+        ("empty list", "train.csv: the list contains no video"),
         ("no columns", "test.csv: no column path and label in its first line"),
         ("unknown class", "unknown class 'Picnic'"),
         ("event missing", "Arson001_x264__5.npy: no such embedding"),
@@ -165,44 +165,44 @@ def spoil(tiny, what: str) -> None:
         ("NaN", "Arson001_x264__5.npy has NaN in"),
         ("gt length", "gt.npy: "),
         ("no gt", "gt.npy: there is no ground truth"),
-        ("one kind", "the training list holds normal videos only"),
+        ("one label", "the training list contains normal videos only"),
     ],
 )
-def test_a_users_mistake_is_one_sentence_and_exit_code_2(tiny, command, tmp_path, what, sentence):
-    spoil(tiny, what)
+def test_user_mistake_gives_one_line_and_exit_code_2(tiny, command, tmp_path, mistake, message):
+    damage(tiny, mistake)
     code, _, err = command("main", *tiny.flags, *QUICK, "--checkpoint_dir", tmp_path / "ck", "--figure_dir", tmp_path)
     last = err.strip().splitlines()[-1]
-    assert code == 2 and last.startswith("error: ") and sentence in last, err
+    assert code == 2 and last.startswith("error: ") and message in last, err
     assert "Traceback" not in err
-    assert not (tmp_path / "ck").exists()  # nothing half done
+    assert not (tmp_path / "ck").exists()  # no partial result
 
 
 @pytest.mark.parametrize(
-    ("flags", "sentence"),
+    ("flags", "message"),
     [
         (["--feature_root", "nowhere"], "--feature_root nowhere is no folder"),
         (["--device", "cuda:7"], "--device cuda:7 cannot be used here"),
         (["--device", "gpu"], "--device gpu cannot be used here"),
-        (["--visual_head", "3"], "width 16 cannot be divided among 3 attention heads"),
+        (["--visual_head", "3"], "embedding width 16 is not divisible by 3 heads"),
         (["--nu", "0"], "nu must be positive"),
         (["--batch_size", "-1"], "--batch_size must be positive"),
         (["--dataset", "avenue"], "unknown data set 'avenue'"),
     ],
 )
-def test_a_flag_that_cannot_hold_is_one_sentence_and_exit_code_2(tiny, command, tmp_path, flags, sentence):
+def test_invalid_flag_gives_one_line_and_exit_code_2(tiny, command, tmp_path, flags, message):
     code, _, err = command("main", *tiny.flags, *QUICK, "--checkpoint_dir", tmp_path, "--figure_dir", tmp_path, *flags)
-    assert code == 2 and sentence in err.strip().splitlines()[-1]
+    assert code == 2 and message in err.strip().splitlines()[-1]
 
 
-def test_a_checkpoint_of_another_width_is_one_sentence(tiny, command, tmp_path):
+def test_checkpoint_of_another_width_is_refused(tiny, command, tmp_path):
     torch.save({to_released_name(k): v for k, v in IEFVAD(embed_dim=32, temporal_update="none").state_dict().items()},
                tmp_path / "wide.pth")  # fmt: skip
     for name in ("test", "test2"):
         code, _, err = command(name, *tiny.flags, "--ckpt_path", tmp_path / "wide.pth", "--figure_dir", tmp_path)
-        assert code == 2 and "is a model for embeddings 32 wide, but those of" in err and "are 16 wide" in err
+        assert code == 2 and "is a model for embeddings of width 32, but those of" in err and "have width 16" in err
 
 
-def test_a_single_stream_has_no_weights_to_probe(tiny, command, tmp_path):
+def test_masking_refuses_a_single_modality_model(tiny, command, tmp_path):
     where = ["--checkpoint_dir", tmp_path / "ck", "--figure_dir", tmp_path / "figure"]
     assert command("main", *tiny.flags, *QUICK, *where, "--modality", "event")[0] == 0
     path = tmp_path / "ck" / "ucfcrime_event.pth"
@@ -210,20 +210,20 @@ def test_a_single_stream_has_no_weights_to_probe(tiny, command, tmp_path):
     assert code == 2 and "is a model of event alone" in err
 
 
-def test_commands_run_as_programs_and_import_quietly(tiny, tmp_path):
+def test_commands_run_as_scripts_and_import_silently(tiny, tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "test.py", *tiny.flags, "--ckpt_path", tmp_path / "none.pth"],
         capture_output=True, text=True, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: no checkpoint at {tmp_path / 'none.pth'}; ") and "\n" not in done.stderr[:-1]
+    assert done.stderr.startswith(f"error: no checkpoint at {tmp_path / 'none.pth'}. ") and "\n" not in done.stderr[:-1]
     for name in ("main", "test", "test2"):
         code = f"import importlib; importlib.import_module({name!r})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
         assert not done.stdout and not done.stderr
 
 
-def test_ones_own_video_is_embedded_scored_and_drawn(command, tmp_path):
+def test_video_of_the_user_is_embedded_scored_and_plotted(command, tmp_path):
     rng = np.random.default_rng(0)
     video = tmp_path / "my clip.mp4"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 20, (160, 120))
@@ -236,15 +236,15 @@ def test_ones_own_video_is_embedded_scored_and_drawn(command, tmp_path):
     weights = ["--clip_ckpt", "untrained", "--event_ckpt", "untrained"]
     code, out, err = command("test", *flags, *weights, "--threshold", "0")
     assert code == 0, err
-    assert "UNTRAINED" in out and "0.0 – 3.2" in out  # 4 snippets of 16 frames at 20 frames a second, all above 0
+    assert "UNTRAINED" in out and "0.0 – 3.2" in out  # 4 snippets of 16 frames at 20 frames/s, all scores above 0
     assert (tmp_path / "figure" / "own_videos" / "timeline_my clip.png").is_file()
     code, out, err = command("test", *flags, *weights, "--format", "csv")
-    assert code == 0 and "UNTRAINED" in err and out.startswith("# Own videos")  # the table and nothing else
+    assert code == 0 and "UNTRAINED" in err and out.startswith("# Your own videos")  # only the table
     code, _, err = command("test", *flags[:3], tmp_path / "none.mp4", *flags[4:], *weights)
     assert code == 2 and "none.mp4: there is no such video" in err
 
 
-# flags that a command cannot feel
+# flags without effect on a command
 
 
 @pytest.mark.parametrize("name", ["test", "test2"])
@@ -252,19 +252,19 @@ def test_ones_own_video_is_embedded_scored_and_drawn(command, tmp_path):
     "flag", ["mil", "lambda_kl", "lambda_reg", "kl_noise_model", "dropout", "lr", "batch_size", "max_epoch", "keep",
              "rollback", "num_refinement_steps", "visual_layers"],
 )  # fmt: skip
-def test_an_evaluation_refuses_flags_of_training(tiny, command, tmp_path, name, flag):
+def test_evaluation_refuses_training_flags(tiny, command, tmp_path, name, flag):
     code, _, err = command(name, *tiny.flags, "--ckpt_path", tmp_path / "a.pth", f"--{flag}", "1")
     assert code == 2 and f"unrecognized arguments: --{flag} 1" in err
 
 
 @pytest.mark.parametrize("flag", ["mask_axis", "ano_auc"])
-def test_training_refuses_flags_of_evaluation(tiny, command, flag):
+def test_training_refuses_evaluation_flags(tiny, command, flag):
     code, _, err = command("main", *tiny.flags, f"--{flag}", "time")
     assert code == 2 and f"unrecognized arguments: --{flag} time" in err
 
 
 @pytest.mark.parametrize(("name", "first", "all_flags"), [("main", 20, 49), ("test", 25, 32), ("test2", 20, 24)])
-def test_help_shows_the_everyday_flags_first(name, first, all_flags):
+def test_help_shows_common_flags_first(name, first, all_flags):
     def count(flag: str) -> int:
         text = subprocess.run([sys.executable, ROOT / f"{name}.py", flag], capture_output=True, text=True, check=True)
         return sum(line.startswith("  -") for line in text.stdout.splitlines())
@@ -272,13 +272,13 @@ def test_help_shows_the_everyday_flags_first(name, first, all_flags):
     assert count("-h") <= first and count("--help_all") <= all_flags
 
 
-def test_crops_have_one_grammar(tiny, command, tmp_path):
+def test_crops_are_parsed_from_ranges(tiny, command, tmp_path):
     code, _, err = command("main", *tiny.flags, "--test_crops", "0,2..11")
     assert code == 2 and "crops are numbered 0 to 9" in err
     code, _, err = command("main", *tiny.flags, "--test_crops", "0,2..4", "--checkpoint_dir", tmp_path)
-    assert code == 2 and "__0.npy: no such embedding" in err  # understood: the tiny set has crop 5 alone
+    assert code == 2 and "__0.npy: no such embedding" in err  # parsed; the tiny data set has only crop 5
 
 
-def test_lists_that_match_no_split_are_said_to(trained):
+def test_lists_of_unknown_split_are_reported(trained):
     _, _, out = trained
     assert "· split not recorded ·" in out and "· official split ·" not in out

@@ -1,4 +1,4 @@
-"""Scene scripts: the same from the same seed, ground truth exact, no cue but the intended one."""
+"""Scene scripts are reproducible, have exact ground truth and give no unintended cue."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def pixels(script: SceneScript, frames: int = 40) -> str:
     return digest.hexdigest()
 
 
-def test_same_seed_same_pixels():
+def test_same_seed_gives_same_pixels():
     first = pixels(write_script(0, 5, "Crash"))
-    write_script(0, 6, "Running")  # what is written in between must not matter
+    write_script(0, 6, "Running")  # another script in between must not matter
     assert pixels(write_script(0, 5, "Crash")) == first
     assert pixels(write_script(1, 5, "Crash")) != first
     assert pixels(write_script(0, 7, "Crash")) != first
 
 
-@pytest.mark.skipif(not cv2.__version__.startswith("4.12."), reason="other versions may round other pixels")
-def test_pixels_are_those_the_name_stands_for():
-    """Where the pixels are meant to change, give `RENDERING` another value together with this hash."""
+@pytest.mark.skipif(not cv2.__version__.startswith("4.12."), reason="other OpenCV versions may round differently")
+def test_pixels_match_the_rendering_version():
+    """If the pixels change on purpose, change `RENDERING` and this hash together."""
     digest = hashlib.sha256()
     for index, label in enumerate([DATASET.normal, *DATASET.classes]):
         for frame in islice(render(write_script(0, index, label)), 0, None, 10):
@@ -40,8 +40,8 @@ def test_pixels_are_those_the_name_stands_for():
 
 @pytest.mark.parametrize("index", [9, 31, 77])
 @pytest.mark.parametrize("label", DATASET.classes)
-def test_ground_truth_is_where_pixels_differ(label: str, index: int):
-    """A video and the same video without its anomaly differ in every frame of its intervals, in no other."""
+def test_anomaly_changes_exactly_the_ground_truth_frames(label: str, index: int):
+    """A video with and without its anomaly differs in all frames of its intervals and in no other."""
     script = write_script(0, index, label)
     pairs = zip(render(script), render(script, anomaly=False), strict=True)
     differs = [bool((a != b).any()) for a, b in pairs]
@@ -53,8 +53,8 @@ def test_ground_truth_is_where_pixels_differ(label: str, index: int):
 
 
 @pytest.mark.parametrize("label", [DATASET.normal, *DATASET.classes])
-def test_lengths_and_anomalous_shares(label: str):
-    """10 to 40 s; one or two intervals of 20–40 %, or 36 frames where that is longer, apart and in order."""
+def test_lengths_and_intervals_are_in_range(label: str):
+    """Videos last 10 to 40 s, and one or two ordered intervals cover 20–40 % or at least 36 frames."""
     for index in range(60):
         script = write_script(3, index, label)
         assert 10 * FPS <= script.frames <= 40 * FPS
@@ -69,39 +69,39 @@ def test_lengths_and_anomalous_shares(label: str):
         assert ends == sorted(ends)
 
 
-def test_only_motion_shows_running():
-    """The same people, in the same number, before and during it."""
+def test_running_shows_only_in_motion():
+    """The same people are visible before and during the anomaly."""
     script = write_script(0, 9, "Running")
     assert script.anomalies == []
     runners = [pedestrian for pedestrian in script.pedestrians if pedestrian.runs]
     assert len(runners) >= 2
     (start, end, *_), runner = runners[0].runs[0], runners[0]
     step = {
-        anomaly: np.mean(np.abs(np.diff([runner.at(t, anomaly)[0][0] for t in range(start, end)])))
+        anomaly: np.mean(np.abs(np.diff([runner.pose(t, anomaly)[0][0] for t in range(start, end)])))
         for anomaly in (False, True)
     }
-    assert step[False] < 2 and step[True] > 6  # pixels a frame: a stroll, a run
+    assert step[False] < 2 and step[True] > 6  # pixels per frame, walking and running
 
 
-def test_only_appearance_shows_the_tiger():
-    """It takes the same ways at the same pace as the pony of every class."""
-    pace: dict[str, list[float]] = {"pony": [], "tiger": []}
+def test_tiger_shows_only_in_appearance():
+    """It follows the same paths at the same speed as the ponies of every class."""
+    speeds: dict[str, list[float]] = {"pony": [], "tiger": []}
     for index in range(60):
         script = write_script(0, index, "Intruder")
         for visit in [*script.traffic, *script.anomalies]:
-            if visit.kind in pace:
-                (start, first, _), *_, (end, last, _) = visit.way
-                pace[visit.kind].append(abs(last - first) / (end - start))
-    assert min(len(values) for values in pace.values()) > 40
-    assert np.mean(pace["tiger"]) == pytest.approx(np.mean(pace["pony"]), rel=0.15)
-    assert max(pace["tiger"]) < 2  # pixels a frame
+            if visit.category in speeds:
+                (start, first, _), *_, (end, last, _) = visit.waypoints
+                speeds[visit.category].append(abs(last - first) / (end - start))
+    assert min(len(values) for values in speeds.values()) > 40
+    assert np.mean(speeds["tiger"]) == pytest.approx(np.mean(speeds["pony"]), rel=0.15)
+    assert max(speeds["tiger"]) < 2  # pixels per frame
 
 
-@pytest.mark.parametrize("kind", ["car", "pony"])
-def test_everyday_visits_do_not_tell_the_class(kind: str):
-    """Were there fewer beside one kind of anomaly, their absence would be a cue nobody meant."""
+@pytest.mark.parametrize("category", ["car", "pony"])
+def test_normal_visits_are_equally_frequent_in_all_classes(category: str):
+    """If they were rarer in one class, their absence would be an unintended cue."""
     visits = {
-        label: np.mean([sum(v.kind == kind for v in write_script(0, i, label).traffic) for i in range(150)])
+        label: np.mean([sum(v.category == category for v in write_script(0, i, label).traffic) for i in range(150)])
         for label in (DATASET.normal, *DATASET.classes)
     }
     assert list(visits.values()) == pytest.approx([visits[DATASET.normal]] * len(visits), rel=0.1)

@@ -1,4 +1,4 @@
-"""The synthetic data set: its counts and table, files complete and kept, the documented commands."""
+"""The synthetic data set: counts, annotation table, complete video files, documented commands."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ def decoded(path: Path) -> np.ndarray:
 
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out what takes long."""
+    """Skip the rendering, which takes long."""
     monkeypatch.setattr(module, "_render_all", lambda *_: None)
 
 
-def test_half_of_each_side_is_normal():
-    """108 training and 54 test videos: half normal, a sixth of each of three classes."""
+def test_half_of_each_split_is_normal():
+    """Of 108 training and 54 test videos, half are normal and a sixth belongs to each of three classes."""
     videos = plan_videos(0, TRAIN, TEST)
-    for side, number in (("train", 108), ("test", 54)):
-        labels = [video.label for video in videos if video.side == side]
+    for split, number in (("train", 108), ("test", 54)):
+        labels = [video.label for video in videos if video.split == split]
         assert len(labels) == number
         assert labels.count(DATASET.normal) == number // 2
         assert {labels.count(label) for label in DATASET.classes} == {number // 6}
     assert len({video.name for video in videos}) == len(videos)
-    # measured before the code moved; embeddings and ground truth on users' disks have this length
+    # existing embeddings and ground truth of users have this length
     assert sum(video.frames for video in videos) == 29_464
 
 
-def test_rows_of_the_table():
+def test_annotation_rows_have_the_documented_format():
     normal = SyntheticVideo(0, "Normal_001", "Normal", "train", 200, ())
     crash = SyntheticVideo(1, "Crash_002", "Crash", "test", 400, ((5, 60), (90, 150)))
     assert normal.row == "Normal_001,,Normal,train,train,200,\n"
     assert crash.row == "Crash_002,,Crash,test,test,400,5-60 90-150\n"
 
 
-def test_table_is_read_as_it_was_written(tmp_path: Path, unrendered: None):
+def test_annotation_table_is_read_back_unchanged(tmp_path: Path, unrendered: None):
     render_videos(tmp_path, tmp_path / "annotations.csv", seed=4, train=5, test=4)
     dataset = replace(DATASET, annotations=str(tmp_path / "annotations.csv"))
     planned = plan_videos(4, 5, 4)
@@ -64,9 +64,9 @@ def test_table_is_read_as_it_was_written(tmp_path: Path, unrendered: None):
     assert dataset.split_counts == {"official": (5, 4), "released": (5, 4)}
 
 
-def test_videos_are_kept_and_missing_ones_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_only_missing_videos_are_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out, table = tmp_path / "demo", tmp_path / "list" / "annotations.csv"
-    # two processes here, one below: their number must not matter
+    # two processes here and one below: the number of processes must not matter
     render_videos(out, table, seed=4, train=2, test=2, workers=2)
     paths = {video.name: out / "videos" / video.file for video in plan_videos(4, 2, 2)}
     assert list(paths) == ["Normal_001", "Intruder_001", "Normal_002", "Intruder_002"]
@@ -74,14 +74,14 @@ def test_videos_are_kept_and_missing_ones_rendered(tmp_path: Path, capsys: pytes
     before = {name: (path.stat().st_mtime_ns, path.read_bytes()) for name, path in paths.items()}
     paths["Normal_002"].unlink()  # as after an interruption
     render_videos(out, table, seed=4, train=2, test=2)
-    assert "rendered 1, 3 existed" in capsys.readouterr().out
+    assert "rendered 1, kept 3" in capsys.readouterr().out
     for name, path in paths.items():
         assert path.read_bytes() == before[name][1]
         assert (path.stat().st_mtime_ns == before[name][0]) == (name != "Normal_002")
     assert not (out / "unfinished").exists()
 
 
-def test_decoded_video_is_what_was_rendered(tmp_path: Path):
+def test_decoded_video_matches_rendered_frames(tmp_path: Path):
     video = plan_videos(0, 2, 2)[1]
     write_video(video, 0, tmp_path)
     frames = decoded(tmp_path / "videos" / video.file)
@@ -91,23 +91,23 @@ def test_decoded_video_is_what_was_rendered(tmp_path: Path):
     def distance(shift: int) -> np.ndarray:
         return np.array([cv2.norm(rendered[t], frames[t + shift]) for t in range(8, video.frames - 8)])
 
-    # frame t of the file is frame t of the rendering, as far as the codec's loss allows to see
+    # despite the lossy codec, decoded frame t is closest to rendered frame t
     assert (distance(0) < np.minimum(distance(-4), distance(4))).mean() > 0.95
 
 
-def test_short_file_is_an_error_and_not_kept(tmp_path: Path):
-    """A full disk: the writer does not report it, the count of frames does."""
+def test_incomplete_video_is_refused_and_not_kept(tmp_path: Path):
+    """A full disk is detected by the frame count, because the writer does not report it."""
     video = plan_videos(0, 2, 2)[1]
     with pytest.raises(InputError, match=f"{video.frames} of {video.frames + 1} frames were written"):
         write_video(replace(video, frames=video.frames + 1), 0, tmp_path)
     assert not (tmp_path / "videos" / video.file).exists()
 
 
-def test_other_settings_need_overwrite(tmp_path: Path, unrendered: None):
+def test_changed_settings_require_overwrite(tmp_path: Path, unrendered: None):
     render_videos(tmp_path, tmp_path / "a.csv", seed=0, train=2, test=2)
     old = tmp_path / "videos" / "Normal" / "Normal_001.mp4"
     old.parent.mkdir(parents=True)
-    old.write_bytes(b"of seed 0")
+    old.write_bytes(b"seed 0")
     with pytest.raises(InputError, match="seed 0, not 1"):
         render_videos(tmp_path, tmp_path / "a.csv", seed=1, train=2, test=2)
     assert old.exists()
@@ -115,8 +115,8 @@ def test_other_settings_need_overwrite(tmp_path: Path, unrendered: None):
     assert not old.exists()
 
 
-def test_videos_of_the_earlier_layout_are_accepted(tmp_path: Path, unrendered: None):
-    """The record as it was written before the code moved here."""
+def test_videos_of_earlier_versions_are_accepted(tmp_path: Path, unrendered: None):
+    """The settings file of an earlier version of the code."""
     record = {"seed": 0, "train": 2, "test": 2, "drawing": "1f3509294fc9"}
     (tmp_path / "demo.json").write_text(json.dumps(record, indent=1))
     old = tmp_path / "videos" / "Normal" / "Normal_001.mp4"
@@ -126,16 +126,16 @@ def test_videos_of_the_earlier_layout_are_accepted(tmp_path: Path, unrendered: N
     assert old.read_bytes() == b"kept"
 
 
-def test_other_pixels_need_overwrite(tmp_path: Path, unrendered: None):
+def test_changed_rendering_requires_overwrite(tmp_path: Path, unrendered: None):
     (tmp_path / "demo.json").write_text('{"seed": 0, "train": 2, "test": 2, "drawing": "other"}')
-    with pytest.raises(InputError, match="another version of this code; give --overwrite"):
+    with pytest.raises(InputError, match=r"another version of this code\. Use --overwrite"):
         render_videos(tmp_path, tmp_path / "a.csv", train=2, test=2)
 
 
-def test_foreign_videos_are_left_alone(tmp_path: Path):
+def test_videos_of_the_user_are_not_deleted(tmp_path: Path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "mine.mp4").write_bytes(b"mine")
-    with pytest.raises(InputError, match="not rendered here"):
+    with pytest.raises(InputError, match="did not render"):
         render_videos(tmp_path, tmp_path / "a.csv", train=2, test=2, overwrite=True)
     assert (tmp_path / "videos" / "mine.mp4").exists()
 
@@ -146,31 +146,32 @@ def test_too_few_videos_are_refused():
 
 
 def test_prepare_runs_the_documented_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    ran: list[list[str]] = []
+    commands: list[list[str]] = []
 
     def run(line: list[str], cwd: Path, check: bool) -> SimpleNamespace:
-        ran.append(line)
+        commands.append(line)
         assert cwd == ROOT
         return SimpleNamespace(returncode=2 if "generate_gt" in line[1] else 0)
 
     monkeypatch.setattr(demo, "render_videos", lambda *_, **__: None)
     monkeypatch.setattr(demo.subprocess, "run", run)
-    with pytest.raises(InputError, match=r"generate_gt\.py --dataset demo` ended with exit code 2"):
+    with pytest.raises(InputError, match=r"generate_gt\.py --dataset demo` failed with exit code 2"):
         demo.prepare()
-    assert ran == [[sys.executable, *line] for line in demo.COMMANDS]
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == "$ python -m demo.encoder"
-    assert shown[1].startswith("$ python extracting/gen.py --dataset demo --modality both --crops 5 --clip_ckpt ")
+    assert commands == [[sys.executable, *line] for line in demo.COMMANDS]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "$ python -m demo.encoder"
+    assert printed[1].startswith("$ python extracting/gen.py --dataset demo --modality both --crops 5 --clip_ckpt ")
     assert all((ROOT / line[0]).is_file() for line in demo.COMMANDS[1:])
 
 
 def test_overwrite_reaches_encoder_and_extraction(monkeypatch: pytest.MonkeyPatch):
-    """Lists and ground truth are written anew anyway."""
-    ran: list[list[str]] = []
+    """Lists and ground truth are always rewritten."""
+    commands: list[list[str]] = []
+    done = SimpleNamespace(returncode=0)
     monkeypatch.setattr(demo, "render_videos", lambda *_, **__: None)
-    monkeypatch.setattr(demo.subprocess, "run", lambda line, **_: ran.append(line) or SimpleNamespace(returncode=0))
+    monkeypatch.setattr(demo.subprocess, "run", lambda line, **_: commands.append(line) or done)
     demo.prepare(overwrite=True)
-    assert ["--overwrite" in line for line in ran] == [True, True, False, False]
+    assert ["--overwrite" in line for line in commands] == [True, True, False, False]
 
 
 def test_interrupted_command_interrupts_prepare(monkeypatch: pytest.MonkeyPatch):
@@ -181,14 +182,14 @@ def test_interrupted_command_interrupts_prepare(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_flags_reach_prepare(monkeypatch: pytest.MonkeyPatch):
-    given: dict[str, object] = {}
-    monkeypatch.setattr(command, "prepare", given.update)
+    arguments: dict[str, object] = {}
+    monkeypatch.setattr(command, "prepare", arguments.update)
     monkeypatch.setattr(sys, "argv", ["demo", "--train", "3", "--test", "2", "--seed", "7", "--workers", "1"])
     command.main()
-    assert given == {"seed": 7, "train": 3, "test": 2, "workers": 1, "overwrite": False}
+    assert arguments == {"seed": 7, "train": 3, "test": 2, "workers": 1, "overwrite": False}
 
 
-def test_the_table_says_how_it_was_made(tmp_path: Path, unrendered: None):
+def test_annotation_table_records_its_command(tmp_path: Path, unrendered: None):
     render_videos(tmp_path, tmp_path / "annotations.csv", seed=7, train=3, test=2)
     lines = (tmp_path / "annotations.csv").read_text().splitlines()
     assert lines[:2] == [

@@ -1,4 +1,4 @@
-"""Decoder processes that go wrong at video "a": stand-ins for `decode`, run in a forked process."""
+"""Replacements for `decode` that fail at video "a"; they run in the decoder process."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from extracting.video import decode as module
 real = module.decode
 
 
-def crash(run: object, job: Job, config: Config, maps: Path | None) -> None:
-    """Segfault at every attempt, after one snippet."""
+def crash(connection: object, job: Job, config: Config, maps_path: Path | None) -> None:
+    """Segfault after one snippet, in every attempt."""
     _after_one_snippet(job, lambda: os.kill(os.getpid(), signal.SIGSEGV))
-    real(run, job, config, maps)
+    real(connection, job, config, maps_path)
 
 
-def crash_once(run: object, job: Job, config: Config, maps: Path | None) -> None:
-    """Be killed at the first attempt, as by a system without memory, after one snippet."""
+def crash_once(connection: object, job: Job, config: Config, maps_path: Path | None) -> None:
+    """Be killed after one snippet in the first attempt, as by a system out of memory."""
     if job.attempt == 1:
         _after_one_snippet(job, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    real(run, job, config, maps)
+    real(connection, job, config, maps_path)
 
 
-def hang(run: object, job: Job, config: Config, maps: Path | None) -> None:
-    """Hang after one snippet in native code that holds the interpreter lock."""
+def hang(connection: object, job: Job, config: Config, maps_path: Path | None) -> None:
+    """Hang after one snippet, in native code that holds the interpreter lock."""
     _after_one_snippet(job, lambda: ctypes.PyDLL(None).usleep(60_000_000))
-    real(run, job, config, maps)
+    real(connection, job, config, maps_path)
 
 
-def fail(run: object, job: Job, config: Config, maps: Path | None) -> None:
-    """Raise what only a mistake of ours can raise."""
+def fail(connection: object, job: Job, config: Config, maps_path: Path | None) -> None:
+    """Raise an exception that only a bug can raise."""
     _after_one_snippet(job, lambda: 1 / 0)
-    real(run, job, config, maps)
+    real(connection, job, config, maps_path)
 
 
-def limited(run: object, job: Job, config: Config, maps: Path | None) -> None:
-    """Allow files of 100,000 bytes: a snippet's event map of 87,040 and no second one."""
+def limited(connection: object, job: Job, config: Config, maps_path: Path | None) -> None:
+    """Limit files to 100,000 bytes: one event map of 87,040 bytes fits, two do not."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    real(run, job, config, maps)
+    real(connection, job, config, maps_path)
 
 
-def tell_modules(run: object, job: Job, config: Config, maps: Path | None) -> None:
-    """Write the names of all imported modules beside the video, then decode."""
+def list_modules(connection: object, job: Job, config: Config, maps_path: Path | None) -> None:
+    """Write the names of all imported modules into a file next to the video, then decode."""
     Path(f"{job.path}.modules").write_text("\n".join(sys.modules))
-    real(run, job, config, maps)
+    real(connection, job, config, maps_path)
 
 
 def _after_one_snippet(job: Job, action: object) -> None:
@@ -63,7 +63,7 @@ def _after_one_snippet(job: Job, action: object) -> None:
         yield next(snippets(self))
         import time
 
-        time.sleep(0.3)  # until it is sent
+        time.sleep(0.3)  # until the snippet is sent
         action()
 
     module.Video.snippets = one

@@ -1,4 +1,4 @@
-"""Fixtures of the extraction tests: three small videos, and a small untrained encoder of each modality."""
+"""Fixtures of the extraction tests: three small videos, and a small untrained encoder per modality."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.extracting.helpers import BOTH, write_video
 
 @pytest.fixture(scope="session")
 def tiny_encoders() -> dict[str, Encoder]:
-    """Untrained towers of three layers, 64 wide."""
+    """Untrained towers with three layers and 64-dimensional embeddings."""
     return {name: load_encoder("untrained", name, tower="tiny", device="cpu") for name in BOTH}
 
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
-    """Three videos of 3, 2 and 1 snippets, two in a class folder and one at the top."""
+    """Three videos with 3, 2 and 1 snippets; the last one has no class folder."""
     root = tmp_path / "videos"
     write_video(root / "Abuse" / "a.b_x264.avi", 50, seed=1)
     write_video(root / "Arson" / "c.avi", 32, seed=2)

@@ -1,4 +1,4 @@
-"""What the extraction tests share: small videos, a stand-in for an encoder, runs and commands."""
+"""Shared by the extraction tests: small videos, a fake encoder, runs and commands."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from torch import Tensor
 from extracting.config import Config
 from extracting.job.run import ExtractionRun, Output
 from extracting.job.videos import find_videos
-from extracting.video.crops import CROP_SIZE, is_mirrored, place_of
+from extracting.video.crops import CROP_SIZE, crop_origin, is_mirrored
 
 BOTH = ("image", "event")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def write_video(path: Path, frames: int, seed: int = 0) -> Path:
-    """A small real video file (MJPG in AVI, 64×48) with something moving in it."""
+    """Write a small real video file (MJPG in AVI, 64×48) with moving content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
     assert writer.isOpened()
-    random = np.random.RandomState(seed)
-    still = random.randint(0, 256, (48, 64, 3)).astype(np.uint8)
+    still = np.random.RandomState(seed).randint(0, 256, (48, 64, 3)).astype(np.uint8)
     for t in range(frames):
         writer.write(np.roll(still, 2 * t, axis=1))
     writer.release()
@@ -37,7 +36,7 @@ def write_video(path: Path, frames: int, seed: int = 0) -> Path:
 
 
 class Sums:
-    """Stands in for an encoder: exact sums of the pixels in eight stripes, which tell frames apart."""
+    """Fake encoder: exact sums of the pixels in eight stripes, which differ between frames."""
 
     embed_dim = 8
     hash = "sums"
@@ -47,24 +46,24 @@ class Sums:
     def __init__(self, batch_size: int = 16) -> None:
         self.batch_size = batch_size
 
-    def recorded(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {"precision": "fp32"}
 
     def images(self, frames: Tensor, crops: Sequence[int]) -> Tensor:
-        """(n, 16, 256, 340, 3) uint8 → (n, C, 8): sums over stripes of 28 rows."""
+        """Map (n, 16, 256, 340, 3) uint8 to (n, C, 8): sums over stripes of 28 rows."""
         return self._stripes(frames.sum((1, 4), dtype=torch.int64), crops)
 
     def events(self, counts: Tensor, divisors: Tensor, crops: Sequence[int]) -> Tensor:
-        """(n, 256, 340) uint8 → (n, C, 8), the same of event counts; the divisors play no part."""
+        """Map event counts (n, 256, 340) uint8 to (n, C, 8) in the same way; ignore the divisors."""
         return self._stripes(counts, crops)
 
     def _stripes(self, planes: Tensor, crops: Sequence[int]) -> Tensor:
         rows = []
         for crop in crops:
-            top, left = place_of(crop)
+            top, left = crop_origin(crop)
             view = planes[:, top : top + CROP_SIZE, left : left + CROP_SIZE]
             view = view.flip(2) if is_mirrored(crop) else view
-            weights = torch.arange(1, CROP_SIZE + 1)  # tells a crop from its mirror image
+            weights = torch.arange(1, CROP_SIZE + 1)  # a crop and its mirror image have different sums
             rows.append((view.long() * weights).reshape(len(view), 8, -1).sum(2))
         return torch.stack(rows, 1).float()
 
@@ -72,7 +71,7 @@ class Sums:
 def outputs_of(
     out: Path, encoders: Mapping[str, Any], config: Config, modalities: Sequence[str] = BOTH
 ) -> dict[str, Output]:
-    """Outputs into out/image and out/event."""
+    """Return outputs that write into out/image and out/event."""
     return {m: Output.of(m, out / m, encoders[m], config) for m in modalities}
 
 
@@ -84,7 +83,7 @@ def make(
     overwrite: bool = False,
     **settings: Any,
 ) -> ExtractionRun:
-    """A run into out/image and out/event: crops 0 and 5, event threshold 3 and `Sums` unless told otherwise."""
+    """Run into out/image and out/event. Defaults: crops 0 and 5, event threshold 3, `Sums`."""
     config = Config(**{"crops": (0, 5), "event_threshold": 3, "workers": 2, **settings})
     encoders = encoders or dict.fromkeys(BOTH, Sums())
     run = ExtractionRun(find_videos(videos), outputs_of(out, encoders, config, modalities), config, overwrite)
@@ -93,7 +92,7 @@ def make(
 
 
 def command(script: str, *arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run a script of extracting/ as a user would, without a network to fall back on."""
+    """Run a script of extracting/ in its own process, without a GPU."""
     return subprocess.run(
         [sys.executable, script, *map(str, arguments)],
         cwd=cwd,
@@ -105,10 +104,10 @@ def command(script: str, *arguments: str | Path, cwd: Path = ROOT) -> subprocess
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Every array below a folder, by name."""
+    """Return the bytes of every array below a folder, by name."""
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*.np?"))}
 
 
 def hidden(out: Path) -> list[str]:
-    """Names of hidden files, which only a run that is at work may leave."""
+    """Return the names of hidden files, which exist only during a run."""
     return sorted(path.name for path in out.rglob(".*"))

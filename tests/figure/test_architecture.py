@@ -1,4 +1,4 @@
-"""Figure 1 shows the network as it is: its numbers are the modules', and the committed file is up to date."""
+"""Figure 1 shows the numbers of the network's modules, and the committed file is up to date."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """The module figure/architecture.py."""
+    """Import figure/architecture.py as a module."""
     spec = importlib.util.spec_from_file_location("figure_architecture", ROOT / "figure" / "architecture.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses need it
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture(scope="module")
 def describe(script: ModuleType) -> Callable[..., object]:
-    """The facts of a network made from keywords."""
+    """Return a function that describes a network with the given configuration."""
 
     def call(mil: str = "topk", **config: object) -> object:
         model = IEFVAD(**config)
@@ -41,7 +41,7 @@ def describe(script: ModuleType) -> Callable[..., object]:
 
 @pytest.fixture
 def texts(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[object], str]:
-    """Every text of the figure of a network, a line each."""
+    """Return a function that draws an architecture and returns all texts of the figure, one per line."""
     figures: list[Figure] = []
     monkeypatch.setattr(plots, "save", lambda fig, *rest, **about: figures.append(fig) or [])
 
@@ -52,8 +52,8 @@ def texts(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     return call
 
 
-def test_numbers_are_those_of_the_network(describe, texts):
-    """D = 64: attention 4·64² + 4·64, LayerNorm 2·64; three layers and the last LayerNorm: 50 432 an encoder."""
+def test_figure_shows_numbers_of_the_network(describe, texts):
+    """An encoder has 50 432 parameters: 3 × (attention 4·64² + 4·64, LayerNorm 2·64) and a LayerNorm 2·64."""
     facts = describe(embed_dim=64, num_layers=3, num_heads=4, num_refinement_steps=5, lambda_ref=0.25, nu=6.0)
     parts = dict(facts.parameters)
     assert parts.pop("all") == sum(parts.values()) + parts["encoder"] + parts["head"]  # two streams
@@ -71,24 +71,24 @@ def test_numbers_are_those_of_the_network(describe, texts):
 
 
 @pytest.mark.parametrize(
-    ("config", "shown", "gone"),
+    ("config", "present", "absent"),
     [
         ({"temporal_update": "none"}, "no recursion", "P_{t-1}"),
         ({"temporal_update": "paper"}, "$q$ = 0", "$q$ learned"),
         ({"noise_model": "Gaussian"}, "3.2  Gaussian", r"\nu"),
         ({"epsilon_placement": "sum"}, r"1 / \sigma^2_{eff}$", r"\epsilon"),
         ({"num_refinement_steps": 0}, "N = 0", "ReLU"),
-        ({"modality": "event"}, "one stream", "$L_{reg}$:"),
+        ({"modality": "event"}, "single modality", "$L_{reg}$:"),
         ({"mil": "segment"}, "segment mean", "top-$k$"),
     ],
 )
-def test_an_option_changes_the_figure(describe, texts, config, shown, gone):
+def test_option_changes_the_figure(describe, texts, config, present, absent):
     drawn = texts(describe(embed_dim=16, **config))
-    assert shown in drawn and gone not in drawn
-    assert gone in texts(describe(embed_dim=16))
+    assert present in drawn and absent not in drawn
+    assert absent in texts(describe(embed_dim=16))
 
 
-def test_files_are_the_same_every_time(script, describe, tmp_path):
+def test_figure_files_are_reproducible(script, describe, tmp_path):
     facts = describe(embed_dim=16)
     first, again = (script.draw_architecture(facts, tmp_path / name / "a") for name in ("one", "two"))
     assert [path.name for path in first] == ["a.png", "a.pdf", "a.svg"]
@@ -97,13 +97,13 @@ def test_files_are_the_same_every_time(script, describe, tmp_path):
     assert changed[2].read_bytes() != first[2].read_bytes()
 
 
-def test_committed_figure_is_of_the_present_network(describe):
-    """Fails when the default network changes: run `python figure/architecture.py` and look at the result."""
+def test_committed_figure_matches_the_default_network(describe):
+    """If this fails, run `python figure/architecture.py` and check the new figure."""
     svg = html.unescape((ROOT / "figure" / "architecture.svg").read_text(encoding="utf-8"))
     assert repr(describe(embed_dim=768)) in svg
 
 
-def test_command_writes_what_its_flags_ask_for(script, monkeypatch, tmp_path, capsys):
+def test_command_draws_the_network_of_its_flags(script, monkeypatch, tmp_path, capsys):
     flags = ["--embed_dim", "16", "--visual_head", "2", "--nu", "4", "--save_path", str(tmp_path / "a")]
     monkeypatch.setattr("sys.argv", ["architecture.py", *flags])
     script.main()

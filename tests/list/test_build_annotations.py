@@ -1,4 +1,4 @@
-"""The tables of the four data sets are what their sources say."""
+"""The tables of the four data sets are reproduced from their sources."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def builder():
 
 
 @pytest.mark.parametrize("folder", ["ucf", "xd", "shang", "msad"])
-def test_tables_are_made_anew_byte_for_byte(builder, realdata: Path, folder: str) -> None:
+def test_tables_are_reproduced_byte_for_byte(builder, realdata: Path, folder: str) -> None:
     made = builder.as_csv(folder, builder.TABLES[folder](realdata)).encode()
     assert made == (ROOT / "list" / folder / "annotations.csv").read_bytes()
 
 
-def test_the_command_says_what_is_new(builder, realdata: Path, tmp_path, monkeypatch, capsys) -> None:
+def test_command_prints_which_tables_changed(builder, realdata: Path, tmp_path, monkeypatch, capsys) -> None:
     flags = ["build_annotations.py", str(realdata), "--out", str(tmp_path)]
     for outcome in ("written", "unchanged"):
         monkeypatch.setattr("sys.argv", flags)
@@ -34,7 +34,7 @@ def test_the_command_says_what_is_new(builder, realdata: Path, tmp_path, monkeyp
         assert capsys.readouterr().out.count(f"videos, {outcome}\n") == 4
 
 
-def test_no_sources_are_one_sentence(builder, tmp_path: Path, monkeypatch) -> None:
+def test_missing_source_folder_is_refused(builder, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("sys.argv", ["build_annotations.py", str(tmp_path / "none")])
-    with pytest.raises(builder.InputError, match="none: no such folder of sources"):
+    with pytest.raises(builder.InputError, match=r"none does not exist\. Give the folder of the sources"):
         builder.main()

@@ -1,4 +1,4 @@
-"""The documented commands of list/, as typed: from the root and from inside the folder, in a copy of the project."""
+"""The documented commands of list/, run from the root and from inside list/, in a copy of the project."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# folder → (training videos, test videos, an anomalous one first), as folder/name; the shipped tables know them
+# folder → (training videos, test videos with an anomalous one first), as folder/name, all in the tables
 TREES = {
     "ucf": (
         ["Abuse/Abuse001_x264", "Normal/Normal_Videos001_x264"],
@@ -26,18 +26,18 @@ TREES = {
     "shang": (["vehicle/01_0014", "normal/01_002"], ["skateboard/01_0015", "normal/01_001"]),
     "msad": (["Assault/Assault_1", "Robbery/Robbery_10"], ["Assault/Assault_2", "Normal/MSAD_normal_testing_10"]),
 }  # fmt: skip
-SNIPPETS = {"ucf": 88, "xd": 190, "shang": 27, "msad": 14}  # of the anomalous test video, under either tail rule
+SNIPPETS = {"ucf": 88, "xd": 190, "shang": 27, "msad": 14}  # of the anomalous test video, under both tail rules
 ANOMALOUS = {"ucf": 75, "xd": 2585, "shang": 288, "msad": 181}  # its frames: 165-240, 0-1517 1970-3038, 86-374, 19-200
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A copy of list/, vad/ and the tables: the commands' defaults lie beside them."""
-    made = tmp_path_factory.mktemp("project")
+    """Return a copy of the project, because the commands write to their own list/ by default."""
+    root = tmp_path_factory.mktemp("project")
     ignore = shutil.ignore_patterns("rgb", "__pycache__")
-    for room in ("list", "vad", "demo", "model"):
-        shutil.copytree(ROOT / room, made / room, ignore=ignore)
-    return made
+    for package in ("list", "vad", "demo", "model"):
+        shutil.copytree(ROOT / package, root / package, ignore=ignore)
+    return root
 
 
 def run(cwd: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -56,8 +56,8 @@ def embed(root: Path, videos: list[str], crops: tuple[int, ...], snippets: int) 
 @pytest.mark.parametrize(
     ("folder", "inside"), [("ucf", True), ("ucf", False), ("xd", True), ("shang", True), ("msad", False)]
 )
-def test_documented_commands(project: Path, tmp_path: Path, folder: str, inside: bool) -> None:
-    """No other file is needed; the anomalous video is first or second, as the table has them."""
+def test_documented_commands_make_lists_and_gt(project: Path, tmp_path: Path, folder: str, inside: bool) -> None:
+    """The commands need only embeddings. The order of the test videos is that of the table."""
     train, test = TREES[folder]
     embed(tmp_path, train, (0, 5), 3)
     embed(tmp_path, test[:1], (5,), SNIPPETS[folder])
@@ -73,55 +73,55 @@ def test_documented_commands(project: Path, tmp_path: Path, folder: str, inside:
     assert refused.returncode == 2
     assert "test videos of" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
-    made = run(cwd, *command, "--allow_missing")
-    assert made.returncode == 0, made.stderr
-    assert "2 training and 2 test videos (table: " in made.stdout
+    lists_run = run(cwd, *command, "--allow_missing")
+    assert lists_run.returncode == 0, lists_run.stderr
+    assert "2 training and 2 test videos (table: " in lists_run.stdout
     paths = ["--csv_path", f"{lists}/test.csv", "--save_path", f"{lists}/gt.npy"]
     gt = run(cwd, f"{scripts}{folder}_generate_gt.py", *paths)
     assert gt.returncode == 0, gt.stderr
     frames = 16 * (SNIPPETS[folder] + normal_snippets)
     assert f"2 videos, {frames:,} frames, {ANOMALOUS[folder]:,} anomalous" in gt.stdout
-    there = project / "list" / folder / "rgb" / "vitl"
-    rows = [row.split(",")[0] for row in (there / "train.csv").read_text().splitlines()[1:]]
+    output = project / "list" / folder / "rgb" / "vitl"
+    rows = [row.split(",")[0] for row in (output / "train.csv").read_text().splitlines()[1:]]
     assert sorted(rows) == sorted(f"rgb/{video}__{crop}.npy" for video in train for crop in (0, 5))
-    assert json.loads((there / "lists.json").read_text())["feature_root"] == str(tmp_path.resolve())
-    assert len(np.load(there / "gt.npy")) == frames
-    assert sorted(file.name for file in there.iterdir()) == ["gt.json", "gt.npy", "lists.json", "test.csv", "train.csv"]
+    assert json.loads((output / "lists.json").read_text())["feature_root"] == str(tmp_path.resolve())
+    assert len(np.load(output / "gt.npy")) == frames
+    assert {file.name for file in output.iterdir()} == {"gt.json", "gt.npy", "lists.json", "test.csv", "train.csv"}
 
 
-def test_the_split_of_the_lists_is_that_of_the_ground_truth(project: Path, tmp_path: Path) -> None:
-    """Assault_2 is anomalous from frame 19 on officially, from 20 on in the release."""
+def test_ground_truth_has_the_split_of_the_lists(project: Path, tmp_path: Path) -> None:
+    """The anomaly of Assault_2 starts at frame 19 in the official split, at 20 in the released one."""
     for video, snippets in (("Assault/Assault_1", 26), ("Assault/Assault_2", 14)):
         embed(tmp_path, [video], (5,), snippets)
     base = ["msad_generate_file.py", "--base_path", str(tmp_path / "rgb"), "--allow_missing"]
     assert "released split" in run(project / "list", *base, "--profile", "released").stdout
-    said = run(project / "list", "msad_generate_gt.py").stdout
-    assert "(released split): 1 videos, 224 frames, 180 anomalous" in said
-    said = run(project / "list", "msad_generate_gt.py", "--split", "official").stdout
-    assert "(official split): 1 videos, 224 frames, 181 anomalous" in said
-    found = run(project, "list/audit.py", "--dataset", "msad", "--json")
-    report = json.loads(found.stdout)
-    assert (found.returncode, report["split"], report["clean"]) == (1, "released", False)
+    summary = run(project / "list", "msad_generate_gt.py").stdout
+    assert "(released split): 1 videos, 224 frames, 180 anomalous" in summary
+    summary = run(project / "list", "msad_generate_gt.py", "--split", "official").stdout
+    assert "(official split): 1 videos, 224 frames, 181 anomalous" in summary
+    audit = run(project, "list/audit.py", "--dataset", "msad", "--json")
+    report = json.loads(audit.stdout)
+    assert (audit.returncode, report["split"], report["clean"]) == (1, "released", False)
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "message"),
     [
-        (["ucf_generate_file.py", "--base_path", "nothing/rgb"], "no such folder"),
+        (["ucf_generate_file.py", "--base_path", "nothing/rgb"], "does not exist"),
         (["xd_generate_gt.py", "--csv_path", "nothing.csv"], "there is no such list"),
         (["generate_gt.py", "--dataset", "mine"], "unknown data set 'mine'"),
         (["shang_generate_file.py", "--test_crops", "11"], "crops are numbered 0 to 9"),
-        (["audit.py", "--dataset", "xd", "--list_root", "nowhere"], "holds no train.csv"),
+        (["audit.py", "--dataset", "xd", "--list_root", "nowhere"], "contains neither train.csv"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_2(project: Path, command: list[str], says: str) -> None:
+def test_user_errors_print_one_line_and_exit_2(project: Path, command: list[str], message: str) -> None:
     done = run(project / "list", *command)
     assert done.returncode == 2
-    assert says in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_importing_a_command_does_nothing(project: Path) -> None:
+def test_importing_a_command_has_no_effect(project: Path) -> None:
     names = sorted(path.stem for path in (project / "list").glob("*generate*.py"))
     assert len(names) == 10
     done = run(project / "list", "-c", f"import audit, {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Malformed tables, lists and CSVs, made by mutation: one sentence, exit 2, nothing written."""
+"""Malformed tables, lists and CSVs made by mutation: the commands print one line, exit with 2 and write nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vad.files import run_command
 
 Lines = list[str]
 Mutation = Callable[[Lines, random.Random], Lines | bytes]
-EACH = 3  # mutants of every kind
+MUTANTS = 3  # per mutation
 
 TABLE = [
     "video,alias,label,official,frames,intervals",
@@ -30,15 +30,15 @@ CSV = ["path,label", *(f"rgb/{video}__5.npy,{video.split('/')[0]}" for video in 
 NAMES = [f"{video}.mp4" for video in VIDEOS]
 
 
-def insert(lines: Lines, rng: random.Random, what: bytes) -> bytes:
-    """The file with bytes put into it somewhere."""
+def insert(lines: Lines, rng: random.Random, inserted: bytes) -> bytes:
+    """Return the file with bytes inserted at a random position."""
     data = "\n".join(lines).encode()
     at = rng.randrange(1, len(data))
-    return data[:at] + what + data[at:]
+    return data[:at] + inserted + data[at:]
 
 
 def change_row(change: Callable[[str, random.Random], str], first: int, last: int) -> Mutation:
-    """One of the rows first … last changed."""
+    """Return a mutation that changes one of the rows first … last."""
 
     def mutate(lines: Lines, rng: random.Random) -> Lines:
         at = rng.randint(first, last)
@@ -48,7 +48,7 @@ def change_row(change: Callable[[str, random.Random], str], first: int, last: in
 
 
 def intervals(change: Callable[[str, random.Random], str]) -> Mutation:
-    """The intervals of an anomalous test video changed."""
+    """Return a mutation that changes the intervals of an anomalous test video."""
 
     def mutate(row: str, rng: random.Random) -> str:
         head, _, cell = row.rpartition(",")
@@ -109,7 +109,7 @@ LISTS: dict[str, Mutation] = BYTES | {
 
 
 class Place:
-    """A data set of five videos with embeddings, and its commands, run in this process."""
+    """A data set of five videos with embeddings, whose commands run in this process."""
 
     def __init__(self, root: Path, capsys, monkeypatch) -> None:
         self.root, self.capsys, self.monkeypatch = root, capsys, monkeypatch
@@ -129,18 +129,18 @@ class Place:
         return path
 
     def run(self, script: str, **flags: Path) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr of list/generate_<script>.py."""
+        """Run list/generate_<script>.py and return its exit code, stdout and stderr."""
         path = Path(__file__).resolve().parents[2] / "list" / f"generate_{script}.py"
         spec = importlib.util.spec_from_file_location(f"generate_{script}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        typed = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
-        self.monkeypatch.setattr(sys, "argv", [path.name, "--dataset", str(self.root / "street.toml"), *typed])
+        arguments = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+        self.monkeypatch.setattr(sys, "argv", [path.name, "--dataset", str(self.root / "street.toml"), *arguments])
         self.capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
+        with pytest.raises(SystemExit) as exit_info:
             run_command(module.main)
         printed = self.capsys.readouterr()
-        return stopped.value.code, printed.out, printed.err
+        return exit_info.value.code, printed.out, printed.err
 
     def gt(self) -> tuple[int, str, str]:
         return self.run("gt", csv_path=self.root / "test.csv", save_path=self.root / "out", feature_root=self.root)
@@ -149,13 +149,13 @@ class Place:
         paths = {f"{side}_save_path": self.root / f"out/{side}.csv" for side in ("train", "test")}
         return self.run("file", base_path=self.root / "rgb", **paths, **flags)
 
-    def refused(self, outcome: tuple[int, str, str], what: str) -> None:
-        """One sentence, exit 2, nothing written."""
+    def assert_refused(self, outcome: tuple[int, str, str], mutant: str) -> None:
+        """Assert one line of error, exit code 2, and no written file."""
         code, out, err = outcome
-        assert code == 2, f"{what}: {out}{err}"
-        assert err.startswith("error: ") and len(err.splitlines()) == 1, f"{what}: {err}"
+        assert code == 2, f"{mutant}: {out}{err}"
+        assert err.startswith("error: ") and len(err.splitlines()) == 1, f"{mutant}: {err}"
         assert len(err) < 7000 and not out
-        assert not list((self.root / "out").iterdir()), what
+        assert not list((self.root / "out").iterdir()), mutant
 
 
 @pytest.fixture
@@ -163,49 +163,49 @@ def place(tmp_path: Path, capsys, monkeypatch) -> Place:
     return Place(tmp_path, capsys, monkeypatch)
 
 
-def mutants(kinds: dict[str, Mutation], lines: Lines) -> list[tuple[str, Lines | bytes]]:
-    return [(f"{kind}, {seed}", mutate(lines, random.Random(f"{kind} {seed}")))
-            for kind, mutate in kinds.items() for seed in range(EACH)]  # fmt: skip
+def mutants(mutations: dict[str, Mutation], lines: Lines) -> list[tuple[str, Lines | bytes]]:
+    return [(f"{name}, {seed}", mutate(lines, random.Random(f"{name} {seed}")))
+            for name, mutate in mutations.items() for seed in range(MUTANTS)]  # fmt: skip
 
 
-def test_malformed_tables(place: Place) -> None:
-    for what, content in mutants(TABLES, TABLE):
+def test_malformed_tables_are_refused(place: Place) -> None:
+    for name, content in mutants(TABLES, TABLE):
         place.write("annotations.csv", content)
-        place.refused(place.gt(), f"{what}: {content[:4]}")
+        place.assert_refused(place.gt(), f"{name}: {content[:4]}")
     place.write("annotations.csv", TABLE)
-    assert place.gt()[0] == 0  # what was mutated is good
+    assert place.gt()[0] == 0  # the unmutated table is valid
     assert int(np.load(place.root / "out/gt.npy").sum()) == 24 + 6 + 10 + 3
 
 
-def test_malformed_csvs(place: Place) -> None:
-    for what, content in mutants(CSVS, CSV):
+def test_malformed_csvs_are_refused(place: Place) -> None:
+    for name, content in mutants(CSVS, CSV):
         place.write("test.csv", content)
-        place.refused(place.gt(), f"{what}: {content[:4]}")
+        place.assert_refused(place.gt(), f"{name}: {content[:4]}")
 
 
-def test_malformed_lists(place: Place) -> None:
-    for what, content in mutants(LISTS, NAMES):
-        place.refused(place.lists(test_list=place.write("list.txt", content)), f"{what}: {content[:4]}")
+def test_malformed_lists_are_refused(place: Place) -> None:
+    for name, content in mutants(LISTS, NAMES):
+        place.assert_refused(place.lists(test_list=place.write("list.txt", content)), f"{name}: {content[:4]}")
     assert place.lists(test_list=place.write("list.txt", NAMES))[0] == 0
 
 
 def test_any_mutation_is_read_or_refused(place: Place) -> None:
-    """Bytes changed, lost and doubled at random, in table and CSV: never a traceback, nothing half written."""
+    """Random bytes of table or CSV are changed, deleted or repeated: no traceback and no partial output."""
     rng, outcomes = random.Random(0), set()
     files = {"annotations.csv": TABLE, "test.csv": CSV}
     for number in range(120):
         name = ("annotations.csv", "test.csv")[number % 2]
         data = bytearray("\n".join(files[name]).encode())
         for _ in range(rng.randrange(1, 3)):
-            at, what = rng.randrange(len(data)), rng.randrange(3)
-            other = rng.choice([b"\t", b" ", b",", b"\n", b"0"])
-            data[at : at + (what < 2)] = bytes(data[at : at + 9]) if what else other
+            at, operation = rng.randrange(len(data)), rng.randrange(3)
+            replacement = rng.choice([b"\t", b" ", b",", b"\n", b"0"])
+            data[at : at + (operation < 2)] = bytes(data[at : at + 9]) if operation else replacement
         for file, lines in files.items():
             place.write(file, bytes(data) if file == name else lines)
         outcome = place.gt()
         outcomes.add(outcome[0])
         if outcome[0]:
-            place.refused(outcome, repr(bytes(data)))
+            place.assert_refused(outcome, repr(bytes(data)))
             continue
         assert {path.name for path in (place.root / "out").iterdir()} == {"gt.npy", "gt.json"}
         for path in (place.root / "out").iterdir():

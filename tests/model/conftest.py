@@ -1,4 +1,4 @@
-"""Shared by the tests of the network."""
+"""Fixtures for the tests of the network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ import pytest
 
 @pytest.fixture(scope="session")
 def released_layout() -> dict[str, list[int]]:
-    """Name → shape of the 78 tensors of a released checkpoint."""
+    """Return name → shape of the 78 tensors in a released checkpoint."""
     path = Path(__file__).resolve().parent.parent / "golden" / "released_checkpoint_layout.json"
     return json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What holds for the network whatever its weights: fusion, padding, streams, input contracts."""
+"""Properties of the network with any weights: fusion, padding, modalities, input checks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def batch(B: int = 3, T: int = 12, D: int = 32) -> tuple[torch.Tensor, torch.Ten
     return torch.randn(B, T, D, generator=generator), torch.randn(B, T, D, generator=generator)
 
 
-def test_student_t_and_gaussian_fuse_alike_for_epsilon_0():
+def test_student_t_and_gaussian_fuse_equally_at_epsilon_0():
     image_mu, event_mu = batch()
     image_s, event_s = (2 * x for x in batch(D=32))
     weights = {}
@@ -41,17 +41,17 @@ def test_student_t_and_gaussian_fuse_alike_for_epsilon_0():
     torch.testing.assert_close(
         weights["StudentT", 0.0], weights["Gaussian", 0.0], rtol=1e-6, atol=1e-7
     )
-    # and the factor does not cancel beside a large ε
+    # with a large ε the factor does not cancel
     assert (weights["StudentT", 1.0] - weights["Gaussian", 1.0]).abs().max() > 1e-2
 
 
-def test_effective_variance_is_the_smaller_one():
+def test_effective_variance_is_smaller_by_nu_over_nu_plus_1():
     logvar = torch.tensor([-1.0, 0.0, 2.0])
     ratio = (effective_logvar(logvar, "StudentT", nu=8.0) - logvar).exp()
     torch.testing.assert_close(ratio, torch.full((3,), 8 / 9))
 
 
-def test_fusion_by_hand():
+def test_fusion_matches_hand_computation():
     # variances 1 and 3: weights 3/4 and 1/4, fused mean 3/4·2 + 1/4·6 = 3, fused variance 3/4
     one = torch.ones(1, 1, 1)
     fused = fuse(2 * one, 6 * one, 0 * one, (3 * one).log(), epsilon=0.0)
@@ -60,11 +60,11 @@ def test_fusion_by_hand():
 
 @pytest.mark.parametrize("temporal_update", ["kalman", "paper", "none"])
 @pytest.mark.parametrize("modality", ["fusion", "image", "event"])
-def test_a_longer_pad_changes_no_valid_output(temporal_update, modality):
+def test_padding_changes_no_valid_output(temporal_update, modality):
     model = small_model(temporal_update=temporal_update, modality=modality)
     image, event = batch()
     lengths = torch.tensor([12, 1, 7])
-    garbage = 100 * torch.ones(3, 30, 32)  # whatever stands in the padding must not matter either
+    garbage = 100 * torch.ones(3, 30, 32)  # the values in the padding must not matter
     with torch.no_grad():
         short = model(image, event, lengths)
         long = model(torch.cat([image, garbage], 1), torch.cat([event, -garbage], 1), lengths)
@@ -78,7 +78,7 @@ def test_a_longer_pad_changes_no_valid_output(temporal_update, modality):
             )
 
 
-def test_the_attention_is_pytorchs(T=12):
+def test_attention_matches_pytorch(T=12):
     torch.manual_seed(0)
     reference = torch.nn.MultiheadAttention(32, 4, batch_first=True)
     x, _ = batch()
@@ -102,7 +102,7 @@ def test_the_attention_is_pytorchs(T=12):
     ],
 )
 @pytest.mark.parametrize("modality", ["fusion", "image"])
-def test_autocast_keeps_fusion_filter_and_losses_in_float32(config, modality):
+def test_autocast_keeps_fusion_filter_and_loss_in_float32(config, modality):
     model = small_model(dropout=0.0, modality=modality, **config)
     image, event = batch(T=40)
     lengths, anomalous = torch.tensor([40, 3, 21]), torch.tensor([0.0, 1, 1])
@@ -114,7 +114,7 @@ def test_autocast_keeps_fusion_filter_and_losses_in_float32(config, modality):
     for name in ("logits", "fused", "weight_image", "weight_event", "gain", "variance"):
         assert getattr(output, name).dtype == torch.float32, name
     assert all(term.dtype == torch.float32 for term in terms)
-    # bfloat16 has eight bits: 2⁻⁸ = 4e-3 a product; the rest of the network doubles that
+    # bfloat16 has 8 significant bits: 2⁻⁸ = 4e-3 per product, doubled for the rest of the network
     assert (output.logits - exact.logits).abs().max() < 8e-3 * exact.logits.abs().max()
     total = objective.total(terms)
     expected = objective.total(objective.terms(exact, lengths, anomalous))
@@ -123,7 +123,7 @@ def test_autocast_keeps_fusion_filter_and_losses_in_float32(config, modality):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def test_float16_embeddings_are_widened_exactly():
+def test_float16_embeddings_give_float32_results():
     model = small_model()
     image, event = (x.half() for x in batch())
     with torch.no_grad():
@@ -137,14 +137,12 @@ def test_attended_padding_changes_outputs():
     zeros = torch.zeros(3, 30, 32)
     with torch.no_grad():
         short = model(image, event, lengths).logits
-        long = model(torch.cat([image, zeros], 1), torch.cat([event, zeros], 1), lengths).logits[
-            :, :12
-        ]
-    assert (short - long).abs().max() > 1e-3
+        long = model(torch.cat([image, zeros], 1), torch.cat([event, zeros], 1), lengths).logits
+    assert (short - long[:, :12]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("modality", ["image", "event"])
-def test_a_single_stream_ignores_the_other(modality):
+def test_single_modality_ignores_the_other(modality):
     model = small_model(modality=modality)
     image, event = batch()
     inputs = (image, None) if modality == "image" else (None, event)
@@ -172,7 +170,7 @@ def test_an_empty_window_attends_to_its_first_step():
     assert empty.isfinite().all() and torch.equal(empty, one)
 
 
-def test_without_refinement_the_state_is_classified():
+def test_zero_refinement_steps_classify_the_filter_state():
     model = small_model(num_refinement_steps=0)
     image, event = batch()
     with torch.no_grad():
@@ -182,43 +180,37 @@ def test_without_refinement_the_state_is_classified():
 
 
 @pytest.mark.parametrize(
-    ("config", "sentence"),
+    ("config", "message"),
     [
-        ({"noise_model": "Cauchy"}, "noise_model is 'Cauchy'; known are StudentT, Gaussian"),
-        ({"modality": "audio"}, "modality is 'audio'"),
-        ({"nu": 0}, "nu must be positive"),
+        ({"noise_model": "Cauchy"}, "noise_model must be one of StudentT, Gaussian, not 'Cauchy'"),
+        ({"modality": "audio"}, "modality must be one of image, event, fusion, not 'audio'"),
+        ({"nu": 0}, "nu must be positive .*, but is 0"),
         ({"nu": math.inf}, "nu must be positive and finite .* is noise_model Gaussian"),
-        ({"epsilon": math.nan}, "epsilon and num_refinement_steps not negative; got 8.0, nan"),
-        ({"lambda_ref": math.nan}, "lambda_ref must be a number; got nan"),
-        ({"embed_dim": 30}, "30 cannot be divided among 4 attention heads"),
+        ({"epsilon": math.nan}, "epsilon must be finite and not negative, but is nan"),
+        ({"lambda_ref": math.nan}, "lambda_ref must be finite, but is nan"),
+        ({"embed_dim": 30}, "embedding width 30 is not divisible by 4 heads"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused(config, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_invalid_option_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
         small_model(**config)
 
 
-def test_embeddings_of_another_width_are_refused():
+def test_embeddings_of_wrong_width_are_refused():
     image, event = batch()
-    with pytest.raises(
-        ValueError, match=r"event embeddings must be \(B, T, 32\); got \(3, 12, 16\)"
-    ):
+    message = r"event embeddings must have shape \(B, T, 32\), not \(3, 12, 16\)"
+    with pytest.raises(ValueError, match=message):
         small_model()(image, event[..., :16])
 
 
-def test_the_defaults_are_the_papers():
+def test_numeric_defaults_are_those_of_the_paper():
     config = IEFVADConfig()
     assert (config.embed_dim, config.num_layers, config.num_heads) == (768, 2, 8)
-    assert (config.num_refinement_steps, config.lambda_ref, config.nu, config.epsilon) == (
-        10,
-        0.5,
-        8.0,
-        1e-8,
-    )
-    assert config.noise_model == "StudentT"
+    assert (config.num_refinement_steps, config.lambda_ref) == (10, 0.5)
+    assert (config.noise_model, config.nu, config.epsilon) == ("StudentT", 8.0, 1e-8)
 
 
-def test_compiling_keeps_the_filter_whole_and_every_number():
+def test_compiled_model_matches_and_does_not_unroll_filter():
     model = small_model()
     image, event = batch(T=64)
     nodes = []
@@ -227,9 +219,8 @@ def test_compiling_keeps_the_filter_whole_and_every_number():
         nodes.append(len(graph.graph.nodes))
         return graph.forward
 
-    compiled = torch.compile(model, backend=backend)(image, event, torch.tensor([64, 3, 20]))
-    torch.testing.assert_close(
-        compiled.logits, model(image, event, torch.tensor([64, 3, 20])).logits
-    )
-    # unrolled, the filter alone would be five operations for each of the 64 steps
+    lengths = torch.tensor([64, 3, 20])
+    compiled = torch.compile(model, backend=backend)(image, event, lengths)
+    torch.testing.assert_close(compiled.logits, model(image, event, lengths).logits)
+    # an unrolled filter alone would have five operations for each of the 64 steps
     assert 0 < sum(nodes) < 250

@@ -1,4 +1,4 @@
-"""The loss terms by hand and against a plain loop over the batch."""
+"""The loss terms match hand computations and plain loops over the batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def logit(p: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("T", [1, 15, 16, 17, 48, 100])
-def test_segments_equal_a_loop_over_videos(T):
+def test_segment_mil_matches_loop_over_videos(T):
     generator = torch.Generator().manual_seed(T)
     p = torch.rand(5, T, generator=generator)
     lengths = torch.randint(1, T + 1, (5,), generator=generator)
@@ -36,20 +36,20 @@ def test_segments_equal_a_loop_over_videos(T):
     torch.testing.assert_close(segment_probability(p, lengths), torch.stack(expected))
 
 
-def test_topk_and_segment_by_hand():
-    # 20 steps, four of them 0.9 far apart, the last one in the short second segment of 4 steps
+def test_top_k_and_segment_mil_match_hand_computation():
+    # of 20 steps, four are 0.9; the last of them is in the second segment, which has 4 steps
     p = torch.full((1, 20), 0.1)
     p[0, [0, 5, 10, 18]] = 0.9
     lengths = torch.tensor([20])
     assert top_k_probability(p, lengths).item() == pytest.approx(0.9)  # k = 20 // 16 + 1 = 2
     assert segment_probability(p, lengths).item() == pytest.approx((3 * 0.1 + 0.9) / 4)
     anomalous = torch.tensor([1.0])
-    for mil, instance in (("topk", 0.9), ("segment", 0.3)):
+    for mil, pooled in (("topk", 0.9), ("segment", 0.3)):
         loss = classification_loss(logit(p).unsqueeze(-1), lengths, anomalous, mil)
-        assert loss.item() == pytest.approx(-math.log(instance), rel=1e-5)
+        assert loss.item() == pytest.approx(-math.log(pooled), rel=1e-5)
 
 
-def test_padding_never_reaches_the_classification_loss():
+def test_padding_does_not_change_classification_loss():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 40, 1, generator=generator)
     changed = logits.clone()
@@ -62,7 +62,7 @@ def test_padding_never_reaches_the_classification_loss():
         )
 
 
-def test_kl_by_hand_and_against_torch_distributions():
+def test_kl_matches_torch_distributions():
     mu, logvar = torch.tensor([[[0.5, -2.0]]]), torch.tensor([[[0.3, -1.0]]])
     theirs = torch.distributions.kl_divergence(
         torch.distributions.Normal(mu, (0.5 * logvar).exp()), torch.distributions.Normal(0.0, 1.0)
@@ -71,7 +71,7 @@ def test_kl_by_hand_and_against_torch_distributions():
     assert kl_loss(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), None).item() == 0
 
 
-def test_regulariser_by_hand():
+def test_regulariser_matches_hand_computation():
     image = torch.tensor([[[3.0, 4.0], [1.0, 0.0]]])
     event = torch.tensor([[[6.0, 8.0], [0.0, 2.0]]])
     valid = torch.tensor([[True, False]])
@@ -82,7 +82,7 @@ def test_regulariser_by_hand():
 
 
 def outputs(B: int = 2, **config) -> tuple[IEFVAD, IEFVADOutput]:
-    """A small network and its output for a batch of 8 steps."""
+    """Return a small network and its output for B windows of 8 steps."""
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_heads=2, num_refinement_steps=1, **config).eval()
     image, event = torch.randn(2, B, 8, 16)
@@ -94,7 +94,7 @@ LENGTHS, ANOMALOUS = torch.tensor([8, 5, 1, 7]), torch.tensor([0.0, 1.0, 1.0, 0.
 
 
 @pytest.mark.parametrize(("padding", "changes"), [("masked", False), ("attended", True)])
-def test_padding_counts_in_the_terms_only_where_attended(padding, changes):
+def test_padding_changes_kl_and_cosine_only_if_attended(padding, changes):
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_heads=2, num_refinement_steps=1, padding=padding).eval()
     x = torch.randn(2, 8, 16)
@@ -112,24 +112,24 @@ def test_padding_counts_in_the_terms_only_where_attended(padding, changes):
 WEIGHTS = {"lambda_cos": 2.0, "lambda_norm": 3.0, "lambda_reg": 0.5, "lambda_kl": 0.25}
 
 
-def test_the_total_is_the_weighted_sum_of_the_terms():
+def test_total_is_weighted_sum_of_terms():
     objective = Objective(config=IEFVADConfig(), **WEIGHTS)
     # 1 + 0.25 (8 + 16) + 0.5 (2·2 + 3·4) = 15
     assert objective.total(LossTerms(*torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]))).item() == 15
 
 
 @pytest.mark.parametrize("modality", ["image", "event"])
-def test_a_single_stream_has_its_own_kl_alone(modality):
+def test_single_modality_has_one_kl_and_no_regulariser(modality):
     model, output = outputs(modality=modality)
     terms = Objective(config=model.config).terms(output, LENGTHS[:2], ANOMALOUS[:2])
-    here, there = ("kl_image", "kl_event") if modality == "image" else ("kl_event", "kl_image")
-    assert terms.cosine == terms.norm == getattr(terms, there) == 0
-    assert getattr(terms, here) > 0
+    used, unused = ("kl_image", "kl_event") if modality == "image" else ("kl_event", "kl_image")
+    assert terms.cosine == terms.norm == getattr(terms, unused) == 0
+    assert getattr(terms, used) > 0
 
 
 @pytest.mark.parametrize("padding", ["masked", "attended"])
-def test_reweighted_terms_of_parts_average_to_the_whole(padding):
-    # W processes: the classification is a mean over videos, the other terms one over steps
+def test_reweighted_terms_of_shards_average_to_whole_batch(padding):
+    # on W processes, classification is averaged over videos and the other terms over valid steps
     model, output = outputs(B=4, padding=padding)
     objective = Objective(config=model.config)
     whole = objective.terms(output, LENGTHS, ANOMALOUS)
@@ -151,7 +151,7 @@ def test_reweighted_terms_of_parts_average_to_the_whole(padding):
         (torch.bfloat16, torch.float32),
     ],
 )
-def test_terms_keep_float64_and_widen_smaller_types(dtype, result):
+def test_terms_are_at_least_float32(dtype, result):
     model, output = outputs()
     cast = IEFVADOutput(**{name: value.to(dtype) for name, value in vars(output).items()})
     objective = Objective(config=model.config)
@@ -160,46 +160,38 @@ def test_terms_keep_float64_and_widen_smaller_types(dtype, result):
 
 
 @pytest.mark.parametrize("name", ["model", "Gaussian", "StudentT"])
-def test_the_kl_takes_the_noise_model_it_is_given(name):
-    # ν = 2: s falls by log(3/2), e^s to 2/3 of it: KL changes by ½ (log(3/2) − mean e^s / 3)
+def test_kl_uses_the_selected_noise_model(name):
+    # for ν = 2, s falls by log(3/2) and e^s to 2/3 of it: KL changes by ½ (log(3/2) − mean e^s / 3)
     model, output = outputs(noise_model="Gaussian", nu=2.0)
-    kl = Objective(config=model.config, kl_noise_model=name).terms(
-        output, LENGTHS[:2], ANOMALOUS[:2]
-    )
+    objective = Objective(config=model.config, kl_noise_model=name)
+    terms = objective.terms(output, LENGTHS[:2], ANOMALOUS[:2])
     valid = torch.arange(8) < LENGTHS[:2, None]
-    plain = kl_loss(output.image_mu, output.image_logvar, valid)
-    change = (
-        (math.log(1.5) - output.image_logvar.exp()[valid].mean() / 3) / 2
-        if name == "StudentT"
-        else 0
-    )
-    assert kl.kl_image.item() == pytest.approx(float(plain + change), rel=1e-5)
+    expected = kl_loss(output.image_mu, output.image_logvar, valid)
+    if name == "StudentT":
+        expected += (math.log(1.5) - output.image_logvar.exp()[valid].mean() / 3) / 2
+    assert terms.kl_image.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("setting", "sentence"),
+    ("option", "message"),
     [
-        ({"mil": "max"}, "mil is 'max'; known are topk, segment"),
-        (
-            {"kl_noise_model": "Cauchy"},
-            "kl_noise_model is 'Cauchy'; known are model, StudentT, Gaussian",
-        ),
-        ({"lambda_kl": math.nan}, "lambda_kl must be a number; got nan"),
-        ({"lambda_cos": math.inf}, "lambda_cos must be a number; got inf"),
+        ({"mil": "max"}, "mil must be one of topk, segment, not 'max'"),
+        ({"kl_noise_model": "Cauchy"}, "must be one of model, StudentT, Gaussian, not 'Cauchy'"),
+        ({"lambda_kl": math.nan}, "lambda_kl must be finite, but is nan"),
+        ({"lambda_cos": math.inf}, "lambda_cos must be finite, but is inf"),
     ],
 )
-def test_a_setting_of_the_loss_that_makes_no_sense_is_refused(setting, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        Objective(config=IEFVADConfig(), **setting)
+def test_invalid_loss_option_is_refused(option, message):
+    with pytest.raises(ConfigError, match=message):
+        Objective(config=IEFVADConfig(), **option)
 
 
 @pytest.mark.parametrize("T", [1, 15, 16, 17, 40])
-def test_top_k_is_the_plain_mean_of_the_largest(T):
+def test_top_k_mil_matches_plain_mean_of_largest(T):
     probability = torch.rand(4, T, generator=torch.Generator().manual_seed(T))
     for lengths in ([1, 1, 1, 1], [T, 1, max(1, T // 2), max(1, T - 1)]):
-        found = top_k_probability(probability, torch.tensor(lengths))
-        for row, length, value in zip(probability, lengths, found, strict=True):
+        pooled = top_k_probability(probability, torch.tensor(lengths))
+        for row, length, value in zip(probability, lengths, pooled, strict=True):
             k = length // 16 + 1
-            assert value.item() == pytest.approx(
-                sum(sorted(row[:length].tolist())[-k:]) / k, rel=1e-6
-            )
+            expected = sum(sorted(row[:length].tolist())[-k:]) / k
+            assert value.item() == pytest.approx(expected, rel=1e-6)

@@ -1,4 +1,4 @@
-"""The network with the released options equals the authors' released code."""
+"""With the released options, the network matches the authors' released code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUTPUTS = {"w_i": "weight_image", "w_e": "weight_event"}
 
 
 def rebuild_weights(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:
-    """Weights of a parity case from its seed, as tests/golden/README.md says."""
+    """Rebuild the weights of a parity case from its seed (see tests/golden/README.md)."""
     rng = np.random.RandomState(seed)
     weights = {}
     for name in sorted(shapes):
@@ -30,7 +30,7 @@ def rebuild_weights(shapes: dict[str, list[int]], seed: int) -> dict[str, np.nda
 
 
 def rebuild_inputs(config: dict, embed_dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """image, event and lengths of a parity case from its seed."""
+    """Rebuild image, event and lengths of a parity case from its seed."""
     rng = np.random.RandomState(config["input_seed"])
     B, T = config["batch"], config["length"]
     image, event = (rng.standard_normal((B, T, embed_dim)).astype(np.float32) for _ in range(2))
@@ -44,7 +44,7 @@ def rebuild_inputs(config: dict, embed_dim: int) -> tuple[np.ndarray, np.ndarray
 def run(
     case: np.lib.npyio.NpzFile, weights: dict[str, np.ndarray], image: np.ndarray, event: np.ndarray
 ):
-    """Output, losses and gradient norms (under released names) of our network on a parity case."""
+    """Return output, losses and gradient norms (by released name) of our network on a case."""
     config = json.loads(str(case["config"]))
     model = IEFVAD(
         embed_dim=config["embed_dim"],
@@ -69,9 +69,8 @@ def run(
         lambda_norm=1.0,
         lambda_reg=config["loss_weight_reg"],
         lambda_kl=config["loss_weight_kl"],
-        kl_noise_model="StudentT"
-        if config["refinement_steps"] == 0
-        else "model",  # XD's KL is Student's t always
+        # the released code for XD-Violence always uses Student's t in the KL terms
+        kl_noise_model="StudentT" if config["refinement_steps"] == 0 else "model",
     )
     terms = objective.terms(output, lengths, torch.from_numpy(case["anomalous"]))
     total = objective.total(terms)
@@ -97,7 +96,7 @@ def assert_losses_and_gradients(
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_small_cases_equal_the_released_code(golden, name):
+def test_small_cases_match_released_code(golden, name):
     case = golden(name)
     weights = {k.removeprefix("weight/"): case[k] for k in case.files if k.startswith("weight/")}
     output, losses, gradients = run(case, weights, case["image"], case["event"])
@@ -109,7 +108,7 @@ def test_small_cases_equal_the_released_code(golden, name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_seeds_rebuild_the_small_cases(golden, name):
+def test_seeds_rebuild_small_cases(golden, name):
     case = golden(name)
     config = json.loads(str(case["config"]))
     stored = {k.removeprefix("weight/"): case[k] for k in case.files if k.startswith("weight/")}
@@ -122,7 +121,7 @@ def test_seeds_rebuild_the_small_cases(golden, name):
     np.testing.assert_array_equal(lengths, case["lengths"])
 
 
-def test_the_full_size_case_equals_the_released_code(golden, released_layout):
+def test_full_size_case_matches_released_code(golden, released_layout):
     case = golden("model_studentt_full")
     config = json.loads(str(case["config"]))
     weights = rebuild_weights(released_layout, config["weight_seed"])

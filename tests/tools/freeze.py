@@ -1,7 +1,7 @@
-"""Final weights and logs of ten tiny runs in a checkout: `python tests/tools/freeze.py CHECKOUT OUT.json [OTHER.json]`.
+"""Record weights and logs of ten short runs: `python tests/tools/freeze.py CHECKOUT OUT.json [OTHER.json]`.
 
-Three epochs of the synthetic data set: three profiles × fusion and image, two of them also without the recursion of
-Eq. 5. With OTHER.json, made in another checkout on the same machine, prints which runs are equal bit for bit.
+Each run trains three epochs on the synthetic data set: three profiles × image and fusion, two profiles also without
+the recursion of Eq. 5. OTHER.json comes from another checkout; the bitwise equal results of both are printed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EVALUATED = ("step", "epoch", "AUC", "AP", "Ano-AUC", "Brier")
 
 
 def run(checkout: Path, profile: str, modality: str, folder: Path) -> dict[str, object]:
-    """Train one tiny run and describe its weights and its evaluations."""
+    """Train one short run; return a hash of its encoder weights, their norm, its metrics and its log."""
     name, _, update = profile.partition(" ")
     flags = ["--dataset", "demo", "--profile", name, "--modality", modality, "--max_epoch", "3"]
     flags += ["--temporal_update", update] if update else []
@@ -50,9 +50,9 @@ def main() -> None:
     out.write_text(json.dumps(runs, indent=1) + "\n")
     if len(sys.argv) > 3:
         for name, other in json.loads(Path(sys.argv[3]).read_text()).items():
-            here = runs[name]
-            equal = [key for key in ("weights", "metrics", "log") if here[key] == other[key]]
-            print(f"{name}: equal {', '.join(equal) or 'nothing'}; norm² {here['norm']:.9g} / {other['norm']:.9g}")
+            new = runs[name]
+            equal = [key for key in ("weights", "metrics", "log") if new[key] == other[key]]
+            print(f"{name}: equal {', '.join(equal) or 'nothing'}; norm² {new['norm']:.9g} / {other['norm']:.9g}")
 
 
 if __name__ == "__main__":

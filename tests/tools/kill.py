@@ -1,6 +1,6 @@
-"""Kills a run, its decoders and presses Ctrl-C at random instants, starts again, compares bytes.
+"""Disturb extraction runs at random times (kill, kill a decoder, Ctrl-C), resume them and compare all bytes.
 
-python tests/tools/kill.py --kills 30     prints the tally; the tests run a short one
+`python tests/tools/kill.py --kills 30` prints the counts; a test runs a short campaign.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MODALITIES = {"image": "rgb", "event": "event_thr_10"}
 
 
 def child(videos: Path, out: Path, tower: str) -> int:
-    """The run that is killed: both modalities, two crops, event maps.
+    """Run the extraction that is killed: both modalities, two crops, event maps.
 
-    tower: "tiny", untrained, of three layers; "sums" for the sums of pixels that need no network.
+    tower: "tiny" for an untrained network of three layers, "sums" for pixel sums without a network.
     """
     from extracting.clip.encoder import load_encoder
     from extracting.config import Config
@@ -47,7 +47,7 @@ def child(videos: Path, out: Path, tower: str) -> int:
 
 
 def finished(out: Path) -> dict[str, tuple[int, int]]:
-    """Modification time and inode of every array that a manifest calls finished."""
+    """Return modification time and inode of every array that a manifest lists as finished."""
     stamps = {}
     for folder in MODALITIES.values():
         manifest = out / folder / "manifest.jsonl"
@@ -59,18 +59,18 @@ def finished(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def parents() -> dict[int, int]:
-    """Process → its parent."""
-    found = {}
+    """Return process id → parent id of all processes."""
+    result = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            found[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    return found
+            result[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    return result
 
 
-def gone(pids: list[int], seconds: float = 10) -> bool:
-    """Whether these processes end by themselves."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+def all_end(pids: list[int], seconds: float = 10) -> bool:
+    """Return whether these processes end within a time limit."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         if not any(Path(f"/proc/{pid}").exists() for pid in pids):
             return True
         time.sleep(0.05)
@@ -78,7 +78,7 @@ def gone(pids: list[int], seconds: float = 10) -> bool:
 
 
 class Campaign:
-    """Runs that are disturbed, against one that is not."""
+    """Disturbed runs, compared with one undisturbed run."""
 
     def __init__(self, folder: Path, seed: int, tower: str) -> None:
         self.folder, self.random, self.tower = folder, random.Random(seed), tower
@@ -91,7 +91,7 @@ class Campaign:
         assert process.wait(120) == 0, "the undisturbed run failed"
         self.seconds = time.monotonic() - started
         self.expected = contents(folder / "undisturbed")
-        assert len(self.expected) == len(LENGTHS) * 5  # two crops of each modality and the event maps
+        assert len(self.expected) == len(LENGTHS) * 5  # two crops of two modalities, and the event maps
 
     def _start(self, out: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -105,67 +105,67 @@ class Campaign:
         return process
 
     def disturb(self, out: Path) -> bool:
-        """One run, disturbed once; returns whether it was over."""
-        before, left = finished(out), hidden(out)  # a killed run's, until its videos' turn comes
+        """Start or resume a run and disturb it once; return whether it finished."""
+        before, unfinished = finished(out), hidden(out)  # temporary files of earlier killed runs
         process = self._start(out)
         time.sleep(self.random.uniform(0, self.seconds * 0.6))
-        above = parents()
-        helpers = [pid for pid, parent in above.items() if parent == process.pid]
-        decoders = [pid for pid, parent in above.items() if parent in helpers]
-        what = self.random.choice(["kill", "kill", "decoder", "interrupt"])
-        if process.poll() is not None or (what == "decoder" and not decoders):
-            what = "over"
-        elif what == "decoder":
+        parent_of = parents()
+        helpers = [pid for pid, parent in parent_of.items() if parent == process.pid]
+        decoders = [pid for pid, parent in parent_of.items() if parent in helpers]
+        action = self.random.choice(["kill", "kill", "decoder", "interrupt"])
+        if process.poll() is not None or (action == "decoder" and not decoders):
+            action = "over"
+        elif action == "decoder":
             os.kill(self.random.choice(decoders), signal.SIGKILL)
         else:
-            process.send_signal(signal.SIGKILL if what == "kill" else signal.SIGINT)
+            process.send_signal(signal.SIGKILL if action == "kill" else signal.SIGINT)
         code = process.wait(120)
-        # Ctrl-C may come too late (0), or when the run is over and Python is on its way out (−2)
-        assert code in {"kill": (-9,), "interrupt": (130, 0, -2)}.get(what, (0,)), (
-            what, code, (self.folder / "stderr").read_text()[-2000:]
+        # Ctrl-C may arrive after the run (0) or while Python shuts down (−2)
+        assert code in {"kill": (-9,), "interrupt": (130, 0, -2)}.get(action, (0,)), (
+            action, code, (self.folder / "stderr").read_text()[-2000:]
         )
-        self.tally[what] += 1
-        assert gone(helpers + decoders), "processes outlive their run"
+        self.tally[action] += 1
+        assert all_end(helpers + decoders), "processes outlive their run"
         after = finished(out)
-        assert before == {path: after[path] for path in before}, "a finished video was touched"
-        if what == "interrupt" and code:
-            assert set(hidden(out)) <= set(left), "Ctrl-C leaves half a file"
+        assert before == {path: after[path] for path in before}, "a finished video was modified"
+        if action == "interrupt" and code:
+            assert set(hidden(out)) <= set(unfinished), "Ctrl-C leaves a partial file"
         return code == 0
 
     def cycle(self, kills: int) -> None:
-        """Disturb until the run is over or `kills` are spent, then let it end, and compare."""
+        """Disturb a run until it finishes, at most `kills` times; then complete it and compare."""
         out = self.folder / f"cycle{self.tally['cycles']}"
         self.tally["cycles"] += 1
         for _ in range(kills):
             if self.disturb(out):
                 break
         assert self._start(out).wait(120) == 0
-        assert contents(out) == self.expected, "the bytes differ from an undisturbed run"
-        assert not hidden(out), "files of killed runs are left"
+        assert contents(out) == self.expected, "the files differ from those of an undisturbed run"
+        assert not hidden(out), "temporary files of killed runs remain"
 
     def spent(self) -> int:
-        """Disturbances so far."""
-        return sum(self.tally[what] for what in ("kill", "decoder", "interrupt"))
+        """Return the number of disturbances so far."""
+        return sum(self.tally[action] for action in ("kill", "decoder", "interrupt"))
 
 
 def main() -> None:
-    """Print the tally of a campaign, or be the run that is killed."""
-    flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--kills", type=int, default=30)
-    flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--tower", choices=("tiny", "sums"), default="tiny")
-    flags.add_argument("--child", nargs=2, type=Path, metavar=("VIDEOS", "OUT"))
-    typed = flags.parse_args()
-    if typed.child:
+    """Run a campaign and print its counts; with --child, run one extraction."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tower", choices=("tiny", "sums"), default="tiny")
+    parser.add_argument("--child", nargs=2, type=Path, metavar=("VIDEOS", "OUT"))
+    flags = parser.parse_args()
+    if flags.child:
         from vad.files import run_command
 
-        run_command(lambda: child(*typed.child, typed.tower))
+        run_command(lambda: child(*flags.child, flags.tower))
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder), typed.seed, typed.tower)
-        while campaign.spent() < typed.kills:
-            campaign.cycle(typed.kills - campaign.spent())
+        campaign = Campaign(Path(folder), flags.seed, flags.tower)
+        while campaign.spent() < flags.kills:
+            campaign.cycle(flags.kills - campaign.spent())
             print(dict(campaign.tally), flush=True)
-    print(f"{campaign.spent()} disturbances: results byte-identical, finished files untouched, nothing left behind")
+    print(f"{campaign.spent()} disturbances: identical results, unchanged finished files, no temporary files")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Kill training runs at random instants, start them again, and compare what they leave with an undisturbed run.
+"""Kill training runs at random times, resume them and compare their results with an undisturbed run.
 
-`python tests/tools/kill_training.py --kills 30` prints the tally; the tests run a short one.
+`python tests/tools/kill_training.py --kills 30` prints the counts; a test runs a short campaign.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ VARIANTS = (
 
 
 def start(options: Options) -> int:
-    """A process that trains, or resumes; a copy of this one, so that it starts at once."""
+    """Start a process that trains or resumes; forking avoids the import time."""
     process = os.fork()
     if process:
         return process
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
-        os.dup2(quiet, number)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(devnull, descriptor)
     try:
         run_command(lambda: train_run(options) and 0)
     except SystemExit as end:
@@ -52,19 +52,19 @@ def start(options: Options) -> int:
 
 
 def difference(one: RunFiles, other: RunFiles) -> str:
-    """The first thing in which two finished runs differ; empty where there is none."""
+    """Return the first difference of two finished runs, or an empty string."""
     if one.log.read_bytes() != other.log.read_bytes():
         return "log"
-    for which in ("last", "best"):
-        a, b = (read_checkpoint(getattr(files, which)) for files in (one, other))
+    for name in ("last", "best"):
+        a, b = (read_checkpoint(getattr(files, name)) for files in (one, other))
         names = [n for n, tensor in a["model"].items() if not torch.equal(tensor, b["model"][n])]
         if names or any(a[key] != b[key] for key in ("step", "epoch", "weights", "metrics")):
-            return f"{which} {names[:1]}"
+            return f"{name} {names[:1]}"
     return ""
 
 
 def campaign(folder: Path, kills: int, seed: int) -> Counter:
-    """Kill until `kills` are reached; every run is brought to its end and compared."""
+    """Kill runs `kills` times in total; complete every run and compare it."""
     rng, tally, tiny = random.Random(seed), Counter(), Tiny.make(folder)
     vad.train.SAVE_SECONDS = 0
     while tally["kills"] < kills:
@@ -72,14 +72,14 @@ def campaign(folder: Path, kills: int, seed: int) -> Counter:
         whole, disturbed = (
             options_of(tiny, folder / f"{name}{tally['runs']}", **changes) for name in ("whole", "disturbed")
         )
-        since = time.monotonic()
+        started = time.monotonic()
         assert os.waitpid(start(whole), 0)[1] == 0
-        seconds, ended = 1.2 * (time.monotonic() - since), False
+        seconds, ended = 1.2 * (time.monotonic() - started), False
         while not ended:
             process = start(disturbed)
             if tally["kills"] < kills:
                 time.sleep(rng.uniform(0, seconds))
-                # every fifth gets Ctrl-C
+                # one in five is interrupted by Ctrl-C
                 os.kill(process, signal.SIGINT if rng.random() < 0.2 else signal.SIGKILL)
             status = os.waitpid(process, 0)[1]
             ended = status == 0
@@ -88,22 +88,22 @@ def campaign(folder: Path, kills: int, seed: int) -> Counter:
             if not ended and RunFiles.of(disturbed).last.is_file():
                 tally[f"state of step {read_checkpoint(RunFiles.of(disturbed).last)['step']}"] += 1
             assert ended or os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 130, status
-        found = difference(RunFiles.of(whole), RunFiles.of(disturbed))
+        changed = difference(RunFiles.of(whole), RunFiles.of(disturbed))
         tally["runs"] += 1
-        tally["equal"] += not found
-        if found:
-            print(f"run {tally['runs']} {changes}: {found} differs")
+        tally["equal"] += not changed
+        if changed:
+            print(f"run {tally['runs']} {changes}: {changed} differs")
     return tally
 
 
 def main() -> int:
-    """Run a campaign and print its tally; returns 1 where a run ended otherwise."""
+    """Run a campaign and print its counts; return 1 if a run differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path)
     flags = parser.parse_args()
-    torch.set_num_threads(1)  # a copy of a process has none of its other threads
+    torch.set_num_threads(1)  # a forked process has no other threads
     with tempfile.TemporaryDirectory() as folder:
         tally = campaign(flags.folder or Path(folder), flags.kills, flags.seed)
     print(json.dumps(tally))

@@ -1,4 +1,4 @@
-"""Size and shape of a checkout as a table: `python tests/tools/measures.py [CHECKOUT]`, some two minutes."""
+"""Print code metrics of a checkout: `python tests/tools/measures.py [CHECKOUT]`, about two minutes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ COMMANDS = ("main.py", "test.py", "test2.py", "extracting/gen.py")
 BRANCHES = 10
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 FORKS = (ast.If, ast.IfExp, ast.For, ast.While, ast.ExceptHandler, ast.comprehension, ast.match_case)
-THIS = "python tests/tools/measures.py"
-# prints the files of whose functions one is called before the first backward pass; imports aside
+THIS_SCRIPT = "python tests/tools/measures.py"
+# prints the files with a function that is called before the first backward pass
 TRACE = """
 import importlib, inspect, os, sys, threading
 from pathlib import Path
@@ -45,21 +45,21 @@ main.main()
 
 
 def output(checkout: Path, *command: str) -> str:
-    """Standard output of a command in the checkout."""
+    """Return the standard output of a command in the checkout."""
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)[:200]}: {done.stderr[-2000:]}"
     return done.stdout
 
 
 def entered_files(checkout: Path) -> list[str]:
-    """Files entered from `python main.py` to the first loss, on a tiny data set; in order."""
+    """Return the files entered from `python main.py` to the first loss, in order, on a tiny data set."""
     with tempfile.TemporaryDirectory() as folder:
         printed = output(checkout, sys.executable, "-c", TRACE, str(checkout), folder)
     return next(line.split()[1:] for line in printed.splitlines() if line.startswith("entered:"))
 
 
 def flags(checkout: Path, script: str, help_flag: str) -> str:
-    """Number of flags that a script's help shows; "-" where it has no such help."""
+    """Return the number of flags in a script's help, or "-" if it has no such help."""
     try:
         text = output(checkout, sys.executable, script, help_flag)
     except AssertionError:
@@ -68,18 +68,18 @@ def flags(checkout: Path, script: str, help_flag: str) -> str:
 
 
 def functions(paths: list[Path]) -> Iterator[tuple[str, int, int]]:
-    """Place, lines and branches (cyclomatic complexity) of every function."""
+    """Yield name, lines and branches (cyclomatic complexity) of every function."""
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, FUNCTIONS):
-                inside = list(ast.walk(node))
-                forks = 1 + sum(isinstance(n, FORKS) for n in inside)
-                forks += sum(len(n.values) - 1 for n in inside if isinstance(n, ast.BoolOp))
-                yield f"{path.name}:{node.name}", node.end_lineno - node.lineno + 1, forks
+                nodes = list(ast.walk(node))
+                branches = 1 + sum(isinstance(n, FORKS) for n in nodes)
+                branches += sum(len(n.values) - 1 for n in nodes if isinstance(n, ast.BoolOp))
+                yield f"{path.name}:{node.name}", node.end_lineno - node.lineno + 1, branches
 
 
 def rows(checkout: Path) -> Iterator[tuple[str, str, str]]:
-    """What is measured, its value, and the command that shows it."""
+    """Yield name, value and command of every metric."""
     listed = [Path(name) for name in output(checkout, "git", "ls-files", "*.py").splitlines()]
     lines = {path: len((checkout / path).read_text(encoding="utf-8").splitlines())
              for path in listed if (checkout / path).is_file()}  # fmt: skip
@@ -88,29 +88,30 @@ def rows(checkout: Path) -> Iterator[tuple[str, str, str]]:
     tests = {path: count for path, count in tests.items() if "bench" not in path.parts[1]}
     git = "git ls-files '*.py'"
     yield "source lines / files", f"{sum(sources.values())} / {len(sources)}", f"{git} ':!tests' | xargs wc -l"
-    yield "test lines, benchmarks apart", str(sum(tests.values())), f"{git} tests ':!tests/bench*' | xargs wc -l"
+    yield "test lines without benchmarks", str(sum(tests.values())), f"{git} tests ':!tests/bench*' | xargs wc -l"
     entered = [name for name in entered_files(checkout) if Path(name) in sources]
     model = sum(name.startswith("model/") for name in entered)
-    yield "files to the first loss", f"{len(entered)}, {model} of them in model/", THIS
-    rooms = Counter(path.parent.as_posix() for path in sources if path.parts[0] == "vad" and path.stem != "__init__")
-    yield "modules of vad", ", ".join(f"{room} {count}" for room, count in sorted(rooms.items())), "ls vad vad/*/"
+    yield "files to the first loss", f"{len(entered)}, {model} of them in model/", THIS_SCRIPT
+    packages = Counter(path.parent.as_posix() for path in sources if path.parts[0] == "vad" and path.stem != "__init__")
+    yield "modules of vad", ", ".join(f"{name} {count}" for name, count in sorted(packages.items())), "ls vad vad/*/"
     for script in COMMANDS:
         counts = " / ".join(flags(checkout, script, text) for text in ("--help", "--help_all"))
         yield f"flags of {script}, --help / all", counts, f"python {script} --help_all"
     readme = (checkout / "README.md").read_text(encoding="utf-8")
     yield "README words / lines", f"{len(readme.split())} / {len(readme.splitlines())}", "wc -wl README.md"
     grep = ("git", "grep", "-c", "StudentT", "--", "*.py", ":!tests")
-    named = [int(line.rpartition(":")[2]) for line in output(checkout, *grep).splitlines()]
-    yield "lines / files that name StudentT", f"{sum(named)} / {len(named)}", " ".join(grep)
-    found = list(functions([checkout / path for path in sources]))
-    branchy = [name for name, _, forks in found if forks > BRANCHES]
-    yield f"functions of > {BRANCHES} branches", f"{len(branchy)} of {len(found)} {' '.join(branchy[:5])}", THIS
-    name, longest, _ = max(found, key=lambda function: function[1])
-    yield "longest function", f"{longest} lines, {name}", THIS
+    counts = [int(line.rpartition(":")[2]) for line in output(checkout, *grep).splitlines()]
+    yield "lines / files that name StudentT", f"{sum(counts)} / {len(counts)}", " ".join(grep)
+    measured = list(functions([checkout / path for path in sources]))
+    complex_ones = [name for name, _, branches in measured if branches > BRANCHES]
+    value = f"{len(complex_ones)} of {len(measured)} {' '.join(complex_ones[:5])}"
+    yield f"functions with more than {BRANCHES} branches", value, THIS_SCRIPT
+    name, longest, _ = max(measured, key=lambda function: function[1])
+    yield "longest function", f"{longest} lines, {name}", THIS_SCRIPT
     path = max(sources, key=sources.get)
     yield "longest module", f"{sources[path]} lines, {path}", f"{git} ':!tests' | xargs wc -l | sort -n"
 
 
 if __name__ == "__main__":
-    for what, value, command in rows(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()):
-        print(f"{what:<42}{value:<58}  {command}", flush=True)
+    for metric, value, command in rows(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()):
+        print(f"{metric:<42}{value:<58}  {command}", flush=True)

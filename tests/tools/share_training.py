@@ -1,6 +1,6 @@
-"""Train on several processes in every way the tests ask about, and print what happened as one JSON object.
+"""Train on several processes in all tested cases and print the results as one JSON object.
 
-`python tests/tools/share_training.py FOLDER`; processes are copies of this one, so that they start at once.
+Usage: `python tests/tools/share_training.py FOLDER`. The processes are forked to avoid import times.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch._dynamo  # DistributedDataParallel imports it, which takes each process a second
+import torch._dynamo  # imported here, because DistributedDataParallel would import it in every process (1 s)
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -27,16 +27,16 @@ from vad.files import run_command
 from vad.options import Options
 from vad.train import train_run
 
-# three of each side a batch: two processes get two and one, three get one each; videos differ in length
+# 3 normal and 3 anomalous videos per batch: unequal shares on 2 processes, equal shares on 3
 CHANGES = {"batch_size": 3, "max_epoch": 3, "dropout": 0.0}
 DROPPING = {**CHANGES, "dropout": 0.5}
 
 
 def start(world: int, work: Callable[[], object], errors: Path) -> list[int]:
-    """Processes that do the work together, as torchrun starts them; rank k's stderr goes to <errors>.k."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Start a process group with torchrun's variables; stderr of rank k goes to <errors>.k."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
     processes = []
     for rank in range(world):
         process = os.fork()
@@ -58,8 +58,8 @@ def start(world: int, work: Callable[[], object], errors: Path) -> list[int]:
     return processes
 
 
-class Shared:
-    """The questions, each answered by processes of their own below a folder."""
+class SharedTraining:
+    """The tested cases, each run by its own processes in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.tiny = folder, Tiny.make(folder)
@@ -69,55 +69,55 @@ class Shared:
         return options_of(self.tiny, self.folder / name, **changes)
 
     def run(self, world: int, work: Callable[[], object]) -> list[int]:
-        """Exit codes; negative for a signal."""
+        """Return the exit codes, negative for a signal."""
         return [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in start(world, work, self.errors)]
 
-    def said(self, rank: int) -> str:
+    def stderr(self, rank: int) -> str:
         return Path(f"{self.errors}.{rank}").read_text()
 
     def gradients(self, world: int, **changes: object) -> dict[str, Tensor]:
-        """Gradients and losses of the first step."""
-        place, plain = self.folder / "gradients.pt", vad.train.train_step
+        """Return gradients and losses of the first step."""
+        path, train_step = self.folder / "gradients.pt", vad.train.train_step
 
-        def caught(model: IEFVAD, *given: object) -> list[float]:
-            values = plain(model, *given)
+        def recorded_step(model: IEFVAD, *arguments: object) -> list[float]:
+            values = train_step(model, *arguments)
             if os.environ["RANK"] == "0":
                 grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-                torch.save({**grads, **{f"loss {k}": torch.tensor(v) for k, v in enumerate(values)}}, place)
+                torch.save({**grads, **{f"loss {k}": torch.tensor(v) for k, v in enumerate(values)}}, path)
             return values
 
         def work() -> None:
-            vad.train.train_step = caught
+            vad.train.train_step = recorded_step
             train_run(self.options(f"gradients{world}{len(changes)}", {**CHANGES, "max_epoch": 1, **changes}))
 
-        for path in self.folder.glob("gradients*/*"):
-            path.unlink()
-        # two batches an epoch: the second step's gradients differ by what the first one's rounding did
-        assert self.run(world, work) == [0] * world, self.said(0)
-        return torch.load(place, weights_only=True)
+        for file in self.folder.glob("gradients*/*"):
+            file.unlink()
+        assert self.run(world, work) == [0] * world, self.stderr(0)
+        return torch.load(path, weights_only=True)
 
-    def worst(self, world: int, **changes: object) -> float:
-        """Largest difference of a gradient or loss from one process's, relative to the largest gradient."""
-        changes = {"batch_size": 6 if world == 2 else 5, **changes}  # one batch an epoch
-        alone, shared = self.gradients(1, **changes), self.gradients(world, **changes)
-        assert alone.keys() == shared.keys()
-        scale = max(float(g.abs().max()) for name, g in alone.items() if not name.startswith("loss "))
-        return max(float((shared[n] - g).abs().max()) for n, g in alone.items()) / scale
+    def max_difference(self, world: int, **changes: object) -> float:
+        """Return the largest difference from one process's gradients and losses, relative to the largest gradient."""
+        # one batch per epoch, because rounding in the first step changes the gradients of a second
+        changes = {"batch_size": 6 if world == 2 else 5, **changes}
+        single, shared = self.gradients(1, **changes), self.gradients(world, **changes)
+        assert single.keys() == shared.keys()
+        scale = max(float(g.abs().max()) for name, g in single.items() if not name.startswith("loss "))
+        return max(float((shared[n] - g).abs().max()) for n, g in single.items()) / scale
 
-    def trained(
-        self, world: int, name: str, changes: dict[str, object] = CHANGES, deed: Callable[[], object] | None = None
+    def train(
+        self, world: int, name: str, changes: dict[str, object] = CHANGES, fault: Callable[[], object] | None = None
     ) -> list[int]:
-        """Train, or resume, what is in a folder; `deed` is done by rank 1 in the fourth step's forward pass."""
+        """Train or resume the run of a folder; rank 1 calls `fault` in the fourth step's forward pass."""
 
         def work() -> None:
             vad.train.SAVE_SECONDS = 0
-            if deed and os.environ["RANK"] == "1":
+            if fault and os.environ["RANK"] == "1":
                 count, forward = iter(range(1000)), IEFVAD.forward
 
-                def disturbed(model: IEFVAD, *given: object) -> object:
-                    output = forward(model, *given)
+                def disturbed(model: IEFVAD, *arguments: object) -> object:
+                    output = forward(model, *arguments)
                     if model.training and next(count) == 3:
-                        deed(output)
+                        fault(output)
                     return output
 
                 IEFVAD.forward = disturbed
@@ -133,47 +133,47 @@ class Shared:
         return [[float(cell) for cell in line.split(",")] for line in lines]
 
 
-def spoil(output: object) -> None:
-    """Make the first logits of this process no numbers."""
+def set_nan(output: object) -> None:
+    """Set the first logits of this process to NaN."""
     output.logits.data[0] = float("nan")
 
 
 def kill(output: object) -> None:
-    """Die as the out-of-memory killer has it."""
+    """Kill this process as the out-of-memory killer does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def answers(folder: Path) -> dict[str, object]:
-    """Every question and its answer."""
-    shared = Shared(folder)
-    found: dict[str, object] = {
-        "gradients, 2": shared.worst(2),
-        "gradients, 3": shared.worst(3),
-        "gradients, released": shared.worst(2, profile="released", nan="refuse", print_steps=1),
-        "gradients, paper": shared.worst(2, profile="paper"),
+def results(folder: Path) -> dict[str, object]:
+    """Run all cases and return their results by name."""
+    shared = SharedTraining(folder)
+    cases: dict[str, object] = {
+        "gradients, 2": shared.max_difference(2),
+        "gradients, 3": shared.max_difference(3),
+        "gradients, released": shared.max_difference(2, profile="released", nan="refuse", print_steps=1),
+        "gradients, paper": shared.max_difference(2, profile="paper"),
     }
     for name, world in (("one", 1), ("two", 2)):
-        assert shared.trained(world, name) == [0] * world, shared.said(0)
-        found[f"curve, {name}"] = shared.curve(name)
-    found["files"] = sorted(path.name for path in (folder / "two").iterdir())
-    found["dead"] = shared.trained(2, "other N", deed=kill)
-    found["dead said"] = shared.said(0)
-    found["other N"] = shared.trained(3, "other N")
-    found["curve, other N"] = shared.curve("other N")
-    shared.trained(2, "whole", DROPPING)
-    shared.trained(2, "parts", DROPPING, deed=kill)
-    found["stopped at"] = shared.state("parts")["step"]
-    shared.trained(2, "parts", DROPPING)
+        assert shared.train(world, name) == [0] * world, shared.stderr(0)
+        cases[f"curve, {name}"] = shared.curve(name)
+    cases["files"] = sorted(path.name for path in (folder / "two").iterdir())
+    cases["killed"] = shared.train(2, "resumed", fault=kill)
+    cases["killed, stderr"] = shared.stderr(0)
+    cases["resumed on 3"] = shared.train(3, "resumed")
+    cases["curve, resumed on 3"] = shared.curve("resumed")
+    shared.train(2, "whole", DROPPING)
+    shared.train(2, "parts", DROPPING, fault=kill)
+    cases["step at kill"] = shared.state("parts")["step"]
+    shared.train(2, "parts", DROPPING)
     whole, parts = shared.state("whole"), shared.state("parts")
-    found["equal"] = all(torch.equal(tensor, parts["model"][n]) for n, tensor in whole["model"].items())
-    found["nan"] = shared.trained(2, "nan", deed=spoil)
-    found["nan said"] = [shared.said(0), shared.said(1)]
-    found["nan kept"] = shared.state("nan")["step"]
-    found["too many"] = shared.trained(4, "many")
-    found["too many said"] = shared.said(0)
-    return found
+    cases["equal"] = all(torch.equal(tensor, parts["model"][n]) for n, tensor in whole["model"].items())
+    cases["nan"] = shared.train(2, "nan", fault=set_nan)
+    cases["nan, stderr"] = [shared.stderr(0), shared.stderr(1)]
+    cases["nan, step"] = shared.state("nan")["step"]
+    cases["too many"] = shared.train(4, "many")
+    cases["too many, stderr"] = shared.stderr(0)
+    return cases
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # a copy of a process has none of its other threads
-    print(json.dumps(answers(Path(sys.argv[1]))))
+    torch.set_num_threads(1)  # a forked process has no other threads
+    print(json.dumps(results(Path(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""Training runs on the tiny data set, for the tests of the loop, of resuming and of several processes."""
+"""Helpers for tests that train on the tiny data set: the loop, resume, and distributed training."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tests.conftest import Tiny
 from vad.options import Options, resolve
 from vad.train import RunFiles, train_run
 
-# 3 batches of 2 + 2 an epoch, evaluated after the second and the third
+# 3 batches of 2 + 2 videos per epoch, evaluated after the second and the third
 SMALL = {"batch_size": 2, "print_steps": 8, "max_epoch": 3}
 
 
 def options_of(tiny: Tiny, folder: Path, **changes: object) -> Options:
-    """Small values for the made-up UCF-Crime."""
-    where = {"feature_root": str(tiny.root), "list_root": str(tiny.lists), "checkpoint_dir": str(folder)}
+    """Return options of a short run on the tiny data set."""
+    folders = {"feature_root": str(tiny.root), "list_root": str(tiny.lists), "checkpoint_dir": str(folder)}
     small = {"batch_size": 4, "lr": 0.003, "num_refinement_steps": 1, "max_epoch": 4, "test_crops": (5,)}
-    return resolve({"dataset": "ucfcrime", "exp_name": "run", "device": "cpu", **where, **small, **changes})
+    return resolve({"dataset": "ucfcrime", "exp_name": "run", "device": "cpu", **folders, **small, **changes})
 
 
 def content_of(options: Options, which: str = "last") -> dict[str, Any]:
-    """What <exp_name>.pth or <exp_name>_best.pth holds."""
+    """Read <exp_name>.pth or <exp_name>_best.pth."""
     return read_checkpoint(getattr(RunFiles.of(options), which))
 
 
-def assert_equal_ends(one: Options, other: Options) -> None:
-    """Log and both checkpoints of two finished runs are equal, bit for bit."""
+def assert_equal_results(one: Options, other: Options) -> None:
+    """Assert that log and checkpoints of two finished runs are bitwise equal."""
     a, b = RunFiles.of(one), RunFiles.of(other)
     assert a.log.read_text() == b.log.read_text()
     for which in ("last", "best"):
@@ -41,31 +41,31 @@ def assert_equal_ends(one: Options, other: Options) -> None:
         assert all(torch.equal(tensor, y["model"][name]) for name, tensor in x["model"].items())
 
 
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, deed: Callable[[], object]) -> None:
-    """Do something in place of one training step."""
-    plain = vad.train.train_step
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], object]) -> None:
+    """Run an action before one training step."""
+    original = vad.train.train_step
 
-    def disturbed(*given: Any) -> list[float]:
-        if given[5] == step:
-            deed()
-        return plain(*given)
+    def patched(*args: Any) -> list[float]:
+        if args[5] == step:
+            action()
+        return original(*args)
 
-    monkeypatch.setattr(vad.train, "train_step", disturbed)
+    monkeypatch.setattr(vad.train, "train_step", patched)
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
-    """Evaluations that report these AUCs, one after the other."""
-    left = iter(values)
-    monkeypatch.setattr(vad.train, "evaluate", lambda *given: {"AUC": next(left)})
+def set_aucs(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """Let successive evaluations return these AUCs."""
+    aucs = iter(values)
+    monkeypatch.setattr(vad.train, "evaluate", lambda *args: {"AUC": next(aucs)})
 
 
 def interrupt() -> None:
-    """What Ctrl-C does."""
+    """Simulate Ctrl-C."""
     raise KeyboardInterrupt
 
 
-def stopped_at(monkeypatch: pytest.MonkeyPatch, options: Options, step: int) -> None:
-    """Train until Ctrl-C arrives in a step; the state is written at every evaluation."""
+def interrupt_run_at(monkeypatch: pytest.MonkeyPatch, options: Options, step: int) -> None:
+    """Train until Ctrl-C before a step. The state is saved at every evaluation."""
     with monkeypatch.context() as patch:
         patch.setattr(vad.train, "SAVE_SECONDS", 0)
         at_step(patch, step, interrupt)

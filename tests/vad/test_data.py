@@ -1,4 +1,4 @@
-"""Lists, embeddings checked before long work, training windows and their cache, and the order of batches."""
+"""Lists, embedding checks, training windows and their cache, and the order of batches."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def train_videos(tiny, modality: str = "fusion") -> list[Video]:
 # lists
 
 
-def test_rows_of_a_list_of_the_release_and_of_ours(tmp_path: Path) -> None:
+def test_released_and_own_lists_are_read(tmp_path: Path) -> None:
     text = f'path,label\r\n{RELEASED_XD},G-0-0\r\n"rgb/a, b__0.npy",A\r\n\r\n'
     assert read_list(write(tmp_path / "test.csv", text), load_dataset("xd")) == [
         ListRow(RELEASED_XD, "G-0-0", "v=1RGb7knUKG0__#1_label_G-0-0", 5),
@@ -70,20 +70,20 @@ def test_rows_of_a_list_of_the_release_and_of_ours(tmp_path: Path) -> None:
     assert read_list(folder_as_label, UCF) == [ListRow("rgb/x__5.npy", "Normal", "x", 5)]
 
 
-@pytest.mark.parametrize(("text", "sentence"), [
-    ("", "no column path and label"),
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "the header has no column path and label"),
     ("file,label\nrgb/x__5.npy,Abuse\n", "no column path"),
-    ("path,label\n", "holds no video"),
+    ("path,label\n", "contains no video"),
     ("path,label\nrgb/x__5.npy,Abuse\nrgb/y__5.npy,Dancing\n", "row 3: unknown class 'Dancing'"),
     ("path,label\nrgb/x__5.npy\n", "row 2: 1 columns instead of 2"),
     ("path,label\nrgb/x.npy,Abuse\n", "row 2: 'rgb/x.npy' is not <video>__<crop>.npy"),
-    ("path,label\nrgb/x__5.npy,Abuse\nrgb/Abuse/x__5.npy,Abuse\n", "row 3: crop 5 of x is listed above"),
+    ("path,label\nrgb/x__5.npy,Abuse\nrgb/Abuse/x__5.npy,Abuse\n", "row 3: crop 5 of x is already listed"),
     ("path,label\nrgb/x__5.npy,\n", "row 2: unknown class ''"),
     ("path,label\n\0", "not text"),
 ])  # fmt: skip
-def test_a_broken_list_names_file_and_row(tmp_path: Path, text: str, sentence: str) -> None:
+def test_invalid_list_error_names_file_and_row(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path / "test.csv", text)
-    with pytest.raises(InputError, match=sentence) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_list(path, UCF)
     assert str(path) in str(caught.value)
     with pytest.raises(InputError, match=r"none\.csv: there is no such list.*generate_file"):
@@ -101,7 +101,7 @@ PIECES = st.lists(
 
 @QUICK
 @given(content=PIECES.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=60))
-def test_any_list_is_read_or_refused_in_one_sentence(content: bytes) -> None:
+def test_arbitrary_list_is_read_or_refused_in_one_line(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "list.csv"
         path.write_bytes(b"path,label\n" + content)
@@ -112,23 +112,23 @@ def test_any_list_is_read_or_refused_in_one_sentence(content: bytes) -> None:
 
 
 @given(st.text(min_size=1).filter(lambda name: "\n" not in name), st.integers(0, 9))
-def test_the_crop_is_behind_the_last_two_underscores(name: str, crop: int) -> None:
+def test_crop_follows_the_last_two_underscores(name: str, crop: int) -> None:
     assert split_crop(f"{name}__{crop}") == (name, crop)
 
 
-def test_crops_of_names_with_underscores() -> None:
+def test_split_crop_keeps_underscores_in_names() -> None:
     assert split_crop("a__b__5") == ("a__b", 5)
     assert split_crop("c__3") == ("c", 3)
     assert split_crop("a") == ("a", None)
 
 
-def test_paths_are_below_the_feature_root(tmp_path: Path) -> None:
+def test_list_paths_resolve_below_the_feature_root(tmp_path: Path) -> None:
     root = Path("/root")
     assert resolve_path("rgb/Abuse/x__5.npy", root) == Path("/root/rgb/Abuse/x__5.npy")
     assert resolve_path("/media/rgb/vitl/rgb/Abuse/x__5.npy", root) == Path("/root/rgb/Abuse/x__5.npy")
     assert resolve_path(RELEASED_XD, root) == Path("/root/rgb/v=1RGb7knUKG0__#1_label_G-0-0__5.npy")
     assert resolve_path("/media/rgb/x__5.npy", None) == Path("/media/rgb/x__5.npy")
-    with pytest.raises(InputError, match="give --feature_root"):
+    with pytest.raises(InputError, match="Set --feature_root"):
         resolve_path("rgb/x__5.npy", None)
     with pytest.raises(InputError, match="no folder rgb/"):
         resolve_path("/media/image/x__5.npy", root)
@@ -137,7 +137,7 @@ def test_paths_are_below_the_feature_root(tmp_path: Path) -> None:
     assert feature_root_of(tmp_path / "test.csv") == Path("/data/ucf")
 
 
-def test_events_lie_beside_the_last_rgb(tmp_path: Path) -> None:
+def test_event_folder_replaces_the_last_rgb(tmp_path: Path) -> None:
     image = tmp_path / "rgb" / "set" / "rgb" / "Abuse" / "rgb__5.npy"
     with pytest.raises(InputError, match="no folder event_thr_10 or event beside rgb/"):
         event_path(image, UCF.event_folders)
@@ -145,14 +145,14 @@ def test_events_lie_beside_the_last_rgb(tmp_path: Path) -> None:
     assert event_path(image, UCF.event_folders) == tmp_path / "rgb/set/event/Abuse/rgb__5.npy"
     (tmp_path / "rgb/set/event_thr_10").mkdir()
     assert event_path(image, UCF.event_folders) == tmp_path / "rgb/set/event_thr_10/Abuse/rgb__5.npy"
-    shang = load_dataset("shang")  # its event folders stand in the other order
+    shang = load_dataset("shang")  # lists its event folders in the other order
     assert event_path(image, shang.event_folders) == tmp_path / "rgb/set/event/Abuse/rgb__5.npy"
 
 
 @pytest.mark.parametrize(("name", "train", "test"), [
     ("ucfcrime", 1610, 290), ("xd", 3988, 753), ("shang", 240, 197), ("msad", 479, 241),
 ])  # fmt: skip
-def test_released_lists_are_read_unchanged(realdata: Path, name: str, train: int, test: int) -> None:
+def test_unmodified_released_lists_are_read(realdata: Path, name: str, train: int, test: int) -> None:
     dataset = load_dataset(name)
     folder = realdata / "released_list" / dataset.folder
     rows = read_list(folder / "train.csv", dataset)
@@ -167,7 +167,7 @@ def test_released_lists_are_read_unchanged(realdata: Path, name: str, train: int
 # embeddings
 
 
-def test_videos_know_their_files_and_sizes(tiny) -> None:
+def test_videos_have_their_files_and_snippet_counts(tiny) -> None:
     videos, width = find_videos(read_list(tiny.lists / "train.csv", UCF), UCF, tiny.root, "fusion")
     assert width == 16 and len(videos) == 12
     for video in videos:
@@ -177,60 +177,60 @@ def test_videos_know_their_files_and_sizes(tiny) -> None:
 
 
 @pytest.mark.parametrize(("modality", "other"), [("image", "event_thr_10"), ("event", "rgb")])
-def test_a_single_stream_needs_no_file_of_the_other(tiny, modality: str, other: str) -> None:
+def test_single_stream_needs_no_file_of_the_other(tiny, modality: str, other: str) -> None:
     for path in (tiny.root / other).rglob("*.npy"):
         path.unlink()
     assert all(list(video.streams) == [modality] for video in train_videos(tiny, modality))
 
 
-def spoil(tiny, what: str) -> None:
-    """Change the event embedding of Arson001."""
+def damage_embedding(tiny, damage: str) -> None:
+    """Damage the event embedding of Arson001."""
     path = tiny.path("event_thr_10", "Arson001_x264", "Arson")
-    if what == "missing":
+    if damage == "missing":
         path.unlink()
-    elif what == "cut short":
+    elif damage == "truncated":
         path.write_bytes(path.read_bytes()[:-7])
-    elif what == "no array":
+    elif damage == "no array":
         path.write_text("not an array")
-    elif what == "no folder":
+    elif damage == "no folder":
         (tiny.root / "event_thr_10").rename(tiny.root / "elsewhere")
     else:
         x = np.load(path)
-        np.save(path, {"other S": x[:-1], "other width": x[:, :8], "flat": x[0]}[what])
+        np.save(path, {"other S": x[:-1], "other width": x[:, :8], "flat": x[0]}[damage])
 
 
-@pytest.mark.parametrize(("what", "sentence"), [
+@pytest.mark.parametrize(("damage", "message"), [
     ("missing", r"event_thr_10/Arson/Arson001_x264__5\.npy: no such embedding"),
     ("other S", r"Arson001_x264__5\.npy has \d+ snippets but .*rgb.* has \d+"),
-    ("other width", r"Arson001_x264__5\.npy is 8 wide, the embeddings before it 16"),
-    ("cut short", r"Arson001_x264__5\.npy: cut short"),
+    ("other width", r"Arson001_x264__5\.npy has width 8, but the files before it have 16"),
+    ("truncated", r"Arson001_x264__5\.npy: truncated"),
     ("no array", r"Arson001_x264__5\.npy: not a \.npy embedding"),
     ("flat", r"Arson001_x264__5\.npy: shape \(16,\)"),
     ("no folder", r"no folder event_thr_10 or event beside rgb/"),
 ])  # fmt: skip
-def test_an_unfit_embedding_is_found_from_its_header(tiny, what: str, sentence: str) -> None:
-    spoil(tiny, what)
-    with pytest.raises(InputError, match=sentence):
+def test_invalid_embedding_is_detected_from_its_header(tiny, damage: str, message: str) -> None:
+    damage_embedding(tiny, damage)
+    with pytest.raises(InputError, match=message):
         train_videos(tiny)
 
 
-def test_a_video_without_snippets_is_refused(tiny) -> None:
+def test_video_without_snippets_is_refused(tiny) -> None:
     for stream in ("rgb", "event_thr_10"):
         np.save(tiny.path(stream, "Arson001_x264", "Arson"), np.empty((0, 16), np.float32))
     assert embedding_header(tiny.path("rgb", "Arson001_x264", "Arson"))[0] == (0, 16)
-    with pytest.raises(InputError, match="holds no snippet; take Arson001_x264 out of the list"):
+    with pytest.raises(InputError, match=r"contains no snippet\. Remove Arson001_x264 from the list"):
         train_videos(tiny)
 
 
-def test_nan_is_refused_by_name_or_counts_as_zero(tiny) -> None:
+def test_nan_is_refused_by_name_or_replaced_by_zero(tiny) -> None:
     path = tiny.path("rgb", "Arson001_x264", "Arson")
     x = np.load(path)
     x[2] = np.nan
     np.save(path, x)
-    sentence = r"Arson001_x264__5\.npy has NaN in 1 of its \d+ snippets.*--nan zero"
-    with pytest.raises(InputError, match=sentence):
+    message = r"Arson001_x264__5\.npy has NaN in 1 of its \d+ snippets.*--nan zero"
+    with pytest.raises(InputError, match=message):
         load_embedding(path, "refuse")
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=message):
         check_values(train_videos(tiny), "refuse", 16)
     zeroed = load_embedding(path, "zero")
     assert (zeroed[2] == 0).all() and np.array_equal(zeroed[3], x[3])
@@ -240,26 +240,26 @@ def test_nan_is_refused_by_name_or_counts_as_zero(tiny) -> None:
 @pytest.mark.parametrize("nan", ["refuse", "zero"])
 def test_infinite_values_are_always_refused(tmp_path: Path, nan: str) -> None:
     np.save(tmp_path / "x.npy", np.array([[1, np.inf], [np.nan, 1]], np.float16))
-    with pytest.raises(InputError, match=r"x\.npy has infinite values in 1 of its 2 snippets; extract it again"):
+    with pytest.raises(InputError, match=r"x\.npy has infinite values in 1 of its 2 snippets\. Extract it again"):
         load_embedding(tmp_path / "x.npy", nan)
 
 
-def test_large_sets_are_checked_as_they_are_read(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_data_sets_are_not_read_in_advance(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "load_embedding", lambda *_: pytest.fail("read"))
     videos = train_videos(tiny)
-    monkeypatch.setattr(data, "CHECKED_BYTES", 4 * 16 * 2 * sum(v.snippets for v in videos) - 1)
+    monkeypatch.setattr(data, "MAX_CHECKED_BYTES", 4 * 16 * 2 * sum(v.snippets for v in videos) - 1)
     check_values(videos, "refuse", 16)
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", "<i4"])
-def test_every_number_type_is_read_as_float32(tmp_path: Path, dtype: str) -> None:
+def test_every_number_type_is_loaded_as_float32(tmp_path: Path, dtype: str) -> None:
     np.save(tmp_path / "x.npy", np.array([[1, 2], [3, -4]], dtype))
     loaded = load_embedding(tmp_path / "x.npy", "refuse")
     assert loaded.dtype == np.float32 and loaded.dtype.isnative
     np.testing.assert_array_equal(loaded, [[1, 2], [3, -4]])
 
 
-def test_float16_and_float32_convert_to_numpys_bits() -> None:
+def test_convert_equals_numpy_bit_for_bit() -> None:
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     number = ~np.isnan(every)
     wide = convert(every, np.dtype(np.float32))
@@ -272,7 +272,7 @@ def test_float16_and_float32_convert_to_numpys_bits() -> None:
     np.testing.assert_array_equal(convert(numbers, np.dtype(np.float16)).view(np.uint16), expected.view(np.uint16))
 
 
-def test_crops_that_are_not_listed_lie_beside_the_listed_one() -> None:
+def test_unlisted_crops_get_the_folder_of_the_listed_crop() -> None:
     rows = [ListRow("rgb/b__5.npy", "Arson", "b", 5), ListRow("rgb/a__5.npy", "Normal", "a", 5),
             ListRow("other/a__0.npy", "Normal", "a", 0)]  # fmt: skip
     assert [(row.video, row.crop, row.path) for row in group_crops(rows, (0, 5))] == [
@@ -284,7 +284,7 @@ def test_crops_that_are_not_listed_lie_beside_the_listed_one() -> None:
 
 
 @pytest.mark.parametrize("S", SIZES)
-def test_training_windows_are_the_released_ones(golden, S: int) -> None:
+def test_training_windows_equal_the_released_code(golden, S: int) -> None:
     case = golden("windows")
     expected, length = case[f"train/{S}"], int(case[f"trainlen/{S}"])
     window = train_window(case[f"in/{S}"], 256)
@@ -293,12 +293,12 @@ def test_training_windows_are_the_released_ones(golden, S: int) -> None:
     assert not expected[length:].any()
 
 
-def test_the_golden_file_holds_these_sizes(golden) -> None:
+def test_golden_file_contains_these_sizes(golden) -> None:
     assert {f"in/{S}" for S in SIZES} == {name for name in golden("windows").files if name.startswith("in/")}
 
 
 def videos_of(folder: Path, arrays: list[np.ndarray]) -> list[Video]:
-    """Arrays saved as image embeddings, v0, v1, …"""
+    """Save arrays as the image embeddings of v0, v1, …"""
     (folder / "rgb").mkdir(parents=True, exist_ok=True)
     videos = []
     for number, array in enumerate(arrays):
@@ -318,11 +318,11 @@ def open_windows(videos: list[Video], folder: Path, window: int = 24, nan: str =
 
 
 def cached_files(folder: Path) -> list[Path]:
-    """Every file of the cache, temporary ones too."""
+    """Return every file of the cache, including temporary ones."""
     return sorted(folder.iterdir())
 
 
-def test_cached_windows_are_the_released_ones(golden, tmp_path: Path) -> None:
+def test_cached_windows_equal_the_released_code(golden, tmp_path: Path) -> None:
     case = golden("windows")
     videos = videos_of(tmp_path, [case[f"in/{S}"] for S in SIZES])
     windows = Windows(videos, 256, "refuse", 3, tmp_path / "windows")
@@ -334,12 +334,12 @@ def test_cached_windows_are_the_released_ones(golden, tmp_path: Path) -> None:
     assert np.load(path, allow_pickle=False).shape == (10, 256, 3)  # a plain array
 
 
-def test_float16_stays_and_is_rounded_once(tmp_path: Path) -> None:
+def test_float16_is_kept_and_rounded_once(tmp_path: Path) -> None:
     long = np.random.default_rng(0).standard_normal((700, 4)).astype(np.float16)
     windows = Windows(videos_of(tmp_path, [long, long[:200]]), 256, "refuse", 4, tmp_path / "windows")
     batch = windows.__getitems__([0, 1]).streams["image"].numpy()
     assert batch.dtype == np.float16
-    exact = train_window(long.astype(np.float32), 256)  # means are taken in float32
+    exact = train_window(long.astype(np.float32), 256)  # means are computed in float32
     np.testing.assert_array_equal(batch[0], exact.astype(np.float16))
     np.testing.assert_array_equal(batch[1, :200], long[:200])
     mixed = videos_of(tmp_path / "mixed", [long, long.astype(np.float32)])
@@ -354,19 +354,19 @@ def test_batches_with_and_without_cache_are_equal(tiny, modality: str, half: boo
             np.save(path, np.load(path).astype(np.float16))
     videos = train_videos(tiny, modality)
     sampler = PairedBatches(videos, 2, True, seed=1)
-    plain, cached = (Windows(videos, 24, "refuse", 16, cache) for cache in (None, tiny.root / "windows"))
-    assert not plain.cached and list(cached.cached) == list(videos[0].streams)
+    uncached, cached = (Windows(videos, 24, "refuse", 16, cache) for cache in (None, tiny.root / "windows"))
+    assert not uncached.cached and list(cached.cached) == list(videos[0].streams)
     before = torch.get_rng_state()
     for indices in sampler:
-        a, b = plain.__getitems__(indices), cached.__getitems__(indices)
+        a, b = uncached.__getitems__(indices), cached.__getitems__(indices)
         assert a.names == b.names and torch.equal(a.lengths, b.lengths) and torch.equal(a.anomalous, b.anomalous)
         for name, x in a.streams.items():
             assert x.dtype == b.streams[name].dtype == (torch.float16 if half else torch.float32)
             assert torch.equal(x, b.streams[name])
-    assert torch.equal(torch.get_rng_state(), before)  # dropout's numbers are not used up
+    assert torch.equal(torch.get_rng_state(), before)  # the random state of dropout is unchanged
 
 
-def test_the_cache_is_made_once_and_anew_when_a_source_changes(tmp_path: Path, monkeypatch) -> None:
+def test_cache_is_rebuilt_only_when_a_source_changes(tmp_path: Path, monkeypatch) -> None:
     arrays = random_arrays()
     videos, folder = videos_of(tmp_path, arrays), tmp_path / "windows"
     open_windows(videos, folder)
@@ -374,7 +374,7 @@ def test_the_cache_is_made_once_and_anew_when_a_source_changes(tmp_path: Path, m
     monkeypatch.setattr(data, "_write_windows", lambda *args: (built.append(1), real(*args)))
     open_windows(videos, folder)
     assert not built
-    # the same size, and the old time of the content put back: only the bytes differ
+    # same size and restored modification time: only the bytes differ
     path = videos[2].streams["image"]
     times = os.stat(path)
     np.save(path, arrays[2] + 1)
@@ -382,22 +382,22 @@ def test_the_cache_is_made_once_and_anew_when_a_source_changes(tmp_path: Path, m
     window = open_windows(videos, folder).__getitems__([2]).streams["image"][0].numpy()
     expected = train_window(arrays[2] + 1, 24)
     np.testing.assert_array_equal(window[: len(expected)], expected)
-    assert len(built) == len(cached_files(folder)) == 1  # the stale one is gone
+    assert len(built) == len(cached_files(folder)) == 1  # the stale cache is deleted
 
 
-def test_other_settings_have_a_cache_of_their_own(tmp_path: Path) -> None:
+def test_different_options_have_separate_caches(tmp_path: Path) -> None:
     arrays = random_arrays()
     arrays[3][0, 0] = np.nan
     videos, folder = videos_of(tmp_path, arrays), tmp_path / "windows"
     assert open_windows(videos, folder, nan="zero").__getitems__([3]).streams["image"][0, 0, 0] == 0
     with pytest.raises(InputError, match=r"v3__5\.npy has NaN in 1 of its"):
-        open_windows(videos, folder)  # not served from the zeros
+        open_windows(videos, folder)  # the zero-filled cache is not used
     open_windows(videos, folder, window=16, nan="zero")
     open_windows(videos[:2], folder)
     assert len(cached_files(folder)) == 3
 
 
-def test_a_cache_of_an_earlier_version_is_read_unless_it_hid_nan(tmp_path: Path, monkeypatch) -> None:
+def test_earlier_cache_is_reused_unless_it_replaced_nan(tmp_path: Path, monkeypatch) -> None:
     videos, folder = videos_of(tmp_path, random_arrays()), tmp_path / "windows"
     open_windows(videos, folder)
     index = np.zeros(len(videos), [("done", "?"), ("missing", "?"), ("sum", "<u8")])
@@ -411,10 +411,10 @@ def test_a_cache_of_an_earlier_version_is_read_unless_it_hid_nan(tmp_path: Path,
             patch.setattr(data, "_write_windows", lambda *args, calls=calls, real=real: (calls.append(1), real(*args)))
             open_windows(videos, folder)
         assert len(calls) == built
-    assert [found.suffix for found in folder.iterdir()] == [".npy"]
+    assert [path.suffix for path in folder.iterdir()] == [".npy"]
 
 
-def test_a_data_set_moved_as_a_whole_keeps_its_cache(tmp_path: Path, monkeypatch) -> None:
+def test_moved_data_set_keeps_its_cache(tmp_path: Path, monkeypatch) -> None:
     videos = videos_of(tmp_path / "here", random_arrays())
     open_windows(videos, tmp_path / "here" / "windows")
     (tmp_path / "here").rename(tmp_path / "there")
@@ -424,7 +424,7 @@ def test_a_data_set_moved_as_a_whole_keeps_its_cache(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("damage", ["cut", "header", "empty"])
-def test_a_cache_that_is_not_whole_is_made_again(tmp_path: Path, damage: str) -> None:
+def test_damaged_cache_is_rebuilt(tmp_path: Path, damage: str) -> None:
     videos, folder = videos_of(tmp_path, random_arrays()), tmp_path / "windows"
     open_windows(videos, folder)
     (path,) = cached_files(folder)
@@ -434,7 +434,7 @@ def test_a_cache_that_is_not_whole_is_made_again(tmp_path: Path, damage: str) ->
     assert path.read_bytes() == content
 
 
-def test_a_stopped_build_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
+def test_interrupted_build_leaves_no_file(tmp_path: Path, monkeypatch) -> None:
     videos, folder = videos_of(tmp_path, random_arrays()), tmp_path / "windows"
     real = Windows.valid_steps
 
@@ -450,7 +450,7 @@ def test_a_stopped_build_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> N
 
 
 @pytest.mark.parametrize("reason", ["no folder", "full disk"])
-def test_without_room_training_goes_on_uncached_and_says_so(tmp_path: Path, reason: str, monkeypatch, capsys) -> None:
+def test_training_continues_uncached_without_disk_space(tmp_path: Path, reason: str, monkeypatch, capsys) -> None:
     videos, folder = videos_of(tmp_path, random_arrays()), tmp_path / "file" / "windows"
     if reason == "no folder":
         (tmp_path / "file").write_text("no folder can be made here")
@@ -460,13 +460,13 @@ def test_without_room_training_goes_on_uncached_and_says_so(tmp_path: Path, reas
     windows = open_windows(videos, folder)
     assert not windows.cached and len(windows.__getitems__([0, 1]).names) == 2
     printed = capsys.readouterr().out
-    assert f"{folder}: the training windows cannot be kept here (N" in printed and "--cache_dir" in printed
+    assert f"{folder}: cannot write the window cache (N" in printed and "--cache_dir" in printed
 
 
 # batches
 
 
-def test_pairs_are_half_normal_and_an_epoch_can_be_repeated(tiny) -> None:
+def test_batches_are_half_normal_and_repeatable(tiny) -> None:
     videos = train_videos(tiny)
     sampler = PairedBatches(videos, 2, True, seed=3)
     windows = Windows(videos, 64, "refuse", 16, None)
@@ -478,14 +478,14 @@ def test_pairs_are_half_normal_and_an_epoch_can_be_repeated(tiny) -> None:
     assert sorted(k for indices in first for k in indices) == list(range(12))
     assert list(sampler) == first
     sampler.start = 2
-    assert list(sampler) == first[2:]  # a step within an epoch can be entered again
+    assert list(sampler) == first[2:]  # iteration can start at any step of an epoch
     sampler.epoch, sampler.start = 1, 0
     assert list(sampler) != first
     assert list(PairedBatches(videos, 2, True, seed=4)) != first
     assert list(PairedBatches(videos, 2, True, seed=-3)) != first
 
 
-def test_processes_share_each_side_of_a_batch(tiny) -> None:
+def test_processes_share_normal_and_anomalous_videos(tiny) -> None:
     videos = train_videos(tiny)
     whole = list(PairedBatches(videos, 3, True, seed=0))
     parts = [list(PairedBatches(videos, 3, True, 0, rank, world=2)) for rank in (0, 1)]
@@ -493,25 +493,25 @@ def test_processes_share_each_side_of_a_batch(tiny) -> None:
         assert sorted(batch) == sorted(one + two)
         assert [len(one), len(two)] == [4, 2]  # of 3 normal and 3 anomalous: 2 + 2 and 1 + 1
         assert sum(videos[k].anomalous for k in two) == 1
-    with pytest.raises(InputError, match="a batch of 3 cannot be shared by 4 processes; start at most 3"):
+    with pytest.raises(InputError, match="a batch of 3 cannot be shared by 4 processes"):
         PairedBatches(videos, 3, True, 0, 0, world=4)
 
 
-def test_a_set_smaller_than_a_batch_gives_one(tiny) -> None:
+def test_data_set_smaller_than_a_batch_gives_one_batch(tiny) -> None:
     videos = train_videos(tiny)
     sampler = PairedBatches(videos, 64, True, seed=0)
     assert sampler.videos == 12 and [len(indices) for indices in sampler] == [12]
-    assert [len(indices) for indices in PairedBatches(videos, 5, False, seed=0)] == [5, 5]  # 2 are left out
+    assert [len(indices) for indices in PairedBatches(videos, 5, False, seed=0)] == [5, 5]  # 2 are dropped
 
 
-@pytest.mark.parametrize("kind", ["normal", "anomalous"])
-def test_one_kind_of_video_cannot_be_learned_from(tiny, kind: str) -> None:
-    videos = [video for video in train_videos(tiny) if video.anomalous == (kind == "anomalous")]
-    with pytest.raises(InputError, match=f"the training list holds {kind} videos only"):
+@pytest.mark.parametrize("label", ["normal", "anomalous"])
+def test_training_list_with_one_label_is_refused(tiny, label: str) -> None:
+    videos = [video for video in train_videos(tiny) if video.anomalous == (label == "anomalous")]
+    with pytest.raises(InputError, match=f"the training list contains {label} videos only"):
         PairedBatches(videos, 4, True, seed=0)
 
 
-def test_a_worker_process_hands_the_sentence_over(tiny) -> None:
+def test_worker_process_returns_the_error_message(tiny) -> None:
     path = tiny.path("rgb", "Arson001_x264", "Arson")
     np.save(path, np.full_like(np.load(path), np.nan))
     videos = train_videos(tiny)
@@ -521,7 +521,7 @@ def test_a_worker_process_hands_the_sentence_over(tiny) -> None:
     assert isinstance(batch, InputError) and "Arson001_x264__5.npy has NaN" in str(batch)
 
 
-def test_a_batch_is_cut_to_its_longest_window() -> None:
+def test_batch_is_truncated_to_its_longest_window() -> None:
     streams = {"image": torch.arange(24.0).reshape(2, 4, 3)}
     batch = Batch(streams, torch.tensor([1, 2]), torch.tensor([0.0, 1.0]), ("a", "b"))
     cut = batch.to(torch.device("cpu"), steps=2)
@@ -529,7 +529,7 @@ def test_a_batch_is_cut_to_its_longest_window() -> None:
     assert batch.to(torch.device("cpu")).streams["image"].shape == (2, 4, 3)
 
 
-def test_the_data_fingerprint_sees_lists_and_embeddings(tiny) -> None:
+def test_data_fingerprint_covers_lists_and_embeddings(tiny) -> None:
     files = [tiny.lists / name for name in ("train.csv", "test.csv", "gt.npy")]
     videos = train_videos(tiny)
     first = data_fingerprint(videos, files)

@@ -1,4 +1,4 @@
-"""What files of a data set say is read exactly, what they say wrongly is one sentence."""
+"""dataset.toml and annotations.csv: what is read, which mistakes are refused, and the built-in data sets."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ nu = 0
 scheduler_milestones = [1]
 """
 TABLE = """\
-# whose it is
-# and when it was made
+# origin
+# and date
 video,alias,label,fold1,fold2,source,frames,intervals,intervals_fold2
 a.mp4,a_x264 A,Fire,train,test,web,100,10-20 30-30,11-20
 b,,Road accident,test,,web,,0-7,0-7
@@ -71,7 +71,7 @@ n,,Normal,test,train,,,,
 NAMES = ("ucfcrime", "xd", "shang", "msad")
 
 
-def written(folder: Path, text: str = SMALL, table: str | None = None) -> Path:
+def write_files(folder: Path, text: str = SMALL, table: str | None = None) -> Path:
     path = folder / "dataset.toml"
     path.write_text(text, encoding="utf-8")
     if table is not None:
@@ -82,20 +82,20 @@ def written(folder: Path, text: str = SMALL, table: str | None = None) -> Path:
 # --- dataset.toml ------------------------------------------------------------------------------------
 
 
-def test_a_small_file_gets_the_defaults(tmp_path: Path) -> None:
-    dataset = load_dataset(str(written(tmp_path)))
+def test_minimal_toml_gets_the_defaults(tmp_path: Path) -> None:
+    dataset = load_dataset(str(write_files(tmp_path)))
     assert (dataset.name, dataset.title, dataset.metric) == ("street", "street", "AUC")
     assert (dataset.encoder, dataset.window, dataset.fps) == ("vitl", 256, None)
     assert dataset.classes == {"Fire": "Fire", "Road accident": "Road accident"}
-    assert (dataset.training, dataset.overrides, dataset.own) == ({}, {}, True)
-    assert (dataset.folder, dataset.given) == ("street", str(tmp_path / "dataset.toml"))
+    assert (dataset.training, dataset.overrides, dataset.custom) == ({}, {}, True)
+    assert (dataset.folder, dataset.flag_value) == ("street", str(tmp_path / "dataset.toml"))
     assert (dataset.data_root, dataset.video_root) == (tmp_path, tmp_path / "videos")
     assert dataset.list_root == tmp_path / "lists"
     assert dataset.annotation_path == tmp_path / "annotations.csv"
 
 
-def test_a_whole_file_arrives(tmp_path: Path) -> None:
-    dataset = load_dataset(str(written(tmp_path, WHOLE)))
+def test_full_toml_is_read(tmp_path: Path) -> None:
+    dataset = load_dataset(str(write_files(tmp_path, WHOLE)))
     assert (dataset.title, dataset.normal, dataset.metric) == ("Street videos", "quiet", "AP")
     assert (dataset.encoder, dataset.window, dataset.fps) == ("tiny", 64, 12.5)
     assert dataset.event_folders == ("event",)
@@ -109,22 +109,22 @@ def test_a_whole_file_arrives(tmp_path: Path) -> None:
     assert dataset.overrides == {"paper": {"nu": 0, "scheduler_milestones": (1,)}}
 
 
-def test_a_relative_path_or_a_folder_mean_the_same(tmp_path: Path, monkeypatch) -> None:
-    whole = load_dataset(str(written(tmp_path)))
+def test_relative_path_and_folder_load_the_same_data_set(tmp_path: Path, monkeypatch) -> None:
+    whole = load_dataset(str(write_files(tmp_path)))
     monkeypatch.chdir(tmp_path)
     assert load_dataset("dataset.toml") == load_dataset(".") == whole
 
 
-def test_accents_in_two_pieces_mean_the_same_class(tmp_path: Path) -> None:
+def test_decomposed_accents_match_the_class(tmp_path: Path) -> None:
     pieces = unicodedata.normalize("NFD", "Überfall")
-    dataset = load_dataset(str(written(tmp_path, SMALL.replace("Fire", pieces))))
+    dataset = load_dataset(str(write_files(tmp_path, SMALL.replace("Fire", pieces))))
     assert dataset.label_of("rgb/Überfall/a__5.npy") == "Überfall"
     assert dataset.label_of(f"rgb/{pieces}/a__5.npy") == "Überfall"
 
 
-def test_label_in_the_name_of_the_video(tmp_path: Path) -> None:
+def test_label_is_read_from_the_video_name(tmp_path: Path) -> None:
     text = SMALL.replace('"Road accident"', '"B2"') + "label_in_name = true"
-    dataset = load_dataset(str(written(tmp_path, text)))
+    dataset = load_dataset(str(write_files(tmp_path, text)))
     assert dataset.label_of("rgb/film__#1_label_Fire-B2-0__5.npy") == "Fire-B2-0"
     assert dataset.class_names("Fire-B2-0") == ("Fire", "B2")
     assert [dataset.class_key(x) for x in ("Normal", "B2-0-0", "B2-Fire")] == ["Normal", "B2", "several"]
@@ -137,73 +137,73 @@ def test_training_values_are_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
-        ('name = "street"', "", "name is missing; it must be text"),
+        ('name = "street"', "", "name is missing. It must be text"),
         ('name = "street"', 'name = "ucf"', "a built-in data set"),
         ('name = "street"', 'name = "../street"', "letters, digits"),
-        ('name = "street"', "name = 3", "name is 3; it must be text"),
+        ('name = "street"', "name = 3", "name is 3. It must be text"),
         ('normal = "Normal"', "", "normal is missing"),
-        ('normal = "Normal"', 'normal = "Fire"', "classes holds 'Fire', which is normal"),
+        ('normal = "Normal"', 'normal = "Fire"', "classes contains 'Fire', which is normal"),
         ('["Fire", "Road accident"]', "[]", "classes is empty"),
-        ('["Fire", "Road accident"]', '"Fire"', "classes is 'Fire'; it must be a table"),
-        ('"Fire", "Road', '"Fire", "Fire", "Road', "classes holds a label twice"),
-        ('"Fire"', "3", "classes is 3; it must be text"),
-        ('"Fire"', '["Fire"]', "classes is .*; it must be text"),
-        ('"Fire"', '"a/b"', "without / and outer blanks"),
-        ('"Fire"', '" Fire"', "without / and outer blanks"),
-        ("name =", "video = 1\nname =", "unknown key 'video'; known are name,"),
+        ('["Fire", "Road accident"]', '"Fire"', "classes is 'Fire'. It must be a table"),
+        ('"Fire", "Road', '"Fire", "Fire", "Road', "classes contains a label twice"),
+        ('"Fire"', "3", "classes is 3. It must be text"),
+        ('"Fire"', '["Fire"]', "classes is .*It must be text"),
+        ('"Fire"', '"a/b"', "Remove / and outer blanks"),
+        ('"Fire"', '" Fire"', "Remove / and outer blanks"),
+        ("name =", "video = 1\nname =", "unknown key 'video'. Known keys: name,"),
         ("name =", 'path = "x"\nname =', "unknown key 'path'"),
-        ("name =", "training.lr = 0\nname =", "training.lr is 0; it must be positive"),
+        ("name =", "training.lr = 0\nname =", "training.lr is 0. It must be positive"),
         ("name =", "training.lr = nan\nname =", "must be positive"),
         ("name =", "training.lr = inf\nname =", "must be positive"),
-        ("name =", "training.max_epoch = true\nname =", "training.max_epoch is True; .*whole"),
+        ("name =", "training.max_epoch = true\nname =", "training.max_epoch is True. .*whole"),
         ("name =", "training.max_epoch = 1.5\nname =", "must be a whole number"),
         ("name =", "training.paired = 1\nname =", "must be true or false"),
         ("name =", "training.epochs = 3\nname =", "unknown key 'training.epochs'"),
         ("name =", 'training.scheduler_milestones = ["4"]\nname =', "must be a whole number"),
         ("name =", "training.scheduler_milestones = 4\nname =", "must be a list of whole numbers"),
-        ("name =", "training = 4\nname =", "training is 4; it must be a table"),
+        ("name =", "training = 4\nname =", "training is 4. It must be a table"),
         ("name =", 'folders.video = "v"\nname =', "unknown key 'folders.video'"),
-        ("name =", 'folder_labels.p = "Picnic"\nname =', "folder_labels holds .'Picnic'., which classes does not"),
-        ("name =", 'overrides.paper = "x"\nname =', "overrides.paper is 'x'; .* a table"),
-        ("name =", 'metric = "F1"\nname =', "metric is 'F1'; it must be AUC or AP"),
-        ("name =", "window = 0\nname =", "window is 0; it must be positive"),
+        ("name =", 'folder_labels.p = "Picnic"\nname =', "folder_labels contains .'Picnic'., which classes does not"),
+        ("name =", 'overrides.paper = "x"\nname =', "overrides.paper is 'x'.* a table"),
+        ("name =", 'metric = "F1"\nname =', "metric is 'F1'. It must be AUC or AP"),
+        ("name =", "window = 0\nname =", "window is 0. It must be positive"),
         ("name =", "event_folders = []\nname =", "event_folders is"),
-        ("name =", "event_folders = [1]\nname =", "event_folders is 1; it must be text"),
+        ("name =", "event_folders = [1]\nname =", "event_folders is 1. It must be text"),
         ("name =", 'encoder = "../vit"\nname =', "encoder is"),
         ("name =", 'encoder = "timm:a/b"\nname =', "encoder is"),
         ("name =", "name =\nname =", "not valid TOML"),
         ("name =", "a = " + "[" * 5000 + "\nname =", "not valid TOML"),
     ],
 )
-def test_a_mistake_names_file_and_key(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_invalid_toml_error_names_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in SMALL
-    path = written(tmp_path, SMALL.replace(old, new, 1))
-    with pytest.raises(InputError, match=says) as caught:
+    path = write_files(tmp_path, SMALL.replace(old, new, 1))
+    with pytest.raises(InputError, match=message) as caught:
         load_dataset(str(path))
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("encoder", ["vitl", "open_clip:ViT-B-16", "timm:tf_efficientnet_lite0"])
-def test_any_image_tower_may_be_named(tmp_path: Path, encoder: str) -> None:
-    path = written(tmp_path, f'encoder = "{encoder}"' + SMALL)
+def test_image_tower_is_accepted(tmp_path: Path, encoder: str) -> None:
+    path = write_files(tmp_path, f'encoder = "{encoder}"' + SMALL)
     assert load_dataset(str(path)).encoder == encoder
 
 
-def test_a_missing_file_and_an_unknown_name(tmp_path: Path) -> None:
+def test_missing_file_and_unknown_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no such data set file"):
         load_dataset(str(tmp_path / "none.toml"))
-    with pytest.raises(InputError, match=r"known are ucfcrime, .*\.toml files"):
+    with pytest.raises(InputError, match=r"Known are ucfcrime, .*\.toml files"):
         load_dataset("avenue")
 
 
 # --- annotations.csv ---------------------------------------------------------------------------------
 
 
-def test_a_table_arrives(tmp_path: Path) -> None:
-    dataset = load_dataset(str(written(tmp_path, table=TABLE)))
+def test_annotation_table_is_read(tmp_path: Path) -> None:
+    dataset = load_dataset(str(write_files(tmp_path, table=TABLE)))
     assert list(dataset.videos) == ["a", "b", "n"]
     video = dataset.find("A")
     assert (video.name, video.alias, video.label, video.frames) == ("a", ("a_x264", "A"), "Fire", 100)
@@ -213,129 +213,127 @@ def test_a_table_arrives(tmp_path: Path) -> None:
     assert dataset.find("c") is None
     assert dataset.splits == ("fold1", "fold2")
     assert dataset.split_names("fold1", "test") == ["b", "n"]
-    assert dataset.split_counts == {"fold1": (1, 2), "fold2": (1, 1)}  # b is in no side of fold2
+    assert dataset.split_counts == {"fold1": (1, 2), "fold2": (1, 1)}  # fold2 omits b
     assert dataset.class_counts("fold2") == {"Normal": (1, 0), "Fire": (0, 1)}
     assert (dataset.default_split("fold2"), dataset.default_split("official")) == ("fold2", "fold1")
-    with pytest.raises(InputError, match="unknown split 'official' of street; known are fold1, fold2"):
+    with pytest.raises(InputError, match=r"unknown split 'official' of street\. Known splits: fold1, fold2"):
         dataset.split_names("official", "test")
 
 
-def test_every_spelling_has_one_key(tmp_path: Path) -> None:
-    path = written(tmp_path)
+def test_every_alias_maps_to_the_same_key(tmp_path: Path) -> None:
+    path = write_files(tmp_path)
     spellings = ["a", "A", "a_x264", "Fire/a.mp4", "C:\\Fire\\a_x264.MP4", " a "]
     assert {load_dataset(str(path)).key(name) for name in spellings} != {"a"}  # no table yet
-    written(tmp_path, table=TABLE)
+    write_files(tmp_path, table=TABLE)
     dataset = load_dataset(str(path))
     assert {dataset.key(name) for name in spellings} == {"a"}
-    assert dataset.key("v.1__#2.x") == "v.1__#2.x"  # not in the table, and .x ends no video
+    assert dataset.key("v.1__#2.x") == "v.1__#2.x"  # not in the table, and .x is no video suffix
     assert video_name(unicodedata.normalize("NFD", "é.avi")) == "é"
     assert video_name(".mp4") == ".mp4"
 
 
-def test_the_split_chooses_the_reading(tmp_path: Path) -> None:
-    dataset = load_dataset(str(written(tmp_path, table=TABLE)))
+def test_split_selects_the_interval_column(tmp_path: Path) -> None:
+    dataset = load_dataset(str(write_files(tmp_path, table=TABLE)))
     assert dataset.intervals("A", "fold1") == ((10, 20), (30, 30))
     assert dataset.intervals("A", "fold2") == ((11, 20),)
     assert dataset.intervals("n", "fold1") == ()
     with pytest.raises(InputError, match=r"annotations\.csv: c has no row"):
         dataset.intervals("c", "fold1")
-    written(tmp_path, table=TABLE.replace("0-7,0-7", ","))
+    write_files(tmp_path, table=TABLE.replace("0-7,0-7", ","))
     dataset = load_dataset(str(tmp_path))
     with pytest.raises(InputError, match=r"b \(Road accident\) has no interval"):
         dataset.frame_labels("b", 16, "fold1")
 
 
-def test_ends_of_an_interval(tmp_path: Path) -> None:
+def test_interval_ends_are_half_open(tmp_path: Path) -> None:
     rows = "video,label,split,intervals\nv,Fire,test,0-1 15-17 30-40 7-7 99-120\n"
-    labels = load_dataset(str(written(tmp_path, table=rows))).frame_labels("v", 32, "split")
+    labels = load_dataset(str(write_files(tmp_path, table=rows))).frame_labels("v", 32, "split")
     assert (labels.dtype, len(labels)) == (np.uint8, 32)
-    assert np.flatnonzero(labels).tolist() == [0, 15, 16, 30, 31]  # s … e − 1, from 0, cut at 16·S
+    assert np.flatnonzero(labels).tolist() == [0, 15, 16, 30, 31]  # s … e − 1, from 0, clipped to 16·S frames
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 90), st.integers(0, 40)), min_size=1, max_size=5),
     st.integers(0, 5),
 )
-def test_frame_labels_against_the_definition(
-    tmp_path_factory, starts: list[tuple[int, int]], snippets: int
-) -> None:
+def test_frame_labels_match_the_definition(tmp_path_factory, starts: list[tuple[int, int]], snippets: int) -> None:
     intervals = [(start, start + length) for start, length in starts]
     text = " ".join(f"{s}-{e}" for s, e in intervals)
     folder = tmp_path_factory.mktemp("table")
-    written(folder, table=f"video,label,split,intervals\nv,Fire,test,{text}\n")
+    write_files(folder, table=f"video,label,split,intervals\nv,Fire,test,{text}\n")
     frames = SNIPPET_FRAMES * snippets
     expected = [int(any(s <= frame < e for s, e in intervals)) for frame in range(frames)]
     assert load_dataset(str(folder)).frame_labels("v", frames, "split").tolist() == expected
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
-        ("video,alias", "clip,alias", "the columns are clip, alias, .*needed are video and label"),
-        ("source", "label", "needed are video and label, each once"),
+        ("video,alias", "clip,alias", "the columns are clip, alias, .*columns video and label are required"),
+        ("source", "label", "columns video and label are required, each once"),
         ("Fire,train,test", "Picnic,train,test", "line 4: unknown class 'Picnic'"),
         ("a.mp4", "", "line 4: the video has no name"),
-        ("b,,", "a,,", "line 5: a stands in line 4 already"),
-        ("b,,", "b,A,", "line 5: A stands in line 4 already"),
-        ("train,test,web", "train,Test,web", "line 4: fold2 is 'Test'; it must be train, test or"),
+        ("b,,", "a,,", "line 5: a is also in line 4"),
+        ("b,,", "b,A,", "line 5: A is also in line 4"),
+        ("train,test,web", "train,Test,web", "line 4: fold2 is 'Test'. It must be train, test or"),
         ("web,100", "web,1e2", "line 4: frames is '1e2'"),
         ("web,100", "web,0", "line 4: frames is '0'"),
         ("web,100", "web,19", "line 4: interval '10-20' ends after the video's 19 frames"),
         ("10-20", "10-9", "line 4: interval '10-9' ends before it starts"),
-        ("10-20", "10 20", "line 4: interval '10'; write"),
-        ("10-20", "-1-20", "line 4: interval '-1-20'; write"),
-        ("train,,,,", "train,,,0-4,", "line 6: n is labelled Normal and has anomalous frames"),
+        ("10-20", "10 20", "line 4: interval '10': write"),
+        ("10-20", "-1-20", "line 4: interval '-1-20': write"),
+        ("train,,,,", "train,,,0-4,", "line 6: n is labelled Normal but has anomalous frames"),
         ("train,,,,", "train,,,,,,", "line 6: more cells than columns"),
-        ("b,,", '"b,,', "line 6: unexpected end of data; check"),
+        ("b,,", '"b,,', "line 6: unexpected end of data. Check"),
     ],
 )
-def test_a_wrong_row_names_file_and_line(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_invalid_row_error_names_file_and_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in TABLE
-    written(tmp_path, table=TABLE.replace(old, new, 1))
-    with pytest.raises(InputError, match=says) as caught:
+    write_files(tmp_path, table=TABLE.replace(old, new, 1))
+    with pytest.raises(InputError, match=message) as caught:
         _ = load_dataset(str(tmp_path)).videos
     assert str(caught.value).startswith(str(tmp_path / "annotations.csv"))
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_may_be_missing_empty_or_without_split(tmp_path: Path) -> None:
-    dataset = load_dataset(str(written(tmp_path)))
+def test_missing_empty_or_splitless_table_is_handled(tmp_path: Path) -> None:
+    dataset = load_dataset(str(write_files(tmp_path)))
     with pytest.raises(InputError, match="there is no such table of annotations"):
         dataset.split_names("official", "test")
     assert (dataset.key("x.mp4"), dataset.split_of(["a"], ["b"])) == ("x", (None, []))
-    for table, says in (("", "the columns are"), ("video,label\na,Fire\n", "no column says train or")):
-        with pytest.raises(InputError, match=says):
-            _ = load_dataset(str(written(tmp_path, table=table))).videos
+    for table, message in (("", "the columns are"), ("video,label\na,Fire\n", "no column assigns")):
+        with pytest.raises(InputError, match=message):
+            _ = load_dataset(str(write_files(tmp_path, table=table))).videos
 
 
-def test_blank_lines_and_cells_are_no_mistake(tmp_path: Path) -> None:
+def test_blank_lines_and_spaces_are_ignored(tmp_path: Path) -> None:
     table = "video, label,split\r\n\r\n a , Fire , test \r\n\r\nb,Fire,tset\r\n"
     with pytest.raises(InputError, match="line 5: split is 'tset'"):
-        _ = load_dataset(str(written(tmp_path, table=table))).videos
-    written(tmp_path, table=table.replace("tset", "train"))
+        _ = load_dataset(str(write_files(tmp_path, table=table))).videos
+    write_files(tmp_path, table=table.replace("tset", "train"))
     assert load_dataset(str(tmp_path)).split_counts == {"split": (1, 1)}
 
 
-def test_split_of_names_split_and_leaks(tmp_path: Path) -> None:
-    folds = load_dataset(str(written(tmp_path, table=TABLE)))
-    assert folds.split_of(["A"], ["b.mp4", "n"]) == ("fold1", [])  # that a is tested in fold2 is no leak
+def test_split_of_returns_split_and_leaked_videos(tmp_path: Path) -> None:
+    folds = load_dataset(str(write_files(tmp_path, table=TABLE)))
+    assert folds.split_of(["A"], ["b.mp4", "n"]) == ("fold1", [])  # a is tested in fold2 only
     assert folds.split_of(["A", "n"], ["n"]) == (None, ["n"])
-    written(tmp_path, table=TABLE.replace("fold2", "official"))
+    write_files(tmp_path, table=TABLE.replace("fold2", "official"))
     assert load_dataset(str(tmp_path)).split_of(["A"], ["b", "n"]) == ("fold1", ["A"])
 
 
 # --- the built-in data sets --------------------------------------------------------------------------
 
 
-def test_built_in_data_sets_by_name_and_folder() -> None:
+def test_built_in_data_sets_load_by_name_and_folder() -> None:
     assert dataset_names() == (*NAMES, "demo")
     assert load_dataset("ucf") is load_dataset("ucfcrime")
     dataset = load_dataset("ucf")
-    assert (dataset.given, dataset.folder, dataset.own) == ("ucfcrime", "ucf", False)
+    assert (dataset.flag_value, dataset.folder, dataset.custom) == ("ucfcrime", "ucf", False)
     assert dataset.list_root.parts[-4:] == ("list", "ucf", "rgb", "vitl")
     assert (dataset.data_root.parts[-2:], dataset.video_root) == (("data", "ucf"), None)
     demo = load_dataset("demo")
-    assert demo.video_root.parts[-3:] == ("data", "demo", "videos")  # rendered there
+    assert demo.video_root.parts[-3:] == ("data", "demo", "videos")  # the demo renders its videos
     assert demo.annotation_path == ROOT / "list" / "demo" / "annotations.csv"
     assert (demo.synthetic, demo.encoder, demo.overrides["paper"]) == (True, "tiny", {"dropout": 0.8})
 
@@ -349,14 +347,14 @@ def test_built_in_data_sets_by_name_and_folder() -> None:
         ("msad", (480, 240), (479, 241)),
     ],
 )
-def test_split_and_class_counts(name: str, official: tuple, released: tuple) -> None:
+def test_split_counts_equal_the_sum_of_class_counts(name: str, official: tuple, released: tuple) -> None:
     dataset = load_dataset(name)
     assert dataset.split_counts == {"official": official, "released": released}
     for split, counts in dataset.split_counts.items():
         assert tuple(map(sum, zip(*dataset.class_counts(split).values(), strict=True))) == counts
 
 
-def test_class_counts_of_the_literature() -> None:
+def test_class_counts_equal_the_literature() -> None:
     counts = {name: load_dataset(name).class_counts("official") for name in NAMES}
     assert (counts["ucfcrime"]["Normal"], counts["ucfcrime"]["Shooting"]) == ((800, 150), (27, 23))
     assert (counts["xd"]["A"], counts["xd"]["several"]) == ((2049, 300), (243, 47))
@@ -364,25 +362,25 @@ def test_class_counts_of_the_literature() -> None:
     assert (counts["msad"]["Normal"], counts["msad"]["Robbery"]) == ((360, 120), (15, 14))
 
 
-def test_what_the_release_moved() -> None:
-    def both(name: str) -> tuple[list[str], set[str]]:
+def test_released_splits_differ_as_documented() -> None:
+    def leaks_and_missing(name: str) -> tuple[list[str], set[str]]:
         dataset = load_dataset(name)
         lists = [dataset.split_names("released", side) for side in ("train", "test")]
         split, leaks = dataset.split_of(*lists)
-        assert split == ("official" if name == "ucfcrime" else "released")  # ucfcrime's are equal
+        assert split == ("official" if name == "ucfcrime" else "released")  # UCF-Crime's two splits are equal
         return leaks, set(dataset.videos) - {video for names in lists for video in names}
 
-    assert both("ucfcrime") == ([], set())
-    leaks, missing = both("xd")
+    assert leaks_and_missing("ucfcrime") == ([], set())
+    leaks, missing = leaks_and_missing("xd")
     assert (len(leaks), len(missing)) == (47, 13)  # 3,988 = 3,954 − 13 + 47
     assert all(load_dataset("xd").class_key(name.split("_label_")[1]) == "several" for name in leaks)
     assert {load_dataset("xd").find(name).label for name in missing} == {"A"}
-    assert both("shang") == (["04_0012", "05_0023"], set())
-    assert both("msad") == ([], set())
+    assert leaks_and_missing("shang") == (["04_0012", "05_0023"], set())
+    assert leaks_and_missing("msad") == ([], set())
     assert load_dataset("msad").find("Robbery_10").splits == {"official": "train", "released": "test"}
 
 
-def test_spellings_in_circulation() -> None:
+def test_common_aliases_map_to_the_canonical_name() -> None:
     for name, spelling, video in (
         ("ucfcrime", "Abuse028", "Abuse028_x264"),
         ("shang", "04_0012_1", "04_0012"),
@@ -399,18 +397,18 @@ def test_spellings_in_circulation() -> None:
 def test_anomalous_test_videos_have_intervals(name: str, split: str) -> None:
     dataset = load_dataset(name)
     for video in dataset.split_names(split, "test"):
-        dataset.intervals(video, split)  # raises where there is none
+        dataset.intervals(video, split)  # raises if there is none
 
 
 # --- published ground truth from the tables alone ----------------------------------------------------
 
 
-def published(realdata: Path, name: str) -> np.ndarray:
+def published_labels(realdata: Path, name: str) -> np.ndarray:
     return np.load(realdata / "gt" / f"{name}.npz")["gt"]
 
 
 def labels_of(dataset: Dataset, split: str, snippets: dict[str, int]) -> np.ndarray:
-    """Frame labels of videos in the order given; snippets: video → S."""
+    """Return the concatenated frame labels; snippets: video → S, in order."""
     parts = [dataset.frame_labels(v, SNIPPET_FRAMES * s, split) for v, s in snippets.items()]
     return np.concatenate(parts)
 
@@ -427,62 +425,58 @@ def chunks(realdata: Path, name: str) -> dict[str, int]:
         ("xd", "xd_test_800", "xd_gt_800.published", 2_330_384, 537_805, 2_331_248),
     ],
 )
-def test_published_with_their_lengths(
+def test_published_ground_truth_is_reproduced(
     realdata, name: str, lengths: str, array: str, frames: int, anomalous: int, whole: int
 ) -> None:
-    dataset, theirs = load_dataset(name), chunks(realdata, lengths)
-    labels = labels_of(dataset, "official", theirs)
+    dataset, published = load_dataset(name), chunks(realdata, lengths)
+    labels = labels_of(dataset, "official", published)
     assert (len(labels), int(labels.sum())) == (frames, anomalous)
-    assert np.array_equal(labels, published(realdata, array))
-    ours = {video: dataset.find(video).frames // SNIPPET_FRAMES for video in theirs}
-    assert SNIPPET_FRAMES * sum(ours.values()) == whole  # by the real lengths
+    assert np.array_equal(labels, published_labels(realdata, array))
+    true_counts = {video: dataset.find(video).frames // SNIPPET_FRAMES for video in published}
+    assert SNIPPET_FRAMES * sum(true_counts.values()) == whole  # with the true frame counts
 
 
-def test_published_lengths_are_derivable(realdata: Path) -> None:
-    xd, theirs = load_dataset("xd"), chunks(realdata, "xd_test_800")
-    assert {video: (xd.find(video).frames - 1) // SNIPPET_FRAMES for video in theirs} == theirs
-    assert sum(xd.find(video).frames % SNIPPET_FRAMES == 0 for video in theirs) == 54
-    ucf, theirs = load_dataset("ucf"), chunks(realdata, "ucf_test_290")
+def test_published_lengths_follow_from_frame_counts(realdata: Path) -> None:
+    xd, published = load_dataset("xd"), chunks(realdata, "xd_test_800")
+    assert {video: (xd.find(video).frames - 1) // SNIPPET_FRAMES for video in published} == published
+    assert sum(xd.find(video).frames % SNIPPET_FRAMES == 0 for video in published) == 54
+    ucf, published = load_dataset("ucf"), chunks(realdata, "ucf_test_290")
     comment = ucf.annotation_path.read_text().split("\nvideo,")[0]
-    shorter = {
-        video
-        for video, count in theirs.items()
-        if ucf.find(video).frames // SNIPPET_FRAMES == count + 1
-    }
+    shorter = {video for video, count in published.items() if ucf.find(video).frames // SNIPPET_FRAMES == count + 1}
     assert len(shorter) == 9  # and eleven other multiples of 16 are not shorter
     assert all(video.removesuffix("_x264") in comment for video in shorter)
     assert all(ucf.find(video).frames % SNIPPET_FRAMES == 0 for video in shorter)
-    rest = theirs.keys() - shorter
-    assert all(ucf.find(video).frames // SNIPPET_FRAMES == theirs[video] for video in rest)
+    others = published.keys() - shorter
+    assert all(ucf.find(video).frames // SNIPPET_FRAMES == published[video] for video in others)
 
 
 @pytest.mark.parametrize(("tail", "frames"), [("released", 139_568), ("whole", 139_584)])
-def test_released_shanghaitech(realdata: Path, tail: str, frames: int) -> None:
+def test_released_shanghaitech_ground_truth_is_reproduced(realdata: Path, tail: str, frames: int) -> None:
     dataset = load_dataset("shang")
     videos = json.loads((realdata / "gt" / "shang_test_197_frames.json").read_text())
     snippets = {v["video"]: snippet_count(dataset.find(v["video"]).frames, tail) for v in videos}
     labels = labels_of(dataset, "released", snippets)
-    assert len(labels) == frames  # the array needs the released tail rule
-    assert (tail == "released") == np.array_equal(labels, published(realdata, "shang_gt.released"))
+    assert len(labels) == frames  # the published array follows the released tail rule
+    assert (tail == "released") == np.array_equal(labels, published_labels(realdata, "shang_gt.released"))
 
 
-def test_shanghaitech_masks_count_the_last_frame(realdata: Path) -> None:
+def test_shanghaitech_masks_include_the_last_frame(realdata: Path) -> None:
     dataset = load_dataset("shang")
     masks = np.load(realdata / "gt" / "shang_test_frame_mask.official.npz")
     for name in masks.files:
         labels = dataset.frame_labels(name, len(masks[name]), "official")
         assert np.array_equal(labels, masks[name]), name
-    both = [set(dataset.split_names(s, "test")) for s in ("official", "released")]
+    tested = [set(dataset.split_names(s, "test")) for s in ("official", "released")]
     differ = [
         int((dataset.frame_labels(name, f, "official") != dataset.frame_labels(name, f, "released")).sum())
-        for name in sorted(both[0] & both[1])
+        for name in sorted(tested[0] & tested[1])
         if (f := SNIPPET_FRAMES * snippet_count(dataset.find(name).frames, "released"))
     ]
-    assert (sum(differ), sum(map(bool, differ))) == (66, 37)  # the release stops one frame early
+    assert (sum(differ), sum(map(bool, differ))) == (66, 37)  # released intervals end one frame early
 
 
-def test_published_msad(realdata: Path) -> None:
-    """Frames of the 120 normal videos are known in sum alone; they stand together, without anomaly."""
+def test_published_msad_ground_truth_is_reproduced(realdata: Path) -> None:
+    """Only the total length of the 120 normal videos is known, so they form one block of zeros."""
     dataset = load_dataset("msad")
     videos = json.loads((realdata / "gt" / "msad_test_241_frames.json").read_text())
     names = {
@@ -493,14 +487,14 @@ def test_published_msad(realdata: Path) -> None:
         ("official", "msad_gt_240.published", 87_584, 143_920, 33_160),
         ("released", "msad_gt.released", 87_600, 144_144, 33_248),
     ):
-        parts, rest = [], np.zeros(normal, np.uint8)
+        parts, normal_block = [], np.zeros(normal, np.uint8)
         for video in map(dataset.find, names[split]):
             if dataset.is_anomalous(video.label):
                 length = SNIPPET_FRAMES * snippet_count(video.frames, "released")
                 parts.append(dataset.frame_labels(video.name, length, split))
             else:
-                parts.append(rest)
-                rest = rest[:0]  # once for all normal videos
+                parts.append(normal_block)
+                normal_block = normal_block[:0]  # all normal videos are one block
         labels = np.concatenate(parts)
         assert (len(labels), int(labels.sum())) == (frames, anomalous)
-        assert np.array_equal(labels, published(realdata, array))
+        assert np.array_equal(labels, published_labels(realdata, array))

@@ -1,4 +1,4 @@
-"""Checkpoints and test sets opened for evaluation, what is noted about them, and the protocol of a number."""
+"""Opening checkpoints and test sets, their notes, and the protocol of a result."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from model.checkpoint import to_released_name
 from vad import evaluation
 from vad.datasets import load_dataset
 from vad.evaluation import (
-    EVALUATED,
+    NETWORK_OPTIONS,
     Protocol,
-    commands,
     open_checkpoint,
     open_run,
     open_runs,
     open_test_set,
-    save_numbers,
+    preparation_commands,
+    save_results,
     shared_protocol,
 )
 from vad.files import InputError, sha256
@@ -37,19 +37,19 @@ UCF = load_dataset("ucfcrime")
 
 @pytest.fixture
 def places(tiny) -> dict[str, object]:
-    """Options that find the tiny data set."""
+    """Options with the folders of the tiny data set."""
     return {"feature_root": str(tiny.root), "list_root": str(tiny.lists)}
 
 
 @pytest.fixture
 def open_set(places) -> Callable[..., object]:
-    """Opens the test videos of the tiny data set under more options."""
+    """Function that opens the test set of the tiny data set with additional options."""
     return lambda **more: open_test_set(resolve({**places, **more}), UCF)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an untrained model as a finished run writes a trained one; explicit: options of that run."""
+    """Function that saves an untrained model like a finished run; explicit: options of the run."""
 
     def write(name: str = "a", explicit: dict[str, object] | None = None, width: int = 16, **extra: object) -> Path:
         options = resolve({"num_refinement_steps": 1, **(explicit or {})})
@@ -64,7 +64,7 @@ def checkpoint(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
-    """An untrained model in a file of the release's form: tensors alone, under its names."""
+    """An untrained model in the form of a released file: only tensors, under the released names."""
     torch.manual_seed(0)
     state = IEFVAD(embed_dim=16, num_refinement_steps=2, temporal_update="none").state_dict()
     torch.save({to_released_name(name): tensor for name, tensor in state.items()}, tmp_path / "ucf.pth")
@@ -78,7 +78,7 @@ def opened(path: Path, places: dict[str, object], **explicit: object):
 # test sets
 
 
-def test_a_test_set_is_in_the_lists_order_with_its_truth(open_set, tiny) -> None:
+def test_test_set_follows_the_list_and_its_ground_truth(open_set, tiny) -> None:
     test = open_set()
     listed = [line.split("/")[-1].split("__")[0] for line in (tiny.lists / "test.csv").read_text().splitlines()[1:]]
     assert [video.name for video in test.videos] == listed and test.width == 16
@@ -86,25 +86,23 @@ def test_a_test_set_is_in_the_lists_order_with_its_truth(open_set, tiny) -> None
     np.testing.assert_array_equal(truth, np.load(tiny.lists / "gt.npy"))
     assert [len(video.frame_labels) for video in test.videos] == [16 * video.snippets for video in test.videos]
     line = test.protocol("last").line()
-    assert "split not recorded" in line  # these eight are no split of UCF-Crime
+    assert "split not recorded" in line  # these eight videos are no split of UCF-Crime
     assert "8 test videos" in line and "tail: not recorded" in line and "test crop 5" in line
 
 
-def test_training_videos_that_should_be_tested_are_noted(open_set, tiny) -> None:
-    note = "The training list holds 2 test videos of the official split (Fighting003_x264, Arson009_x264)."
+def test_training_videos_of_the_test_split_are_noted(open_set, tiny) -> None:
+    note = "The training list contains 2 test videos of the official split (Fighting003_x264, Arson009_x264)."
     assert open_set().footnotes == (note,)
     assert note in open_set().protocol("last").notes()
     train = tiny.lists / "train.csv"
     train.write_text(train.read_text().replace("Fighting003", "Fighting004") + "no row\n")
-    # a damaged row does not matter here: nothing is trained
-    assert open_set().footnotes == (
-        "The training list holds 1 test video of the official split (Arson009_x264).",
-    )
+    # an evaluation ignores the damaged row of the training list
+    assert open_set().footnotes == ("The training list contains 1 test video of the official split (Arson009_x264).",)
     train.unlink()
     assert open_set().footnotes == ()
 
 
-def test_further_crops_lie_beside_the_listed_one(open_set, tiny) -> None:
+def test_further_crops_are_read_beside_the_listed_one(open_set, tiny) -> None:
     for stream in ("rgb", "event_thr_10"):
         for path in list((tiny.root / stream).rglob("*__5.npy")):
             np.save(path.with_name(path.name.replace("__5", "__0")), np.load(path))
@@ -114,11 +112,13 @@ def test_further_crops_lie_beside_the_listed_one(open_set, tiny) -> None:
     for stream in ("rgb", "event_thr_10"):
         path = tiny.path(stream, "Arson013_x264", "Arson")
         np.save(path.with_name("Arson013_x264__0.npy"), np.load(path)[1:])
-    with pytest.raises(InputError, match=r"crops of Arson013_x264 differ in snippets \(crop 0: \d+, crop 5: \d+\)"):
+    with pytest.raises(
+        InputError, match=r"crops of Arson013_x264 differ in length \(crop 0: \d+, crop 5: \d+ snippets\)"
+    ):
         open_set(test_crops=(0, 5))
 
 
-def test_ground_truth_that_does_not_fit_is_refused(open_set, tiny) -> None:
+def test_wrong_ground_truth_is_refused(open_set, tiny) -> None:
     gt = tiny.lists / "gt.npy"
     truth = np.load(gt)
     np.save(gt, truth[:-16])
@@ -133,7 +133,7 @@ def test_ground_truth_that_does_not_fit_is_refused(open_set, tiny) -> None:
         open_set()
 
 
-def test_what_is_missing_names_the_commands_that_make_it(places, tmp_path: Path) -> None:
+def test_missing_files_are_reported_with_commands(places, tmp_path: Path) -> None:
     scripts = ("extracting/gen.py", "list/generate_file.py", "list/generate_gt.py")
     no_lists = {**places, "dataset": "xd", "list_root": str(tmp_path / "none")}
     with pytest.raises(InputError, match=r"test\.csv: there is no such list") as caught:
@@ -141,16 +141,16 @@ def test_what_is_missing_names_the_commands_that_make_it(places, tmp_path: Path)
     for script in scripts:
         assert f"python {script} --dataset xd" in str(caught.value)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no embeddings of UCF-Crime here; give their folder with --feature_root"):
+    with pytest.raises(InputError, match="no embeddings of UCF-Crime here"):
         open_test_set(resolve({**places, "feature_root": str(tmp_path / "empty")}), UCF)
-    with pytest.raises(InputError, match="--feature_root nowhere is no folder"):
+    with pytest.raises(InputError, match="--feature_root nowhere is not a folder"):
         open_test_set(resolve({**places, "feature_root": "nowhere"}), UCF)
-    assert commands(load_dataset("demo")) == "python -m demo"
+    assert preparation_commands(load_dataset("demo")) == "python -m demo"
 
 
 @pytest.fixture
-def own(tiny, tmp_path: Path) -> Path:
-    """The tiny data set described as one's own, with metadata of its ground truth; returns the TOML file."""
+def custom(tiny, tmp_path: Path) -> Path:
+    """TOML file that describes the tiny data set as a custom one, with metadata of its ground truth."""
     lists = {side: (tiny.lists / f"{side}.csv").read_text().splitlines()[1:] for side in ("train", "test")}
     rows, videos, start = [], [], 0
     truth = np.load(tiny.lists / "gt.npy")
@@ -173,30 +173,30 @@ def own(tiny, tmp_path: Path) -> Path:
     return tmp_path / "street.toml"
 
 
-def test_ones_own_data_set_knows_its_split_and_tail(own: Path, tiny) -> None:
-    options = resolve({"dataset": str(own), "feature_root": str(tiny.root)})
-    test = open_test_set(options, load_dataset(str(own)))
+def test_custom_data_set_reports_its_split_and_tail(custom: Path, tiny) -> None:
+    options = resolve({"dataset": str(custom), "feature_root": str(tiny.root)})
+    test = open_test_set(options, load_dataset(str(custom)))
     line = test.protocol("last").line()
     assert "street · official split · 8 test videos" in line and "tail: every whole snippet" in line
-    assert test.footnotes == () and test.protocol("last").notes() == []  # no released split to speak of
-    assert f"--dataset {own}" in commands(test.dataset)
-    (own.parent / "annotations.csv").unlink()  # lists and ground truth are enough for an evaluation
-    test = open_test_set(options, load_dataset(str(own)))
+    assert test.footnotes == () and test.protocol("last").notes() == []  # there is no released split
+    assert f"--dataset {custom}" in preparation_commands(test.dataset)
+    (custom.parent / "annotations.csv").unlink()  # an evaluation needs only lists and ground truth
+    test = open_test_set(options, load_dataset(str(custom)))
     assert test.split is None and test.protocol("last").notes() == []
 
 
-@pytest.mark.parametrize("tail", ["own rule", None, ["whole"]])
-def test_an_unknown_tail_rule_counts_as_not_recorded(own: Path, tiny, tail: object) -> None:
+@pytest.mark.parametrize("tail", ["custom rule", None, ["whole"]])
+def test_unknown_tail_rule_counts_as_not_recorded(custom: Path, tiny, tail: object) -> None:
     record = json.loads((tiny.lists / "gt.json").read_text())
     (tiny.lists / "gt.json").write_text(json.dumps({**record, "tail": tail}))
-    options = resolve({"dataset": str(own), "feature_root": str(tiny.root)})
-    assert "tail: not recorded" in open_test_set(options, load_dataset(str(own))).protocol("last").line()
+    options = resolve({"dataset": str(custom), "feature_root": str(tiny.root)})
+    assert "tail: not recorded" in open_test_set(options, load_dataset(str(custom))).protocol("last").line()
 
 
 # checkpoints
 
 
-def test_a_run_has_the_options_it_was_trained_with(checkpoint, places) -> None:
+def test_run_has_the_options_of_its_training(checkpoint, places) -> None:
     run = opened(checkpoint(explicit={"nu": 4.0, "mil": "segment", "profile": "paper", "test_crops": (5,)}), places)
     assert (run.options.nu, run.options.mil, run.options.profile) == (4.0, "segment", "paper")
     assert (run.model.config.nu, run.model.config.num_refinement_steps) == (4.0, 1)
@@ -205,7 +205,7 @@ def test_a_run_has_the_options_it_was_trained_with(checkpoint, places) -> None:
     assert run.dataset is UCF and len(run.videos) == 8
 
 
-def test_a_flag_beats_the_checkpoint_and_is_noted(checkpoint, places) -> None:
+def test_flag_overrides_the_checkpoint_and_is_noted(checkpoint, places) -> None:
     path = checkpoint(explicit={"nu": 8.0})
     run = opened(path, places, nu=4.0, padding="attended")
     assert (run.model.config.nu, run.model.config.padding, run.options.nu) == (4.0, "attended", 4.0)
@@ -214,10 +214,10 @@ def test_a_flag_beats_the_checkpoint_and_is_noted(checkpoint, places) -> None:
         f"{path} was trained with padding masked and is evaluated with attended",
     )
     assert opened(path, places, nu=8.0).notes == ()
-    assert {"nu", "padding"} <= set(EVALUATED) and "num_refinement_steps" not in EVALUATED
+    assert {"nu", "padding"} <= set(NETWORK_OPTIONS) and "num_refinement_steps" not in NETWORK_OPTIONS
 
 
-def test_a_profile_replaces_all_but_the_shapes(checkpoint, places) -> None:
+def test_profile_replaces_all_options_but_the_shapes(checkpoint, places) -> None:
     path = checkpoint(explicit={"nu": 4.0, "mil": "segment", "epsilon_placement": "sum"})
     run = opened(path, places, profile="paper", test_crops=(5,))
     assert (run.options.nu, run.options.epsilon_placement) == (8.0, "weights")
@@ -226,7 +226,7 @@ def test_a_profile_replaces_all_but_the_shapes(checkpoint, places) -> None:
     assert run.notes == (f"{path} was trained with profile default and is evaluated with profile paper",)
 
 
-def test_a_released_file_is_taken_with_the_released_profile(released: Path, places) -> None:
+def test_released_file_gets_the_released_profile(released: Path, places) -> None:
     run = opened(released, places)
     assert run.options.profile == "released" and run.weights == "released" and run.seed is None
     config = run.model.config
@@ -240,12 +240,14 @@ def test_a_released_file_is_taken_with_the_released_profile(released: Path, plac
     assert paper.model.config.temporal_update == "paper" and paper.notes
 
 
-def test_a_checkpoint_of_another_width_is_one_sentence(checkpoint, places, tiny) -> None:
-    with pytest.raises(InputError, match=r"a\.pth is a model for embeddings 32 wide, but those of .* are 16 wide"):
+def test_checkpoint_of_another_width_is_refused(checkpoint, places, tiny) -> None:
+    with pytest.raises(
+        InputError, match=r"a\.pth is a model for embeddings of width 32, but those of .* have width 16"
+    ):
         opened(checkpoint(width=32), places)
 
 
-def test_an_infinite_embedding_is_refused_by_name(checkpoint, places, tiny) -> None:
+def test_infinite_embedding_is_refused_by_name(checkpoint, places, tiny) -> None:
     path = tiny.path("event_thr_10", "Fighting015_x264", "Fighting")
     x = np.load(path)
     x[1, 2] = np.inf
@@ -255,30 +257,30 @@ def test_an_infinite_embedding_is_refused_by_name(checkpoint, places, tiny) -> N
         _ = run.videos
 
 
-def test_streams_are_cut_from_fused_checkpoints(checkpoint, places, monkeypatch) -> None:
+def test_streams_of_fused_checkpoints_are_evaluated(checkpoint, places, monkeypatch) -> None:
     paths, count = [checkpoint("a"), checkpoint("b")], []
     real = evaluation.open_test_set
     monkeypatch.setattr(evaluation, "open_test_set", lambda *args: count.append(1) or real(*args))
     runs = open_runs(paths, places, CPU, streams=True)
-    assert len(count) == 3  # once for each modality, shared by both checkpoints
+    assert len(count) == 3  # one per modality, shared by both checkpoints
     assert [run.modality for run in runs] == ["fusion"] * 2 + ["image"] * 2 + ["event"] * 2
     assert runs[0].test is runs[1].test and runs[2].test is runs[3].test
     assert list(runs[2].test.crops[0].streams) == ["image"]
     assert runs[0].notes == () and "two streams of the fused model" in runs[2].notes[0]
     assert len(open_runs(paths, {**places, "modality": "image"}, CPU, streams=True)) == 2
-    alone = checkpoint("c", {"modality": "event"})
-    assert [run.modality for run in open_runs([paths[0], alone], places, CPU, streams=True)] == ["fusion", "event"]
+    event = checkpoint("c", {"modality": "event"})
+    assert [run.modality for run in open_runs([paths[0], event], places, CPU, streams=True)] == ["fusion", "event"]
 
 
-def test_checkpoints_of_two_data_sets_are_not_mixed(checkpoint, places, own: Path, tiny) -> None:
-    paths = [checkpoint("a"), checkpoint("b", {"dataset": str(own)})]
-    with pytest.raises(InputError, match="were trained on ucfcrime and street; give --dataset to say which to use"):
+def test_checkpoints_of_two_data_sets_are_refused(checkpoint, places, custom: Path, tiny) -> None:
+    paths = [checkpoint("a"), checkpoint("b", {"dataset": str(custom)})]
+    with pytest.raises(InputError, match=r"were trained on ucfcrime and street.*--dataset"):
         open_runs(paths, places, CPU)
     runs = open_runs(paths, {**places, "dataset": "ucf"}, CPU)
     assert runs[1].notes == (f"{paths[1]} was trained on street and is evaluated on ucfcrime",)
 
 
-def test_a_checkpoint_of_an_earlier_version_is_opened(tmp_path: Path, places) -> None:
+def test_checkpoint_of_an_earlier_version_is_opened(tmp_path: Path, places) -> None:
     settings = {
         "dataset": "ucfcrime", "profile": "default", "typed": (),
         "switches": {"num_refinement_steps": 1, "nu": 4.0}, "recipe": {"scheduler_milestones": [1, 2]},
@@ -298,7 +300,7 @@ def protocol(**changes: object) -> Protocol:
     return replace(Protocol(load_dataset("xd"), "default", "official", (5,), "last", "whole"), **changes)
 
 
-def test_the_protocol_is_one_line_without_what_varies() -> None:
+def test_protocol_line_omits_the_given_fields() -> None:
     assert protocol(videos=800, runs=1).line() == (
         "XD-Violence · official split · 800 test videos · profile default · noise model StudentT · test crop 5 · "
         "1 run · weights of the last epoch · AP is average_precision_score · Ano-AUC: abnormal videos only · "
@@ -308,22 +310,22 @@ def test_the_protocol_is_one_line_without_what_varies() -> None:
     assert line == "split not recorded · profile default · noise model StudentT · test crops 0, 5 · 3 runs"
 
 
-def test_the_dagger_stands_where_weights_saw_the_test_set() -> None:
+def test_dagger_marks_weights_selected_on_the_test_set() -> None:
     marks = {w: protocol(weights=w).mark for w in ("last", "given", "several", "best", "released", "mixed")}
     assert [w for w, mark in marks.items() if mark == "†"] == ["best", "released", "mixed"]
     assert protocol(weights="best").notes()[0] == "†: these weights were selected by their score on the test videos."
     assert protocol(weights="mixed").notes()[0].startswith("†: some of these weights")
 
 
-def test_splits_of_different_size_are_noted_beside_the_paper() -> None:
+def test_split_sizes_are_noted_beside_the_paper() -> None:
     note = "The official split has 800 test videos, the authors' released lists 753."
     assert protocol(footnotes=("odd",)).notes() == ["odd", note]
     assert protocol().notes(beside_paper=False) == []
     assert protocol(dataset=UCF).notes() == []  # 290 in both
-    assert "the pipeline works; accuracy is not shown" in protocol(dataset=load_dataset("demo")).notes()[0]
+    assert "this tests the pipeline, not the accuracy" in protocol(dataset=load_dataset("demo")).notes()[0]
 
 
-def test_the_protocol_of_several_runs_says_what_they_share(checkpoint, places) -> None:
+def test_shared_protocol_describes_all_runs(checkpoint, places) -> None:
     paths = [checkpoint("a"), checkpoint("b", weights="best"), checkpoint("c", weights="given")]
     runs = open_runs(paths, {**places, "nu": 4.0}, CPU)
     assert shared_protocol(runs[:1]).weights == "last"
@@ -334,10 +336,10 @@ def test_the_protocol_of_several_runs_says_what_they_share(checkpoint, places) -
     assert shared.footnotes[:4] == (*trained, "More.")
 
 
-def test_numbers_are_saved_with_what_they_were_made_by(checkpoint, places, tmp_path: Path) -> None:
+def test_saved_results_include_their_provenance(checkpoint, places, tmp_path: Path) -> None:
     run = opened(checkpoint(), places)
-    vars(run)["classes"] = {**run.classes, "Abuse": math.nan}  # a class without a number
-    save_numbers([run], tmp_path / "out", "t_")
+    vars(run)["classes"] = {**run.classes, "Abuse": math.nan}  # a class with an undefined metric
+    save_results([run], tmp_path / "out", "t_")
     scores = pd.read_csv(tmp_path / "out" / "t_scores.csv")
     assert list(scores.columns) == [
         "checkpoint", "video", "label", "first_frame", "score", "weight_image", "weight_event", "anomalous_frames",

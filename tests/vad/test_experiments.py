@@ -1,4 +1,4 @@
-"""Many runs: plans and their names, equal numbers whatever --jobs is, nothing repeated, failures reported."""
+"""Seeds and sweeps: plans, run names, parallel training, failures, and the table of runs."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ def names(*sweeps: str, **explicit: object) -> list[str]:
     return [run.name.removesuffix("_seed0") for run in plan_runs({**BASE, **explicit}, sweeps, None)]
 
 
-def test_the_grid_has_every_combination_the_last_sweep_fastest():
+def test_grid_varies_the_last_sweep_fastest():
     assert names("nu=2,8", "mil=topk,segment") == [
         "ucfcrime_nu=2", "ucfcrime_nu=2_mil=segment", "ucfcrime", "ucfcrime_mil=segment",
     ]  # fmt: skip
 
 
-def test_values_in_force_anyway_leave_the_name_alone():
+def test_default_values_do_not_change_the_run_name():
     plan = plan_runs(BASE, ["nu=8,2"], None)
     assert [(run.name, run.is_base) for run in plan] == [("ucfcrime_seed0", True), ("ucfcrime_nu=2_seed0", False)]
-    # the profile's own value changes nothing beside that profile
+    # a value set by the profile changes nothing with this profile
     assert names("profile=default,paper", "mil=segment") == ["ucfcrime_mil=segment", "ucfcrime_profile=paper"]
 
 
-def test_images_and_gaussian_speak_for_themselves():
+def test_modality_and_noise_model_have_short_names():
     assert names("modality=image,fusion") == ["ucfcrime_image", "ucfcrime"]
     assert names("noise_model=Gaussian,StudentT") == ["ucfcrime_gaussian", "ucfcrime"]
 
 
-def test_names_are_short_and_fit_for_files():
+def test_run_names_are_short_and_valid_file_names():
     assert names("N=0,10") == ["ucfcrime_N=0", "ucfcrime"] and short_name("num_refinement_steps") == "N"
     assert names("epsilon=1e-4") == ["ucfcrime_epsilon=0.0001"]
     assert names("scheduler_milestones=4+8,2+6") == ["ucfcrime", "ucfcrime_scheduler_milestones=2+6"]
 
 
-def test_loss_terms_set_the_weights_of_the_others_to_zero():
+def test_loss_sweep_sets_omitted_weights_to_zero():
     plan = plan_runs(BASE, ["loss=cls,cls+reg,cls+kl+reg"], None)
     assert [(run.options.lambda_kl, run.options.lambda_reg) for run in plan] == [(0, 0), (0, 1), (1, 1)]
     assert [run.values["loss"] for run in plan] == ["cls", "cls+reg", "cls+kl+reg"]
 
 
-def test_seeds_come_before_values():
+def test_plan_is_ordered_by_seed():
     plan = plan_runs({**BASE, "seed": 3}, ["nu=2,8"], 2)
     assert [run.name for run in plan] == [
         "ucfcrime_nu=2_seed3", "ucfcrime_seed3", "ucfcrime_nu=2_seed4", "ucfcrime_seed4",
@@ -67,47 +67,47 @@ def test_seeds_come_before_values():
 
 
 @pytest.mark.parametrize(
-    ("texts", "sentence"),
+    ("texts", "message"),
     [
         (["nu"], "takes name=value"),
         (["nu="], "takes name=value"),
-        (["gamma=1"], "unknown name; known are modality"),
+        (["gamma=1"], "unknown name. Known names: modality"),
         (["nu=x"], "nu 'x': not understood"),
-        (["nu=2,2.0"], "nu: 2 stands twice"),
-        (["nu=2", "nu=4"], "nu is given twice"),
+        (["nu=2,2.0"], "nu: the value 2 is repeated"),
+        (["nu=2", "nu=4"], "nu is set twice"),
         (["keep=last,first"], "unknown; known are last, best"),
         (["modality=sound"], "unknown; known are image, event, fusion"),
-        (["loss=cls+l2"], r"'cls\+l2' is none of"),
-        (["loss=kl"], "'kl' is none of"),
+        (["loss=cls+l2"], r"'cls\+l2' is not one of"),
+        (["loss=kl"], "'kl' is not one of"),
         (["loss=cls", "lambda_kl=0,1"], "loss and --sweep lambda_kl both set lambda_kl"),
         (["test_crops=11"], "crops are numbered 0 to 9"),
         (["rollback=yes"], "on or off"),
     ],
 )
-def test_a_sweep_that_makes_no_sense_is_one_sentence(texts, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_invalid_sweep_is_refused(texts, message):
+    with pytest.raises(InputError, match=message):
         parse_sweeps(texts)
 
 
 @pytest.mark.parametrize(
-    ("sweep", "sentence"),
-    [("nu=8,0", "nu must be positive"), ("mil=topk,best", "mil is 'best'"), ("noise_model=Cauchy", "noise_model is")],
+    ("sweep", "message"),
+    [("nu=8,0", "nu must be positive"), ("mil=topk,best", "mil must be"), ("noise_model=A", "noise_model must be")],
 )
-def test_what_the_network_refuses_is_refused_before_any_run(sweep, sentence):
-    with pytest.raises((ConfigError, InputError), match=sentence):
+def test_invalid_model_option_is_refused_before_any_run(sweep, message):
+    with pytest.raises((ConfigError, InputError), match=message):
         plan_runs(BASE, [sweep], None)
 
 
-# training them
+# training
 
 
 @pytest.fixture
 def train(tiny, command):
-    """main.py in this process, its runs in their own; results go to folder/ck and folder/fig."""
+    """Function that calls main.py in this process. Results go to folder/ck and folder/fig."""
 
     def run(folder: Path, *flags: str) -> tuple[int, str, str]:
-        places = ["--checkpoint_dir", folder / "ck", "--figure_dir", folder / "fig", "--device", "cpu"]
-        return command("main", *tiny.flags, *QUICK, *places, *flags)
+        folders = ["--checkpoint_dir", folder / "ck", "--figure_dir", folder / "fig", "--device", "cpu"]
+        return command("main", *tiny.flags, *QUICK, *folders, *flags)
 
     return run
 
@@ -116,7 +116,7 @@ def runs(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "ck" / "x_runs.csv").set_index("run").sort_index()
 
 
-def test_jobs_change_no_number_and_repeat_no_finished_run(train, tmp_path):
+def test_jobs_do_not_change_results_or_repeat_runs(train, tmp_path):
     flags = ["--sweep", "nu=2,8", "--runs", "2"]
     code, _, err = train(tmp_path / "one", *flags, "--jobs", "1")
     assert code == 0, err
@@ -127,24 +127,24 @@ def test_jobs_change_no_number_and_repeat_no_finished_run(train, tmp_path):
     assert runs(tmp_path / "one").index.tolist() == ["x_nu=2_seed0", "x_nu=2_seed1", "x_seed0", "x_seed1"]
     pd.testing.assert_frame_equal(runs(tmp_path / "one")[same], runs(tmp_path / "four")[same])
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "four" / "ck").glob("*.pth")}
-    lost = tmp_path / "four" / "ck" / "x_nu=2_seed1.pth"
-    lost.unlink()
+    deleted = tmp_path / "four" / "ck" / "x_nu=2_seed1.pth"
+    deleted.unlink()
     code, out, err = train(tmp_path / "four", *flags, "--jobs", "2")
     assert code == 0 and "4 runs, 2 at a time" in out, err
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "four" / "ck").glob("*.pth")}
-    assert {path for path in before if after[path] != before[path]} == {lost, lost.with_stem("x_nu=2_seed1_best")}
+    assert {path for path in before if after[path] != before[path]} == {deleted, deleted.with_stem("x_nu=2_seed1_best")}
     pd.testing.assert_frame_equal(runs(tmp_path / "four")[same], runs(tmp_path / "one")[same])
-    # another sweep meets the same run at the value that is in force anyway
+    # another sweep reuses the run at its default value
     code, out, err = train(tmp_path / "four", "--sweep", "mil=topk,segment", "--format", "csv")
     assert code == 0, err
-    assert out.strip().splitlines()[-2].startswith("topk,1,") and out.startswith("# ")  # the table and nothing else
+    assert out.strip().splitlines()[-2].startswith("topk,1,") and out.startswith("# ")  # only the table
     assert len(runs(tmp_path / "four")) == 5
     assert (tmp_path / "four" / "fig" / "x" / "sweep_mil.png").stat().st_size > 5_000
 
 
-def test_a_run_that_fails_is_reported_and_the_others_are_tabled(train, tmp_path):
+def test_failed_run_is_reported_and_the_others_are_tabled(train, tmp_path):
     assert train(tmp_path, "--runs", "1", "--dropout", "0.5")[0] == 0
-    # seed 0 is there with other options, which is no reason to overwrite it
+    # seed 0 exists with other options and must not be overwritten
     code, out, err = train(tmp_path, "--runs", "2", "--jobs", "2")
     assert code == 1
     assert "x_seed0 failed: " in out and "was trained with dropout 0.5, not 0.1" in out
@@ -153,26 +153,26 @@ def test_a_run_that_fails_is_reported_and_the_others_are_tabled(train, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [(["--sweep", "gamma=1"], "unknown name; known are modality"), (["--sweep", "nu=0,8"], "nu must be positive"),
+    ("flags", "message"),
+    [(["--sweep", "gamma=1"], "unknown name. Known names: modality"), (["--sweep", "nu=0,8"], "nu must be positive"),
      (["--runs", "0"], "--runs must be 1 or more")],
 )  # fmt: skip
-def test_a_plan_that_makes_no_sense_trains_nothing(train, tmp_path, flags, sentence):
+def test_invalid_plan_trains_nothing(train, tmp_path, flags, message):
     code, _, err = train(tmp_path, *flags)
-    assert code == 2 and sentence in err.strip().splitlines()[-1]
+    assert code == 2 and message in err.strip().splitlines()[-1]
     assert not (tmp_path / "ck").exists()
 
 
 def children(process: int) -> list[int]:
-    """Processes that descend from one."""
-    found = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout.split()[2:]
-    pairs = [(int(pid), int(parent)) for pid, parent in zip(found[::2], found[1::2], strict=True)]
-    own = [pid for pid, parent in pairs if parent == process]
-    return own + [pid for child in own for pid in children(child)]
+    """Return the descendants of a process."""
+    fields = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout.split()[2:]
+    pairs = [(int(pid), int(parent)) for pid, parent in zip(fields[::2], fields[1::2], strict=True)]
+    direct = [pid for pid, parent in pairs if parent == process]
+    return direct + [pid for child in direct for pid in children(child)]
 
 
 def alive(process: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
+    """Return whether a process runs and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -180,9 +180,9 @@ def alive(process: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_sweep_leaves_no_process_and_resumes(tiny, tmp_path, number):
-    places = ["--checkpoint_dir", tmp_path / "ck", "--figure_dir", tmp_path / "fig", "--device", "cpu"]
-    flags = [*tiny.flags, *QUICK, *places, "--max_epoch", "2000", "--runs", "2", "--jobs", "2"]
+def test_stopped_sweep_leaves_no_process(tiny, tmp_path, number):
+    folders = ["--checkpoint_dir", tmp_path / "ck", "--figure_dir", tmp_path / "fig", "--device", "cpu"]
+    flags = [*tiny.flags, *QUICK, *folders, "--max_epoch", "2000", "--runs", "2", "--jobs", "2"]
     process = subprocess.Popen([sys.executable, ROOT / "main.py", *map(str, flags)], stderr=subprocess.PIPE,
                                stdout=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
     deadline = time.monotonic() + 90
@@ -192,7 +192,7 @@ def test_a_stopped_sweep_leaves_no_process_and_resumes(tiny, tmp_path, number):
     os.kill(process.pid, number)
     error = process.communicate(timeout=60)[1].decode()
     if number == signal.SIGINT:
-        assert process.returncode == 130 and "run the same command again to resume" in error, error
+        assert process.returncode == 130 and "Run the same command again to resume" in error, error
     deadline = time.monotonic() + 30
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -202,7 +202,7 @@ def test_a_stopped_sweep_leaves_no_process_and_resumes(tiny, tmp_path, number):
 # the table of runs
 
 
-def test_rows_replace_those_of_the_same_run(tmp_path):
+def test_new_row_replaces_the_row_of_the_same_run(tmp_path):
     path = tmp_path / "x_runs.csv"
     row = {"dataset": "d", "profile": "default", "modality": "fusion", "seed": 0, "weights": "last"}
     write_rows(path, [{"run": "a", **row, "AUC": 0.5}, {"run": "b", **row, "AUC": 0.6}])
@@ -211,11 +211,11 @@ def test_rows_replace_those_of_the_same_run(tmp_path):
     assert table.run.tolist() == ["a", "b"] and table.AUC.tolist() == ["0.7", "0.6"] and table.new.tolist() == ["x", ""]
 
 
-def test_two_writers_lose_no_row(tmp_path):
+def test_concurrent_writers_lose_no_row(tmp_path):
     script = (
         "import os, sys; from pathlib import Path; from vad.experiments import write_rows\n"
         "row = dict(dataset='d', profile='p', modality='m', seed=0, weights='last')\n"
-        "name = 'ab'[os.fork() == 0]\n"  # two processes that begin at once
+        "name = 'ab'[os.fork() == 0]\n"  # two concurrent processes
         "for k in range(30): write_rows(Path(sys.argv[1]), [dict(run=f'{name}{k}', **row)])\n"
         "if name == 'a': os.wait()"
     )
@@ -225,20 +225,20 @@ def test_two_writers_lose_no_row(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", 'run,"\n'])
-def test_a_file_that_is_no_table_of_runs_is_refused(tmp_path, text):
+def test_invalid_table_of_runs_is_refused(tmp_path, text):
     path = tmp_path / "x_runs.csv"
     path.write_text(text)
-    with pytest.raises(InputError, match="no table of runs"):
+    with pytest.raises(InputError, match="not a table of runs"):
         read_runs(path)
 
 
-def test_runs_are_found_again_with_their_siblings(tmp_path):
+def test_finished_runs_are_found_with_related_runs(tmp_path):
     explicit = {"dataset": "xd", "checkpoint_dir": str(tmp_path)}
-    with pytest.raises(InputError, match=r"xd_seed0.pth: no such run; train it with .* --dataset xd --runs 2"):
+    with pytest.raises(InputError, match=r"xd_seed0.pth: no such run. Train it with .* --dataset xd --runs 2"):
         find_runs(explicit, 2, None)
     for name in ("xd_seed0", "xd_seed1", "xd_image_seed0", "xd_image_seed1"):
         (tmp_path / f"{name}.pth").touch()
     paths, notes = find_runs(explicit, 2, 2)
     assert [path.stem for path in paths] == ["xd_seed0", "xd_seed1", "xd_image_seed0", "xd_image_seed1"]
-    assert len(notes) == 1 and "No event runs" in notes[0]
-    assert "python main.py --dataset xd --modality event --exp_name xd_event --runs 2 trains them." in notes[0]
+    assert len(notes) == 1 and "The event runs are missing" in notes[0]
+    assert "Train them with python main.py --dataset xd --modality event --exp_name xd_event --runs 2." in notes[0]

@@ -184,7 +184,7 @@ def test_a_checkpoints_options_stand_until_a_flag_or_profile() -> None:
 
 def test_ds_is_the_short_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert options_of("--ds", "ucf").dataset == options_of("--dataset", "ucfcrime").dataset == "ucfcrime"
-    with pytest.raises(InputError, match=f"unknown data set 'avenue'; known are {', '.join(dataset_names())}"):
+    with pytest.raises(InputError, match=f"unknown data set 'avenue'. Known are {', '.join(dataset_names())}"):
         options_of("--dataset", "avenue")
 
 

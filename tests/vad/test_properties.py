@@ -1,4 +1,4 @@
-"""Whatever the text: what is right is read back, what is wrong is one sentence and no other error."""
+"""Property tests: arbitrary names survive the pipeline, arbitrary files are read or refused in one line."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from vad.prepare.ground_truth import load_ground_truth, make_ground_truth
 from vad.prepare.lists import make_lists, read_names
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# letters of several alphabets, blanks, and what real names hold
+# letters of several alphabets, blanks, and parts of real names
 PARTS = st.sampled_from(
     ["a", "Z", "7", "ü", "é", "语", "я", "-", "#", "=", ".", "__", "_", " ", "(1)", "'", "__5", "label_A", "&", ","]
 )
-# a name does not begin or end with a blank or a dot
+# a name does not start or end with a blank or a dot
 NAMES = st.lists(PARTS, min_size=1, max_size=6).map(lambda parts: "v" + "".join(parts).rstrip(" ."))
 TOML = 'name = "mine"\nnormal = "Normal"\n'
 
 
-def table(folder: Path, classes: list[str], rows: list[tuple[str, ...]]) -> Dataset:
-    """A data set of one's own whose table has these rows of video, label, official and intervals."""
+def make_dataset(folder: Path, classes: list[str], rows: list[tuple[str, ...]]) -> Dataset:
+    """Write and load a custom data set with these rows of video, label, official and intervals."""
     quoted = ", ".join(f"'''{label}'''" for label in classes)
     (folder / "dataset.toml").write_text(f"{TOML}classes = [{quoted}]\n", encoding="utf-8")
     with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
@@ -39,10 +39,10 @@ def table(folder: Path, classes: list[str], rows: list[tuple[str, ...]]) -> Data
 
 @QUICK
 @given(st.dictionaries(NAMES, st.sampled_from([0, 1, 2]), min_size=2, max_size=5), NAMES, NAMES)
-def test_from_embeddings_to_ground_truth_whatever_the_names(videos: dict[str, int], one: str, two: str) -> None:
-    """Class folders and videos of any name: through lists to frame labels, in the table's order."""
+def test_lists_and_ground_truth_accept_arbitrary_names(videos: dict[str, int], one: str, two: str) -> None:
+    """Lists and frame labels follow the order of the table for arbitrary class and video names."""
     assume(one != two and not any("'" in label for label in (one, two)))
-    labels = {name: ("Normal", one, two)[kind] for name, kind in videos.items()}
+    labels = {name: ("Normal", one, two)[index] for name, index in videos.items()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for number, (name, label) in enumerate([*labels.items(), ("train", "Normal"), ("other", one)], 1):
@@ -52,7 +52,7 @@ def test_from_embeddings_to_ground_truth_whatever_the_names(videos: dict[str, in
         order = sorted(labels, key=lambda name: name[::-1])
         rows = [(name, labels[name], "test", "" if labels[name] == "Normal" else "3-9") for name in order]
         rows += [("train", "Normal", "train", ""), ("other", one, "train", "")]
-        dataset = table(folder, [one, two], rows)
+        dataset = make_dataset(folder, [one, two], rows)
         make_lists(dataset, "official", folder / "rgb", folder / "train.csv", folder / "test.csv")
         listed = read_list(folder / "test.csv", dataset)
         assert [(row.video, row.label) for row in listed] == [(name, labels[name]) for name in order]
@@ -79,7 +79,7 @@ READERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "table": (read_table, "annotations.csv", "video,label,official,frames,intervals\nx,Normal,train,,\n"),
     "names": (lambda path: read_names(path, load_dataset("ucfcrime")), "file.txt", ""),
 }
-# pieces with a meaning to one reader or another, so that chance does not stop at the first character
+# fragments with a meaning for some reader, so that more than the first characters are parsed
 PIECES = st.lists(
     st.sampled_from([
         "a", "b.mp4", "Abuse", "Normal", "train", "-1", "0", "12", "7-30", "30-7", "1e5", "９", "\t", " ", "\n", "\r",
@@ -93,11 +93,11 @@ PIECES = st.lists(
 @pytest.mark.parametrize("reader", READERS)
 @QUICK
 @given(content=PIECES.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=60))
-def test_any_content_is_read_or_refused_in_one_sentence(reader: str, content: bytes) -> None:
-    read, name, begin = READERS[reader]
+def test_arbitrary_content_is_read_or_refused_in_one_line(reader: str, content: bytes) -> None:
+    read, name, prefix = READERS[reader]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        path.write_bytes(begin.encode() + content)
+        path.write_bytes(prefix.encode() + content)
         try:
             read(path)
         except InputError as error:

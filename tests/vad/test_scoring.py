@@ -1,4 +1,4 @@
-"""The inference loop: every snippet is scored once, whatever shares its batch."""
+"""The inference loop: every snippet is scored once, independently of its batch."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def run(model: torch.nn.Module, videos: list[CroppedVideo], window: int = WINDOW
     return score(model, videos, Embeddings("refuse"), window=window, device=CPU, progress=False, **more)
 
 
-def own(folder: Path, x: np.ndarray, truth_snippets: int | None = None) -> CroppedVideo:
-    """A video whose image and event embeddings are x."""
+def make_video(folder: Path, x: np.ndarray, truth_snippets: int | None = None) -> CroppedVideo:
+    """Return a video whose image and event embeddings are x."""
     np.save(folder / "x.npy", x)
     streams = {"image": folder / "x.npy", "event": folder / "x.npy"}
     crop = Video("x", "Arson", True, 5, streams, len(x), dict.fromkeys(streams, x.dtype))
@@ -45,7 +45,7 @@ def own(folder: Path, x: np.ndarray, truth_snippets: int | None = None) -> Cropp
 
 @dataclass
 class Echo:
-    """An output whose score and weights can be told from the input."""
+    """A model output whose score and weights follow from the input."""
 
     logits: torch.Tensor
     weight_image: torch.Tensor
@@ -53,7 +53,7 @@ class Echo:
 
 
 class EchoModel(torch.nn.Module):
-    """logit = first image feature, ŵ_i = 0.25, ŵ_e = 0.75; keeps what it was given."""
+    """Model with logit = first image feature, ŵ_i = 0.25, ŵ_e = 0.75. It records its inputs."""
 
     def __init__(self, padding: str = "masked", width: int = 16) -> None:
         super().__init__()
@@ -66,27 +66,27 @@ class EchoModel(torch.nn.Module):
 
 
 @pytest.mark.parametrize("S", SIZES)
-def test_windows_are_the_released_ones(golden, tmp_path: Path, S: int) -> None:
+def test_windows_equal_the_released_code(golden, tmp_path: Path, S: int) -> None:
     case = golden("windows")
     model = EchoModel("attended", width=3)
-    run(model, [own(tmp_path, case[f"in/{S}"])], window=256)
+    run(model, [make_video(tmp_path, case[f"in/{S}"])], window=256)
     windows, lengths = (torch.cat(parts) for parts in zip(*model.inputs, strict=True))
     expected = case[f"test/{S}"].reshape(-1, 256, 3)
-    used = -(-S // 256)  # the release adds a window of padding alone where S is a multiple of 256
+    used = -(-S // 256)  # the released code adds a window of padding if S is a multiple of 256
     assert len(windows) == used and not expected[used:].any()
     np.testing.assert_array_equal(windows, expected[:used])
     assert lengths.sum() == S == case[f"testlen/{S}"]
 
 
-def test_a_window_ends_at_its_last_snippet(tmp_path: Path) -> None:
+def test_last_window_ends_at_the_last_snippet(tmp_path: Path) -> None:
     model = EchoModel()
-    run(model, [own(tmp_path, np.ones((38, 16), np.float32))])
+    run(model, [make_video(tmp_path, np.ones((38, 16), np.float32))])
     lengths = [n for _, lengths in model.inputs for n in lengths.tolist()]
     assert lengths == [16, 16, 6]
 
 
 @pytest.mark.parametrize("padding", ["masked", "attended"])
-def test_scores_stand_at_their_snippets(tiny, padding: str) -> None:
+def test_scores_align_with_their_snippets(tiny, padding: str) -> None:
     videos = videos_of(tiny)
     model = EchoModel(padding)
     scored = run(model, videos)
@@ -99,13 +99,13 @@ def test_scores_stand_at_their_snippets(tiny, padding: str) -> None:
         np.testing.assert_allclose(result.weights["image"], 0.25)
         np.testing.assert_allclose(result.weights["event"], 0.75)
         np.testing.assert_allclose(result.weight_image_by_dimension, np.full(16, 0.25))
-    assert {len(result.scores) > WINDOW for result in scored} == {True, False}  # one window and several
+    assert {len(result.scores) > WINDOW for result in scored} == {True, False}  # videos of one window and of several
     steps = {image.shape[1] for image, _ in model.inputs}
     assert steps == {WINDOW} if padding == "attended" else min(steps) < WINDOW
 
 
 @pytest.mark.parametrize("padding", ["masked", "attended"])
-def test_sharing_a_batch_changes_no_number(tiny, padding: str) -> None:
+def test_sharing_a_batch_does_not_change_scores(tiny, padding: str) -> None:
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1, padding=padding)
     videos = videos_of(tiny)
@@ -115,8 +115,8 @@ def test_sharing_a_batch_changes_no_number(tiny, padding: str) -> None:
         np.testing.assert_allclose(alone.weights["image"], together.weights["image"], atol=1e-6)
 
 
-def plainly(model: IEFVAD, video: CroppedVideo, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and ŵ_i of one video: its windows whole, one at a time, zeros behind the last."""
+def score_by_window(model: IEFVAD, video: CroppedVideo, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores and ŵ_i of one video, computed one full zero-padded window at a time."""
     image, event = (np.load(path) for path in video.crops[0].streams.values())
     scores, weights = [], []
     for start in range(0, video.snippets, window):
@@ -137,18 +137,18 @@ def plainly(model: IEFVAD, video: CroppedVideo, window: int) -> tuple[np.ndarray
     {"padding": "attended", "temporal_update": "none", "epsilon_placement": "sum"},
     {"padding": "attended", "temporal_update": "kalman"},
 ])  # fmt: skip
-def test_batches_give_the_numbers_of_full_windows(tiny, options: dict[str, str], window: int, monkeypatch) -> None:
+def test_batched_scores_equal_those_of_full_windows(tiny, options: dict[str, str], window: int, monkeypatch) -> None:
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1, **options).eval()
     videos = videos_of(tiny)
     monkeypatch.setattr(scoring, "BATCH_WINDOWS", 3)
-    expected = [plainly(model, video, window) for video in videos]
+    expected = [score_by_window(model, video, window) for video in videos]
     scored = run(model, videos, window=window)
     for (scores, weights), result in zip(expected, scored, strict=True):
         np.testing.assert_allclose(result.scores, scores, rtol=0, atol=1e-6)
         np.testing.assert_allclose(result.weights["image"], weights, rtol=0, atol=1e-6)
-    plain = [replace(result, scores=scores) for (scores, _), result in zip(expected, scored, strict=True)]
-    assert roc_auc(samples(scored)) == pytest.approx(roc_auc(samples(plain)), abs=1e-7)
+    reference = [replace(result, scores=scores) for (scores, _), result in zip(expected, scored, strict=True)]
+    assert roc_auc(samples(scored)) == pytest.approx(roc_auc(samples(reference)), abs=1e-7)
 
 
 def test_weights_by_dimension_are_means_over_snippets(tiny) -> None:
@@ -162,7 +162,7 @@ def test_weights_by_dimension_are_means_over_snippets(tiny) -> None:
         np.testing.assert_allclose(result.weight_image_by_dimension, weights.mean(0), atol=1e-6)
 
 
-def test_crops_are_averaged(tiny) -> None:
+def test_crop_scores_are_averaged(tiny) -> None:
     for stream in ("rgb", "event_thr_10"):
         for path in list((tiny.root / stream).rglob("*__5.npy")):
             np.save(path.with_name(path.name.replace("__5", "__0")), np.load(path) * 0)
@@ -170,15 +170,15 @@ def test_crops_are_averaged(tiny) -> None:
         np.testing.assert_allclose(a.scores, (b.scores + 0.5) / 2, rtol=1e-6)  # crop 0: sigmoid(0)
 
 
-def test_scores_are_cut_to_a_shorter_ground_truth(tmp_path: Path) -> None:
+def test_scores_are_truncated_to_a_shorter_ground_truth(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
-    (whole,) = run(EchoModel(), [own(tmp_path, x)])
-    (cut,) = run(EchoModel(), [own(tmp_path, x, truth_snippets=4)])
+    (whole,) = run(EchoModel(), [make_video(tmp_path, x)])
+    (cut,) = run(EchoModel(), [make_video(tmp_path, x, truth_snippets=4)])
     assert len(cut.frame_labels) == 64 and len(cut.weights["image"]) == len(cut.weights["event"]) == 4
     np.testing.assert_array_equal(cut.scores, whole.scores[:4])
 
 
-def test_a_transform_sees_whole_embeddings_by_stream_and_name(tiny) -> None:
+def test_transform_gets_whole_embeddings_with_stream_and_name(tiny) -> None:
     seen = set()
 
     def transform(stream: str, x: np.ndarray, name: str) -> np.ndarray:
@@ -191,7 +191,7 @@ def test_a_transform_sees_whole_embeddings_by_stream_and_name(tiny) -> None:
     assert all((result.scores == 0.5).all() for result in scored)
 
 
-def test_the_model_returns_to_the_mode_it_was_in(tiny) -> None:
+def test_model_returns_to_its_previous_mode(tiny) -> None:
     model = EchoModel().train()
     run(model, videos_of(tiny))
     assert model.training
@@ -202,14 +202,14 @@ def test_the_model_returns_to_the_mode_it_was_in(tiny) -> None:
     assert model.training
 
 
-def test_embeddings_are_kept_as_far_as_they_fit(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(scoring, "KEPT_BYTES", 64)  # two of the three, 32 bytes each
+def test_embeddings_are_cached_up_to_the_limit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(scoring, "MAX_CACHED_BYTES", 64)  # two of three embeddings, 32 bytes each
     embeddings = Embeddings("refuse")
     crops = []
     for value in range(3):
         np.save(tmp_path / f"{value}.npy", np.full((3, 4), value, np.float32))
         crops.append(Video("v", "Normal", False, 5, {"image": tmp_path / f"{value}.npy"}, 2, {}))
-    assert [embeddings(crop, "image").shape for crop in crops] == [(2, 4)] * 3  # cut to S = 2
+    assert [embeddings(crop, "image").shape for crop in crops] == [(2, 4)] * 3  # truncated to S = 2
     for value in range(3):
         np.save(tmp_path / f"{value}.npy", np.full((3, 4), 9, np.float32))
     assert [embeddings(crop, "image")[0, 0] for crop in crops] == [0, 1, 9]

@@ -1,4 +1,4 @@
-"""Statistics: the bootstrap against plain evaluation of the drawn videos, paired tests against SciPy."""
+"""Statistics: the bootstrap against evaluation of the drawn videos, paired tests against SciPy."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def video(name: str, label: str, scores: np.ndarray, frames: np.ndarray) -> Scor
     return ScoredVideo(name, label, values, {"image": half, "event": half}, half[:4], np.asarray(frames, np.uint8))
 
 
-def made(number: int, mean: int) -> list[ScoredVideo]:
-    """Videos of `mean` snippets, every third normal; scores with ties, intervals that cut through snippets."""
+def make_videos(number: int, mean: int) -> list[ScoredVideo]:
+    """Return videos of `mean` snippets on average, every third normal, with ties and mixed snippets."""
     rng = np.random.default_rng(5)
     videos = []
     for k in range(number):
@@ -37,37 +37,37 @@ def made(number: int, mean: int) -> list[ScoredVideo]:
     return videos
 
 
-def test_a_resample_evaluates_the_drawn_videos() -> None:
-    """Every number of every resample equals `evaluate` on a list with each video as often as drawn."""
-    videos = made(15, 15)
-    found = resample(videos, UCFCRIME, resamples=70)  # more than one chunk
+def test_resample_equals_evaluation_of_the_drawn_videos() -> None:
+    """Every metric of every resample equals `evaluate` on the list of drawn videos."""
+    videos = make_videos(15, 15)
+    result = resample(videos, UCFCRIME, resamples=70)  # more than one chunk
     counts = draw_counts(15, 70)
     assert set(counts.sum(1)) == {15.0}
-    assert list(found) == ["AUC", "AP", "Ano-AUC", "FAR@0.5", "Brier", "ECE"]
+    assert list(result) == ["AUC", "AP", "Ano-AUC", "FAR@0.5", "Brier", "ECE"]
     for row, times in enumerate(counts.astype(int)):
         drawn = [v for v, n in zip(videos, times, strict=True) for _ in range(n)]
         expected = {**evaluate(drawn, UCFCRIME), "ECE": calibration_error(samples(drawn))}
-        for name, values in found.items():
+        for name, values in result.items():
             assert values[row] == pytest.approx(expected[name], abs=1e-12, nan_ok=True), name
 
 
-def test_draws_do_not_depend_on_scores() -> None:
+def test_drawn_videos_are_fixed_by_the_seed() -> None:
     """The first resample of three videos with seed 0 draws 2, 1, 1."""
     assert draw_counts(3, 2)[0].tolist() == [0, 2, 1]
 
 
-def test_undefined_numbers_of_a_resample_are_nan() -> None:
-    """A normal video alone: no AUC, AP or Ano-AUC. Half of its scores are at the threshold: alarms."""
+def test_undefined_metrics_of_a_resample_are_nan() -> None:
+    """A single normal video has no AUC, AP or Ano-AUC. Half of its scores equal the alarm threshold."""
     normal = video("n", "Normal", np.array([0.5, 0.4]), np.zeros(32))
-    found = resample([normal], UCFCRIME, resamples=3)
-    assert found["FAR@0.5"].tolist() == [0.5, 0.5, 0.5]
-    undefined = {name for name, values in found.items() if np.isnan(values).all()}
+    result = resample([normal], UCFCRIME, resamples=3)
+    assert result["FAR@0.5"].tolist() == [0.5, 0.5, 0.5]
+    undefined = {name for name, values in result.items() if np.isnan(values).all()}
     assert undefined == {"AUC", "AP", "Ano-AUC"}
-    assert set(intervals(found)) == {"FAR@0.5", "Brier", "ECE"}
+    assert set(intervals(result)) == {"FAR@0.5", "Brier", "ECE"}
 
 
-def test_resampling_follows_the_kind_of_ano_auc() -> None:
-    """The released kind keeps ShanghaiTech's normal videos: with both videos drawn once, 2/3 instead of 1."""
+def test_resampling_uses_the_ano_auc_option() -> None:
+    """`released` includes ShanghaiTech's normal videos: with both videos drawn once, 2/3 instead of 1."""
     pair = [
         video("a", "car", np.array([0.9, 0.8]), np.repeat([1, 0], 16)),
         video("n", "normal", np.array([0.95, 0.1]), np.zeros(32)),
@@ -77,44 +77,44 @@ def test_resampling_follows_the_kind_of_ano_auc() -> None:
     assert resample(pair, SHANG, resamples=20, ano_auc="released")["Ano-AUC"][once] == pytest.approx(2 / 3)
 
 
-def test_intervals_are_percentiles_of_what_is_defined() -> None:
-    """0 … 100 without its undefined value: 2.5 and 97.5."""
+def test_intervals_are_percentiles_of_defined_values() -> None:
+    """The percentiles of 0 … 100 are 2.5 and 97.5. NaN is ignored."""
     values = np.append(np.arange(101.0), np.nan)
-    found = intervals({"AUC": values, "AP": np.full(3, np.nan)})
-    assert found == {"AUC": (pytest.approx(2.5), pytest.approx(97.5))}
+    result = intervals({"AUC": values, "AP": np.full(3, np.nan)})
+    assert result == {"AUC": (pytest.approx(2.5), pytest.approx(97.5))}
 
 
-def test_intervals_hold_the_number_and_narrow_with_videos() -> None:
-    videos = made(15, 15)
+def test_intervals_contain_the_metric_and_narrow_with_videos() -> None:
+    videos = make_videos(15, 15)
     wide = intervals(resample(videos, UCFCRIME, resamples=300))["AUC"]
     narrow = intervals(resample(videos * 4, UCFCRIME, resamples=300))["AUC"]
     assert wide[0] < evaluate(videos, UCFCRIME)["AUC"] < wide[1]
-    # four times as many videos: half the width, give or take
+    # four times as many videos: about half the width
     assert 0.35 < (narrow[1] - narrow[0]) / (wide[1] - wide[0]) < 0.7
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 13])
-def test_interval_and_p_are_scipys(n: int) -> None:
+def test_interval_and_p_equal_scipy(n: int) -> None:
     rng = np.random.default_rng(n)
     a, b = rng.normal(0.8, 0.05, n), rng.normal(0.83, 0.05, n)
-    found = compare_paired(dict(enumerate(a)), dict(enumerate(b)))
+    result = compare_paired(dict(enumerate(a)), dict(enumerate(b)))
     interval = stats.ttest_1samp(b - a, 0).confidence_interval()
     exact = stats.permutation_test((b - a,), np.mean, permutation_type="samples", n_resamples=np.inf)
-    assert (found.low, found.high) == pytest.approx(tuple(interval))
-    assert found.p == pytest.approx(exact.pvalue)
-    assert found.mean == pytest.approx((b - a).mean()) and found.pairs == n
+    assert (result.low, result.high) == pytest.approx(tuple(interval))
+    assert result.p == pytest.approx(exact.pvalue)
+    assert result.mean == pytest.approx((b - a).mean()) and result.pairs == n
 
 
-def test_known_p_values() -> None:
-    """All five differences on one side: the measured pattern and its mirror image, 2 of 32."""
+def test_sign_flip_p_equals_values_by_hand() -> None:
+    """All five differences are positive: the observed pattern and its mirror image, 2 of 32."""
     assert sign_flip_p(np.array([0.1, 0.2, 0.3, 0.4, 0.5])) == 2 / 32
     assert sign_flip_p(np.zeros(4)) == 1
-    # the sum is zero but for its last bits: every pattern is as far from zero
+    # the sum is zero up to rounding, so every pattern is at least as far from zero
     assert sign_flip_p(np.array([-0.02, -0.03, 0.02, 0.03])) == 1
 
 
-def test_many_pairs_are_sampled_and_never_give_zero() -> None:
-    """Beyond 13 pairs 9,999 random patterns; the measured one counts as one more."""
+def test_sampled_sign_flip_p_is_never_zero() -> None:
+    """More than 13 pairs use 9,999 random patterns and the observed one."""
     assert sign_flip_p(np.ones(40)) == 1 / 10_000
     mixed = np.random.default_rng(0).normal(0.35, 1, 16)
     exact = stats.permutation_test((mixed,), np.mean, permutation_type="samples", n_resamples=np.inf)
@@ -122,27 +122,27 @@ def test_many_pairs_are_sampled_and_never_give_zero() -> None:
     assert sign_flip_p(mixed) == sign_flip_p(mixed)
 
 
-def test_only_shared_seeds_with_numbers_count() -> None:
-    found = compare_paired({0: 0.5, 1: 0.6, 2: math.nan, 3: 0.7}, {0: 0.6, 1: 0.7, 2: 0.8, 9: 0.1})
-    assert (found.pairs, found.higher, found.lower) == (2, 2, 0) and found.mean == pytest.approx(0.1)
+def test_only_shared_seeds_with_defined_values_count() -> None:
+    result = compare_paired({0: 0.5, 1: 0.6, 2: math.nan, 3: 0.7}, {0: 0.6, 1: 0.7, 2: 0.8, 9: 0.1})
+    assert (result.pairs, result.higher, result.lower) == (2, 2, 0) and result.mean == pytest.approx(0.1)
     assert compare_paired({0: 0.5}, {1: 0.5}) is None
     alone = compare_paired({0: 0.5}, {0: 0.6})
     assert math.isnan(alone.p) and math.isnan(alone.low) and not alone.differs
 
 
-def test_equal_differences_have_an_interval_of_no_width() -> None:
-    """An option without effect gives the same difference in every seed: the interval is that difference."""
-    found = compare_paired({0: 0.5, 1: 0.5}, {0: 0.75, 1: 0.75})
-    assert (found.low, found.mean, found.high) == (0.25, 0.25, 0.25)
+def test_equal_differences_have_an_interval_of_zero_width() -> None:
+    """If all seeds have the same difference, both limits of the interval equal it."""
+    result = compare_paired({0: 0.5, 1: 0.5}, {0: 0.75, 1: 0.75})
+    assert (result.low, result.mean, result.high) == (0.25, 0.25, 0.25)
 
 
-def test_the_sentence_says_what_is_known() -> None:
-    assert "one pair says nothing" in compare_paired({0: 0.5}, {0: 0.6}).describe()
+def test_describe_states_the_verdict() -> None:
+    assert "one pair allows no significance test" in compare_paired({0: 0.5}, {0: 0.6}).describe()
     five = {seed: 0.5 + 0.01 * seed for seed in range(5)}
-    more = {seed: value + 0.1 + 0.001 * seed for seed, value in five.items()}
+    higher = {seed: value + 0.1 + 0.001 * seed for seed, value in five.items()}
     # 2 of 32 patterns: 0.0625 is the smallest p of five pairs
-    assert compare_paired(five, more).describe().endswith("undecided, for 5 pairs cannot reach p < 0.05")
-    six, seven = ({**values, 5: values[4], 6: values[4]} for values in (five, more))
+    assert compare_paired(five, higher).describe().endswith("undecided, because 5 pairs cannot reach p < 0.05")
+    six, seven = ({**values, 5: values[4], 6: values[4]} for values in (five, higher))
     assert compare_paired(six, seven).describe().endswith(": higher")
     assert compare_paired(seven, six).describe().endswith(": lower")
     same = compare_paired(six, six)
@@ -150,6 +150,6 @@ def test_the_sentence_says_what_is_known() -> None:
     assert same.describe().endswith("not significantly different from zero")
 
 
-def test_several_tests_are_said_to_be_uncorrected() -> None:
+def test_note_says_that_tests_are_not_corrected() -> None:
     assert multiple_tests_note(1) == []
-    assert multiple_tests_note(4)[0].startswith("4 tests stand here, none corrected for the others")
+    assert multiple_tests_note(4)[0].startswith("4 tests, not corrected for multiple comparisons")

@@ -1,4 +1,4 @@
-"""The training loop: what is learnt, kept and rolled back, when it is evaluated, and what it refuses."""
+"""The training loop: saved weights, rollback, evaluation schedule, and refused input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 import vad.train
 from model import IEFVAD
-from tests.vad.runs import SMALL, content_of, options_of, scripted, stopped_at
+from tests.vad.runs import SMALL, content_of, interrupt_run_at, options_of, set_aucs
 from vad.data import PairedBatches, Windows, find_videos, read_list
 from vad.datasets import load_dataset
 from vad.files import InputError
@@ -24,14 +24,14 @@ def videos_of(tiny):
     return find_videos(read_list(tiny.lists / "train.csv", dataset), dataset, tiny.root, "fusion")[0]
 
 
-def test_training_learns_what_the_embeddings_tell(tiny, tmp_path):
+def test_training_learns_separable_embeddings(tiny, tmp_path):
     options = options_of(tiny, tmp_path, max_epoch=30, batch_size=6, scheduler_milestones=(1000,), lambda_kl=0.01)
-    # the event signal is three standard deviations in four dimensions: easy, once anything is learnt
+    # anomalies shift four event dimensions by three standard deviations, which is easy to learn
     assert train_run(options).content["metrics"]["AUC"] > 0.8
 
 
-def test_last_and_best_are_both_saved_under_their_names(tiny, tmp_path, monkeypatch):
-    scripted(monkeypatch, 0.6, 0.9, 0.7, 0.8)
+def test_last_and_best_weights_are_saved(tiny, tmp_path, monkeypatch):
+    set_aucs(monkeypatch, 0.6, 0.9, 0.7, 0.8)
     options = options_of(tiny, tmp_path)
     content = train_run(options).content
     assert content["weights"] == "last" and content["metrics"] == {"AUC": 0.8}
@@ -41,8 +41,8 @@ def test_last_and_best_are_both_saved_under_their_names(tiny, tmp_path, monkeypa
     assert not torch.equal(last["model"]["classifier.weight"], best["model"]["classifier.weight"])
 
 
-def test_rollback_returns_to_the_best_at_each_epochs_end(tiny, tmp_path, monkeypatch):
-    scripted(monkeypatch, 0.6, 0.9, 0.7, 0.8)
+def test_rollback_restores_the_best_after_each_epoch(tiny, tmp_path, monkeypatch):
+    set_aucs(monkeypatch, 0.6, 0.9, 0.7, 0.8)
     options = options_of(tiny, tmp_path, rollback=True, keep="best")
     content = train_run(options).content
     assert content["weights"] == "best" and content["metrics"] == {"AUC": 0.9}
@@ -50,35 +50,35 @@ def test_rollback_returns_to_the_best_at_each_epochs_end(tiny, tmp_path, monkeyp
     assert all(torch.equal(tensor, last["model"][name]) for name, tensor in best["model"].items())
 
 
-def test_the_optimiser_is_not_rolled_back(tiny, tmp_path, monkeypatch):
-    scripted(monkeypatch, 0.9, 0.6, 0.7, 0.8)
+def test_optimiser_is_not_rolled_back(tiny, tmp_path, monkeypatch):
+    set_aucs(monkeypatch, 0.9, 0.6, 0.7, 0.8)
     options = options_of(tiny, tmp_path, rollback=True)
-    stopped_at(monkeypatch, options, 2)  # one batch an epoch: two epochs are done
+    interrupt_run_at(monkeypatch, options, 2)  # one batch per epoch: two epochs are finished
     state = content_of(options)["optimizer"]["state"]
     assert {int(entry["step"]) for entry in state.values()} == {2}
     first = content_of(options, "best")
     assert all(torch.equal(tensor, first["model"][name]) for name, tensor in content_of(options)["model"].items())
 
 
-def test_an_equal_value_does_not_replace_an_earlier_best(tiny, tmp_path, monkeypatch):
-    scripted(monkeypatch, 0.9, 0.9, float("nan"), 0.2)
+def test_tie_does_not_replace_an_earlier_best(tiny, tmp_path, monkeypatch):
+    set_aucs(monkeypatch, 0.9, 0.9, float("nan"), 0.2)
     options = options_of(tiny, tmp_path)
     train_run(options)
     assert content_of(options, "best")["epoch"] == 1
 
 
-def test_evaluation_every_print_steps_videos_and_at_epochs_ends(tiny, tmp_path):
+def test_evaluation_follows_print_steps_and_epoch_ends(tiny, tmp_path):
     options = options_of(tiny, tmp_path, batch_size=2, print_steps=8, max_epoch=2)
     train_run(options)
     log = pd.read_csv(RunFiles.of(options).log)
-    # three batches of 2 + 2 an epoch: eight videos are seen after the second, the epoch ends with the third
+    # three batches of 2 + 2 per epoch: eight videos are seen after the second, the third ends the epoch
     assert log.step.tolist() == [2, 3, 5, 6]
     assert log.epoch.tolist() == [0, 1, 1, 2]
     assert {"lr", "loss", "loss_classification", "loss_kl_event", "AUC", "Ano-AUC"} <= set(log.columns)
 
 
 class UCFCrimeBatches:
-    """As many batches as UCF-Crime has: 800 normal videos × ten crops, 64 + 64 a batch."""
+    """The number of batches on UCF-Crime: 800 normal videos × ten crops, 64 + 64 per batch."""
 
     videos = 128
 
@@ -86,31 +86,31 @@ class UCFCrimeBatches:
         return 125
 
 
-def test_the_released_schedule_is_that_of_the_authors_code(tiny, tmp_path):
+def test_released_schedule_equals_the_released_code(tiny, tmp_path):
     options = options_of(tiny, tmp_path, profile="released", print_steps=1280)
     due = [step for step in range(1, 251) if evaluation_due(step, UCFCrimeBatches(), options)]
-    # theirs: in step i of an epoch, counted from 0, where i · 128 is a multiple of 1280 and i > 0
+    # released code: at steps i > 0 of an epoch, from 0, for which i · 128 is a multiple of 1280
     expected = [i + 1 for i in range(125) if i > 0 and i * 128 % 1280 == 0]
     assert expected[:2] == [11, 21] and 125 not in expected
     assert due == [*expected, *(125 + step for step in expected)]
-    ours = dataclasses.replace(options, evaluate_at="epoch")
-    assert [step for step in range(1, 126) if evaluation_due(step, UCFCrimeBatches(), ours)][:2] == [10, 20]
+    default = dataclasses.replace(options, evaluate_at="epoch")
+    assert [step for step in range(1, 126) if evaluation_due(step, UCFCrimeBatches(), default)][:2] == [10, 20]
 
 
-def test_a_released_run_is_kept_where_no_evaluation_was_due(tiny, tmp_path):
+def test_released_run_without_due_evaluation_is_saved(tiny, tmp_path):
     options = options_of(tiny, tmp_path, profile="released", batch_size=2, max_epoch=2, print_steps=1280, nan="refuse")
     content = train_run(options).content
-    # the authors' code writes no checkpoint then; here the last weights are evaluated and kept
+    # the released code saves no checkpoint here; ours evaluates and saves the last weights
     assert [row["step"] for row in content["rows"]] == [6] and RunFiles.of(options).last.is_file()
 
 
-def test_the_learning_rate_falls_at_its_milestones(tiny, tmp_path):
+def test_learning_rate_falls_at_the_milestones(tiny, tmp_path):
     options = options_of(tiny, tmp_path, scheduler_milestones=(1, 3), scheduler_rate=0.5)
     train_run(options)
     assert pd.read_csv(RunFiles.of(options).log).lr.tolist() == pytest.approx([0.003, 0.0015, 0.0015, 0.00075])
 
 
-def test_one_seed_gives_one_result_and_another_another(tiny, tmp_path):
+def test_result_depends_on_the_seed_alone(tiny, tmp_path):
     states = []
     for number, seed in enumerate((0, 0, 1, -1)):
         options = options_of(tiny, tmp_path / str(number), max_epoch=1, seed=seed)
@@ -120,7 +120,7 @@ def test_one_seed_gives_one_result_and_another_another(tiny, tmp_path):
     assert not torch.equal(states[2], states[3])
 
 
-def test_with_and_without_cache_the_weights_are_equal(tiny, tmp_path):
+def test_weights_with_and_without_cache_are_equal(tiny, tmp_path):
     states = []
     for number, cache in enumerate(("", "none", str(tmp_path / "elsewhere"))):
         options = options_of(tiny, tmp_path / str(number), max_epoch=1, cache_dir=cache)
@@ -132,8 +132,8 @@ def test_with_and_without_cache_the_weights_are_equal(tiny, tmp_path):
 
 
 def test_logged_losses_are_means_since_the_last_evaluation(tiny, tmp_path, monkeypatch):
-    seen, plain = [], vad.train.train_step
-    monkeypatch.setattr(vad.train, "train_step", lambda *given: seen.append(plain(*given)) or seen[-1])
+    seen, original = [], vad.train.train_step
+    monkeypatch.setattr(vad.train, "train_step", lambda *args: seen.append(original(*args)) or seen[-1])
     content = train_run(options_of(tiny, tmp_path, **SMALL)).content
     first, second = content["rows"][:2]
     assert first["loss"] == pytest.approx(np.mean([values[0] for values in seen[:2]]), abs=1e-12)
@@ -141,59 +141,59 @@ def test_logged_losses_are_means_since_the_last_evaluation(tiny, tmp_path, monke
     assert second["loss_kl_event"] == pytest.approx(seen[2][-1], abs=1e-12)
 
 
-# what is refused
+# refused input
 
 
-def spoil_network(monkeypatch, step: int, spoil) -> None:
-    """Spoil what the network gives in one step."""
-    count, plain = iter(range(1000)), IEFVAD.forward
+def damage_output(monkeypatch, step: int, damage) -> None:
+    """Damage the output of the network in one training step."""
+    count, original = iter(range(1000)), IEFVAD.forward
 
-    def forward(self, *given):
-        output = plain(self, *given)
-        return spoil(output) if self.training and next(count) == step else output
+    def forward(self, *args):
+        output = original(self, *args)
+        return damage(output) if self.training and next(count) == step else output
 
     monkeypatch.setattr(IEFVAD, "forward", forward)
 
 
-def test_a_loss_that_is_nan_names_step_and_video(tiny, tmp_path, monkeypatch):
+def test_nan_loss_error_names_step_and_video(tiny, tmp_path, monkeypatch):
     options = options_of(tiny, tmp_path, **SMALL)
     videos = videos_of(tiny)
     sampler = PairedBatches(videos, 2, True, 0)
     sampler.epoch = 1
-    name = videos[list(sampler)[1][1]].name  # the second of the fifth batch
+    name = videos[list(sampler)[1][1]].name  # the second video of the fifth batch
 
-    def spoil(output):
+    def damage(output):
         output.logits.data[1] = float("nan")
         return output
 
-    spoil_network(monkeypatch, 4, spoil)
+    damage_output(monkeypatch, 4, damage)
     monkeypatch.setattr(vad.train, "SAVE_SECONDS", 0)
-    with pytest.raises(InputError, match=rf"the loss is nan at step 5 \(videos {name}\); look at .*--lr"):
+    with pytest.raises(InputError, match=rf"the loss is nan at step 5 \(videos {name}\)\. Check .*--lr"):
         train_run(options)
     state = content_of(options)
     assert state["step"] == 3 and all(tensor.isfinite().all() for tensor in state["model"].values())
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_weights(tiny, tmp_path, monkeypatch):
-    def spoil(output):
+def test_infinite_gradient_stops_the_run(tiny, tmp_path, monkeypatch):
+    def damage(output):
         output.logits.register_hook(lambda gradient: gradient * float("inf"))
         return output
 
-    spoil_network(monkeypatch, 2, spoil)
+    damage_output(monkeypatch, 2, damage)
     with pytest.raises(InputError, match=r"the gradient is (nan|inf) \(the loss \d\.\d+\) at step 3 "):
         train_run(options_of(tiny, tmp_path, **SMALL))
 
 
-def test_a_training_list_of_one_kind_is_refused(tiny, tmp_path):
+def test_training_list_with_one_label_is_refused(tiny, tmp_path):
     path = tiny.lists / "train.csv"
     rows = [line for line in path.read_text().splitlines() if not line.endswith(("Arson", "Fighting"))]
     path.write_text("\n".join(rows) + "\n")
-    with pytest.raises(InputError, match="holds normal videos only"):
+    with pytest.raises(InputError, match="contains normal videos only"):
         train_run(options_of(tiny, tmp_path))
 
 
 @pytest.mark.parametrize("stream", ["image", "event"])
-def test_an_infinite_embedding_is_refused_by_its_name(tiny, tmp_path, stream):
+def test_infinite_embedding_is_refused_by_name(tiny, tmp_path, stream):
     path = tiny.path({"image": "rgb", "event": "event_thr_10"}[stream], "Arson001_x264", "Arson")
     x = np.load(path)
     x[1, 2] = np.inf
@@ -207,16 +207,16 @@ def test_an_infinite_embedding_is_refused_by_its_name(tiny, tmp_path, stream):
 
 
 @pytest.mark.parametrize(("size", "world"), [(4, 2), (3, 2), (5, 3), (1, 1)])
-def test_parts_make_up_the_batches_of_one_process(tiny, size, world):
+def test_shares_of_all_processes_form_the_whole_batch(tiny, size, world):
     videos = videos_of(tiny)
     whole = PairedBatches(videos, size, True, 0)
     parts = [PairedBatches(videos, size, True, 0, rank, world) for rank in range(world)]
     assert [part.videos for part in parts] == [2 * size] * world
     for batch, *shares in zip(whole, *parts, strict=True):
         assert sorted(batch) == sorted(index for share in shares for index in share)
-        kinds = [{videos[index].anomalous for index in share} for share in shares]
-        assert kinds == [{False, True}] * world
-        assert max(map(len, shares)) - min(map(len, shares)) in (0, 2)  # one of each side
+        labels = [{videos[index].anomalous for index in share} for share in shares]
+        assert labels == [{False, True}] * world
+        assert max(map(len, shares)) - min(map(len, shares)) in (0, 2)  # one normal and one anomalous
     late = PairedBatches(videos, size, True, 0)
     late.start = 1
     assert list(late) == list(whole)[1:]
@@ -227,24 +227,24 @@ def test_more_processes_than_videos_in_a_batch_are_refused(tiny):
         PairedBatches(videos_of(tiny), 3, True, 0, 0, 4)
 
 
-def test_every_seed_has_an_order_of_its_own(tiny):
+def test_every_seed_has_a_different_order(tiny):
     orders = [str(list(PairedBatches(videos_of(tiny), 2, True, seed))) for seed in (-2, -1, 0, 1, 2)]
     assert len(set(orders)) == 5
 
 
-def test_page_locked_memory_reaches_every_tensor(tiny, monkeypatch):
+def test_pin_memory_pins_every_tensor(tiny, monkeypatch):
     batch = Windows(videos_of(tiny), 32, "refuse", 16, None).__getitems__([0, 3])
     locked = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: locked.append(x.dtype) or x)
-    same = pin_memory(batch)  # what a DataLoader calls
+    same = pin_memory(batch)  # called by DataLoader
     assert locked == [torch.float32, torch.float32, torch.int64, torch.float32] and same.names == batch.names
 
 
-def test_a_step_sees_the_batch_cut_to_its_longest_window(tiny, tmp_path, monkeypatch):
-    shapes, plain = [], IEFVAD.forward
+def test_training_batch_is_truncated_to_its_longest_window(tiny, tmp_path, monkeypatch):
+    shapes, original = [], IEFVAD.forward
     monkeypatch.setattr(IEFVAD, "forward",
                         lambda self, image, event, lengths: (
-                            shapes.append((image.shape[1], int(lengths.max()))), plain(self, image, event, lengths)
+                            shapes.append((image.shape[1], int(lengths.max()))), original(self, image, event, lengths)
                         )[1])  # fmt: skip
     train_run(options_of(tiny, tmp_path, max_epoch=1))
     assert all(steps == longest for steps, longest in shapes)

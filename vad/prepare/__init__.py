@@ -1,1 +1,1 @@
-"""Lists, ground truth and the audit: what is made of a data set's table before anything is trained."""
+"""Preparation of a data set from its table: lists, ground truth, and an audit of both."""

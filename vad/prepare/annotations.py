@@ -1,7 +1,7 @@
-"""Frame labels of test videos from a data set's table or from frame masks, checked against the videos.
+"""Frame labels of test videos, from a data set's table or from frame masks, checked against the videos.
 
-Some published annotation starts 11 frames past its video's last snippet. So a contradiction is refused from
-one snippet (16 frames) past the end on; what may be right is said in a sentence.
+A published annotation starts up to 11 frames after the last snippet of its video. Therefore an anomaly is refused
+only if it starts at least one snippet (16 frames) after the end. Smaller deviations give a warning.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from vad.datasets import SNIPPET_FRAMES, Dataset
 from vad.files import InputError
 
-PAST_END = "anomalies end a snippet or more past the last snippet, and are cut"
-OTHER_LENGTH = "embeddings are longer or shorter than the table's frames by more than a snippet"
-NO_ANOMALY = "anomalous videos without an anomalous frame"
+PAST_END = "anomalies end at least one snippet after the last snippet and are cut"
+OTHER_LENGTH = "the length of the embeddings differs from the table by more than one snippet"
+NO_ANOMALY = "anomalous videos without anomalous frames"
 
 
 class LabelledVideo(NamedTuple):
@@ -29,14 +29,14 @@ class LabelledVideo(NamedTuple):
 
     @property
     def frames(self) -> int:
-        """Frames that the snippets stand for."""
+        """Return the number of frames covered by the snippets."""
         return SNIPPET_FRAMES * self.snippets
 
 
 def read_masks(path: Path, dataset: Dataset) -> dict[str, np.ndarray]:
-    """Frame masks (frames,) uint8 by video, from a folder of <video>.npy or an .npz of one key a video.
+    """Return video → frame mask (frames,) uint8, from a folder of <video>.npy or an .npz with a key per video.
 
-    Raises InputError for another content, and for two masks of one video.
+    Raises InputError for other content, and for two masks of one video.
     """
     try:
         if path.is_dir():
@@ -46,16 +46,16 @@ def read_masks(path: Path, dataset: Dataset) -> dict[str, np.ndarray]:
                 arrays = {name: archive[name] for name in archive.files}
         else:
             arrays = {}
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken file
-        raise InputError(f"{path}: cannot read the frame masks ({error}); save them again") from None
+    except Exception as error:  # numpy and zipfile raise many types for a damaged file
+        raise InputError(f"{path}: cannot read the frame masks ({error}). Save them again.") from None
     if not arrays:
-        raise InputError(f"{path}: holds no mask; give a folder of <video>.npy, or an .npz of them")
+        raise InputError(f"{path} contains no masks. Give a folder of <video>.npy files, or an .npz file.")
     masks: dict[str, np.ndarray] = {}
     for name, mask in arrays.items():
         if mask.ndim != 1 or mask.dtype.kind not in "buif" or not np.isin(mask, (0, 1)).all():
-            raise InputError(f"{path}: the mask of {name} is no row of zeros and ones, one a frame")
+            raise InputError(f"{path}: the mask of {name} must be a 1-D array with one 0 or 1 per frame.")
         if dataset.key(name) in masks:
-            raise InputError(f"{path}: two masks mean the video {dataset.key(name)}; keep one")
+            raise InputError(f"{path} has two masks of the video {dataset.key(name)}. Remove one.")
         masks[dataset.key(name)] = mask.astype(np.uint8)
     return masks
 
@@ -63,67 +63,67 @@ def read_masks(path: Path, dataset: Dataset) -> dict[str, np.ndarray]:
 def label_videos(
     dataset: Dataset, split: str, videos: Sequence[LabelledVideo], masks: Path | None = None
 ) -> tuple[list[np.ndarray], list[str]]:
-    """Labels (16·S,) uint8 of each video's frames, and sentences on what looks odd.
+    """Return the frame labels (16·S,) uint8 of each video, and warnings.
 
-    masks: see `read_masks`; a normal video needs none. Raises InputError where a video is not annotated,
-    or its annotation cannot belong to it.
+    masks: see `read_masks`; normal videos need no mask. Raises InputError for a video without annotation, and for
+    an annotation that cannot belong to its video.
     """
     source = masks or dataset.annotation_path
     by_name = read_masks(masks, dataset) if masks else {}
     labels: list[np.ndarray] = []
-    odd: dict[str, list[str]] = {sentence: [] for sentence in (PAST_END, OTHER_LENGTH, NO_ANOMALY)}
+    warnings: dict[str, list[str]] = {text: [] for text in (PAST_END, OTHER_LENGTH, NO_ANOMALY)}
     for video in videos:
-        where = f"{source}: {video.name}"
+        location = f"{source}: {video.name}"
         if masks:
-            labels.append(_from_mask(dataset, video, by_name.get(dataset.key(video.name)), where))
+            labels.append(_from_mask(dataset, video, by_name.get(dataset.key(video.name)), location))
         else:
-            labels.append(_from_table(dataset, split, video, where, odd))
+            labels.append(_from_table(dataset, split, video, location, warnings))
         if dataset.is_anomalous(video.label) and not labels[-1].any():
-            odd[NO_ANOMALY].append(video.name)
-    return labels, [f"{sentence}: {', '.join(names)}" for sentence, names in odd.items() if names]
+            warnings[NO_ANOMALY].append(video.name)
+    return labels, [f"{text}: {', '.join(names)}" for text, names in warnings.items() if names]
 
 
-def _from_mask(dataset: Dataset, video: LabelledVideo, mask: np.ndarray | None, where: str) -> np.ndarray:
+def _from_mask(dataset: Dataset, video: LabelledVideo, mask: np.ndarray | None, location: str) -> np.ndarray:
     anomalous = dataset.is_anomalous(video.label)
     if mask is None and not anomalous:
         return np.zeros(video.frames, np.uint8)
     if mask is None:
-        raise InputError(f"{where}: a test video labelled {video.label} has no mask here; add one")
-    # a tail of up to 31 frames is no whole snippet under the released rule
+        raise InputError(f"{location}: this test video (label {video.label}) has no mask. Add one.")
+    # under the released tail rule up to 31 frames at the end belong to no snippet
     if not 0 <= len(mask) - video.frames < 2 * SNIPPET_FRAMES:
         raise InputError(
-            f"{where}: a mask of {len(mask)} frames for {video.snippets} snippets of {SNIPPET_FRAMES}, which "
-            f"cannot be one video's; give masks of these videos"
+            f"{location}: the mask has {len(mask)} frames, which do not fit {video.snippets} snippets of "
+            f"{SNIPPET_FRAMES} frames. Give the masks of these videos."
         )
     if mask.any() != anomalous:
-        frames = "anomalous frames" if mask.any() else "no anomalous frame"
-        raise InputError(f"{where}: labelled {video.label}, but its mask has {frames}; correct one of the two")
+        frames = "anomalous frames" if mask.any() else "no anomalous frames"
+        raise InputError(f"{location}: the label is {video.label}, but the mask has {frames}. Correct one of them.")
     return mask[: video.frames]
 
 
 def _from_table(
-    dataset: Dataset, split: str, video: LabelledVideo, where: str, odd: Mapping[str, list[str]]
+    dataset: Dataset, split: str, video: LabelledVideo, location: str, warnings: Mapping[str, list[str]]
 ) -> np.ndarray:
     annotated = dataset.find(video.name)
     if annotated is None:
-        raise InputError(f"{where}: a test video labelled {video.label} has no row here; add one")
+        raise InputError(f"{location}: this test video (label {video.label}) is not in the table. Add a row.")
     if dataset.is_anomalous(annotated.label) != dataset.is_anomalous(video.label):
-        raise InputError(f"{where}: {annotated.label} here, but {video.label} in the list; correct one of the two")
+        raise InputError(f"{location}: the label is {annotated.label}, but {video.label} in the list. Correct one.")
     intervals = dataset.intervals(video.name, split)
     for start, end in intervals:
         if start >= video.frames + SNIPPET_FRAMES:
             raise InputError(
-                f"{where}: the anomaly {start}-{end} starts after its {video.frames} frames; "
-                f"are these its frame numbers?"
+                f"{location}: the anomaly {start}-{end} starts after the last of {video.frames} frames. "
+                f"Check the frame numbers."
             )
-        if end > video.frames + SNIPPET_FRAMES and video.name not in odd[PAST_END]:
-            odd[PAST_END].append(video.name)
+        if end > video.frames + SNIPPET_FRAMES and video.name not in warnings[PAST_END]:
+            warnings[PAST_END].append(video.name)
     frames = annotated.frames or video.frames
     if abs(frames - video.frames) >= 2 * SNIPPET_FRAMES:
         if not 2 / 3 < video.frames / frames < 3 / 2:
             raise InputError(
-                f"{where}: {frames} frames here, but {video.snippets} snippets of {SNIPPET_FRAMES} in its embeddings; "
-                f"extract the video at its own frame rate, or correct the table"
+                f"{location}: the table has {frames} frames, but the embeddings have {video.snippets} snippets of "
+                f"{SNIPPET_FRAMES}. Extract the video at its original frame rate, or correct the table."
             )
-        odd[OTHER_LENGTH].append(video.name)
+        warnings[OTHER_LENGTH].append(video.name)
     return dataset.frame_labels(video.name, video.frames, split)

@@ -1,6 +1,6 @@
-"""The audit: lists, embeddings, ground truth and videos of a data set against each other and its table.
+"""Audit a data set: compare its lists, embeddings, ground truth and videos with each other and with its table.
 
-One row a crop of a video of a list, in one DataFrame; each check is a line on these rows.
+One DataFrame has a row for each crop of each listed video. Each check is computed from these rows.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from vad import data
 from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, VIDEO_SUFFIXES, Dataset
 from vad.files import InputError
 from vad.prepare import ground_truth as gt
-from vad.prepare.lists import scan, some
+from vad.prepare.lists import scan, shorten
 
 LISTS = {"train": "training", "test": "test"}
-MOST_BYTES = 2 << 30  # values of embeddings larger than this together are read only when asked for
-READERS = 8  # files are opened side by side: on a network disk waiting is everything
-SHOWN, WIDE = 3, 100  # examples in a line of the table, and characters of one; JSON has all
-UNKNOWN = "?"  # class of a video whose label the data set does not have
+MAX_BYTES = 2 << 30  # more bytes of embeddings than this are read only with --all_values
+READERS = 8  # threads that read files, because network disks have a high latency
+MAX_EXAMPLES, MAX_WIDTH = 3, 100  # examples per line, and characters per example; JSON has all
+UNKNOWN = "?"  # class of a video with a label that the data set does not define
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what was found, what should be, and whether that is a finding."""
+    """The result of one check: what was found, what was expected, and whether this is a finding."""
 
     check: str
     found: int | str
@@ -44,14 +44,14 @@ class Check:
 
 
 def none_of(check: str, examples: Iterable[object], note: str = "") -> Check:
-    """A check of things of which there should be none."""
-    named = tuple(map(str, examples))
-    return Check(check, len(named), 0, bool(named), note if named else "", named)
+    """Return a check that counts things that should not exist."""
+    texts = tuple(map(str, examples))
+    return Check(check, len(texts), 0, bool(texts), note if texts else "", texts)
 
 
-def not_checked(check: str, why: str) -> Check:
-    """A check for which something is not at hand; not a finding."""
-    return Check(check, "not checked", note=why)
+def not_checked(check: str, reason: str) -> Check:
+    """Return a check that could not be made, which is not a finding."""
+    return Check(check, "not checked", note=reason)
 
 
 @dataclass
@@ -61,21 +61,21 @@ class Audit:
     title: str
     dataset: str
     split: str
-    sources: dict[str, str]  # what was read
+    sources: dict[str, str]  # folders and files that were read
     checks: list[Check] = field(default_factory=list)
 
     @property
     def findings(self) -> list[Check]:
-        """The checks that found something wrong."""
+        """Return the checks that found an error."""
         return [check for check in self.checks if check.finding]
 
     def as_json(self) -> str:
-        """The whole audit with every example."""
+        """Return the audit as JSON with all examples."""
         content = {**asdict(self), "clean": not self.findings, "findings": len(self.findings)}
         return json.dumps(content, indent=1, ensure_ascii=False)
 
     def __str__(self) -> str:
-        """A table: check, found, expected; an exclamation mark before a finding."""
+        """Return a table with the columns check, found and expected. Findings start with an exclamation mark."""
         head = [f"{self.title}, {self.split} split", *(f"  {name}: {text}" for name, text in self.sources.items())]
         table = pd.DataFrame({
             "check": [f"{'!' if check.finding else ' '} {check.check}" for check in self.checks],
@@ -87,7 +87,7 @@ class Audit:
             table[column] = table[column].str.ljust(table[column].str.len().max())
         lines = table.to_string(index=False, justify="left", max_colwidth=None).splitlines()
         count = len(self.findings)
-        end = f"{count} finding{'s' * (count > 1)}, marked !" if count else "no finding"
+        end = f"{count} finding{'s' * (count > 1)}, marked with !" if count else "no findings"
         return "\n".join([*head, "", *map(str.rstrip, lines), "", end])
 
 
@@ -96,35 +96,30 @@ def _number(value: int | str | None) -> str:
 
 
 def _remark(check: Check) -> str:
-    shown = [text if len(text) <= WIDE else f"{text[: WIDE - 1]}…" for text in check.examples]
-    return "; ".join(part for part in (check.note, some(shown, SHOWN)) if part)
+    texts = [text if len(text) <= MAX_WIDTH else f"{text[: MAX_WIDTH - 1]}…" for text in check.examples]
+    return "; ".join(part for part in (check.note, shorten(texts, MAX_EXAMPLES)) if part)
 
 
 def audit(
-    dataset: Dataset,
-    split: str,
-    *,
-    list_root: Path | None = None,
-    feature_root: Path | None = None,
-    video_root: Path | None = None,
-    all_values: bool = False,
-) -> Audit:
-    """Check all that is there; a folder that is not given is looked for where the data set says.
+    dataset: Dataset, split: str, *, list_root: Path | None = None, feature_root: Path | None = None,
+    video_root: Path | None = None, all_values: bool = False,
+) -> Audit:  # fmt: skip
+    """Check everything that exists. Folders that are not given default to those of the data set.
 
-    all_values: read embeddings for NaN also where they are larger than 2 GiB together.
-    Raises InputError where a given folder does not hold what it should, or there is nothing to audit.
+    all_values: search embeddings for NaN even if they have more than 2 GiB.
+    Raises InputError if a given folder lacks the expected files, or if there is nothing to audit.
     """
     lists = list_root or dataset.list_root
     names = [f"{side}.csv" for side in SIDES if (lists / f"{side}.csv").is_file()]
     if list_root and not names:
-        raise InputError(f"--list_root {lists}: holds no train.csv and no test.csv")
+        raise InputError(f"--list_root {lists} contains neither train.csv nor test.csv.")
     root = feature_root or data.feature_root_of(lists / "test.csv") or dataset.data_root
     embedded = (root / IMAGE_FOLDER).is_dir()
     if feature_root and not embedded:
-        raise InputError(f"--feature_root {root}: no folder {IMAGE_FOLDER}/ in it")
+        raise InputError(f"--feature_root {root} has no folder {IMAGE_FOLDER}/.")
     videos = _video_files(dataset, video_root)
     if not names and not embedded and not videos:
-        raise InputError(f"{lists}: no train.csv or test.csv; give --list_root, or make them first")
+        raise InputError(f"{lists} contains neither train.csv nor test.csv. Give --list_root, or make the lists first.")
     report = Audit(dataset.title, dataset.name, split, {
         "lists": f"{lists} ({', '.join(names) or 'none'})",
         "table": str(dataset.annotation_path),
@@ -133,20 +128,20 @@ def audit(
     })  # fmt: skip
     rows = _read_lists(dataset, lists, names, report.checks)
     files = _read_headers(rows, dataset, root) if embedded and len(rows) else pd.DataFrame()
-    report.checks += [*_counts(dataset, split, rows), *_sides(dataset, split, rows)]
+    report.checks += [*_counts(dataset, split, rows), *_splits(dataset, split, rows)]
     report.checks += _unlisted(dataset, rows, root if embedded else None, videos)
     report.checks += _embeddings(files, root, all_values)
     report.checks += _ground_truth(dataset, split, lists / "gt.npy", rows, files)
     return report
 
 
-def _video_files(dataset: Dataset, given: Path | None) -> set[str]:
-    """Key of every video file; InputError where a given folder holds none."""
-    root = given or dataset.video_root
+def _video_files(dataset: Dataset, folder: Path | None) -> set[str]:
+    """Return the key of every video file. Raise InputError if the given folder contains none."""
+    root = folder or dataset.video_root
     paths = sorted(root.rglob("*")) if root and root.is_dir() else []
     names = [p.stem for p in paths if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")]
-    if given and not names:
-        raise InputError(f"--video_root {root}: {'holds no video' if root.is_dir() else 'no such folder'}")
+    if folder and not names:
+        raise InputError(f"--video_root {root} {'contains no videos' if root.is_dir() else 'does not exist'}.")
     return set(map(dataset.key, names))
 
 
@@ -154,66 +149,66 @@ def _video_files(dataset: Dataset, given: Path | None) -> set[str]:
 
 
 def _read_lists(dataset: Dataset, folder: Path, names: list[str], checks: list[Check]) -> pd.DataFrame:
-    """The rows of the lists, each once, with key and class; what is wrong with some goes to `checks`."""
+    """Return the rows of the lists without duplicates, with key and class, and append checks of them."""
     records, broken = [], []
     for name in names:
         count = len(records)
         for number, row in data.list_rows(folder / name, dataset):
-            where = f"{name}, row {number}: "
+            location = f"{name}, row {number}: "
             if isinstance(row, InputError):
-                broken.append(f"{where}{row}")
+                broken.append(f"{location}{row}")
             else:
-                records.append((Path(name).stem, where, row, dataset.key(row.video), *vars(row).values()))
+                records.append((Path(name).stem, location, row, dataset.key(row.video), *vars(row).values()))
         if len(records) == count:
-            broken.append(f"{name}: holds no video")
-    rows = pd.DataFrame(records, columns=["side", "where", "row", "key", "path", "label", "video", "crop"])
-    rows["kind"] = [_ask(dataset.class_key, label, UNKNOWN) for label in rows.label]
-    rows["told"] = [_ask(dataset.label_of, path, label) for path, label in zip(rows.path, rows.label, strict=True)]
-    twice = rows.duplicated(["side", "video", "crop"])
-    once, again = rows[~twice], rows[twice]
-    unknown = once[once.kind == UNKNOWN]
-    wrong = once[(once.kind != UNKNOWN) & (once.told != once.label)]
+            broken.append(f"{name}: contains no videos")
+    rows = pd.DataFrame(records, columns=["side", "location", "row", "key", "path", "label", "video", "crop"])
+    rows["class_key"] = [_get(dataset.class_key, label, UNKNOWN) for label in rows.label]
+    rows["path_label"] = [_get(dataset.label_of, row.path, row.label) for row in rows.itertuples()]
+    repeated = rows.duplicated(["side", "video", "crop"])
+    unique, again = rows[~repeated], rows[repeated]
+    unknown = unique[unique.class_key == UNKNOWN]
+    wrong = unique[(unique.class_key != UNKNOWN) & (unique.path_label != unique.label)]
     checks += [
-        none_of("rows that cannot be read", broken),
-        none_of("rows that stand twice", again["where"] + "crop " + again.crop.astype(str) + " of " + again.video),
-        none_of("rows with an unknown class", unknown["where"] + unknown.label.map(repr)),
-        none_of("rows whose label contradicts their path", wrong["where"] + wrong.label + " in " + wrong.told),
+        none_of("unreadable rows", broken),
+        none_of("duplicate rows", again.location + "crop " + again.crop.astype(str) + " of " + again.video),
+        none_of("rows with an unknown class", unknown.location + unknown.label.map(repr)),
+        none_of("rows whose label contradicts their path", wrong.location + wrong.label + " in " + wrong.path_label),
     ]
-    return once
+    return unique
 
 
-def _ask(of_dataset: Callable[[str], str], text: str, unknown: str) -> str:
+def _get(lookup: Callable[[str], str], text: str, default: str) -> str:
     try:
-        return of_dataset(text)
+        return lookup(text)
     except InputError:
-        return unknown
+        return default
 
 
 def _counts(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]:
-    """Videos of each list and class beside the numbers of the table."""
+    """Compare the number of videos of each list and class with the table."""
     table = dataset.class_counts(split)
     for n, (side, name) in enumerate(LISTS.items()):
-        found = Counter(rows[rows.side == side].drop_duplicates("video").kind)
-        if not found:
+        counts = Counter(rows[rows.side == side].drop_duplicates("video").class_key)
+        if not counts:
             yield not_checked(f"{name} videos", "no list")
             continue
-        numbers = {f"{name} videos": (found.total(), dataset.split_counts[split][n])}
-        for kind in dict.fromkeys([dataset.normal, *dataset.classes, *table, *sorted(found)]):
-            title = "normal" if kind == dataset.normal else dataset.classes.get(kind, kind)
-            title = title if title.lower() == kind.lower() else f"{title} ({kind})"
-            numbers[f"  {name}, {title}"] = found[kind], table.get(kind, (0, 0))[n]
+        numbers = {f"{name} videos": (counts.total(), dataset.split_counts[split][n])}
+        for key in dict.fromkeys([dataset.normal, *dataset.classes, *table, *sorted(counts)]):
+            title = "normal" if key == dataset.normal else dataset.classes.get(key, key)
+            title = title if title.lower() == key.lower() else f"{title} ({key})"
+            numbers[f"  {name}, {title}"] = counts[key], table.get(key, (0, 0))[n]
         for check, (count, expected) in numbers.items():
             note = f"{count - expected:+} videos" if count != expected else ""
             if count or expected:
                 yield Check(check, count, expected, bool(note), note)
 
 
-def _sides(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]:
-    """Videos in both lists, in neither, and on the other side of the data set's own split."""
-    own = dataset.default_split("official")
-    official = {side: dataset.split_names(own, side) for side in SIDES}
+def _splits(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]:
+    """Check for videos in both lists, in neither list, and on the wrong side of the official split."""
+    official_split = dataset.default_split("official")
+    official = {side: dataset.split_names(official_split, side) for side in SIDES}
     train, test = (rows[rows.side == side].drop_duplicates("key") for side in SIDES)
-    note = f"the {split} split {{}} on them" if split != own else ""
+    note = f"the {split} split {{}} on them" if split != official_split else ""
     if len(train) and len(test):
         yield none_of("videos in both lists", train[train.key.isin(test.key)].video)
     if len(train):
@@ -228,7 +223,7 @@ def _sides(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]:
 
 
 def _unlisted(dataset: Dataset, rows: pd.DataFrame, root: Path | None, videos: set[str]) -> Iterator[Check]:
-    """Embeddings and video files that neither list names."""
+    """Check for embeddings and video files that are in neither list."""
     listed, embedded = set(rows.key), set()
     if not listed:
         return
@@ -237,7 +232,7 @@ def _unlisted(dataset: Dataset, rows: pd.DataFrame, root: Path | None, videos: s
             embedded = set(scan(root / IMAGE_FOLDER, dataset))
             yield none_of("embedded videos in neither list", sorted(embedded - listed))
         except InputError as error:
-            yield Check("tree of image embeddings", "broken", None, True, str(error))
+            yield Check("folder of image embeddings", "invalid", None, True, str(error))
     if videos:
         yield none_of("video files in neither list", sorted(videos - listed))
         yield none_of("listed videos without a video file", sorted(listed - videos))
@@ -249,7 +244,7 @@ def _unlisted(dataset: Dataset, rows: pd.DataFrame, root: Path | None, videos: s
 
 
 def _read_headers(rows: pd.DataFrame, dataset: Dataset, root: Path) -> pd.DataFrame:
-    """One row a file, image before event: the columns of `rows`, and stream, file, S, D, problem."""
+    """Return one row per file, image before event: the columns of `rows`, and stream, file, S, D, problem."""
 
     def read(row: data.ListRow) -> list[tuple[str, str, float, float, str]]:
         try:
@@ -259,7 +254,7 @@ def _read_headers(rows: pd.DataFrame, dataset: Dataset, root: Path) -> pd.DataFr
         try:
             event = data.event_path(image, dataset.event_folders)
         except InputError:
-            event = root / dataset.event_folders[0] / image.name  # no folder of events: all are missing
+            event = root / dataset.event_folders[0] / image.name  # no event folder: all event files are missing
         return [(stream, *_header(path, f"{root}/")) for stream, path in zip(data.STREAMS, (image, event), strict=True)]
 
     files = rows.assign(file=_in_threads(read, rows["row"], "embedding headers")).explode("file", ignore_index=True)
@@ -267,9 +262,9 @@ def _read_headers(rows: pd.DataFrame, dataset: Dataset, root: Path) -> pd.DataFr
 
 
 def _header(path: Path, root: str) -> tuple[str, float, float, str]:
-    """File below `root`, S, D and "", or what is wrong: "missing" or a sentence."""
+    """Return the path below `root`, S, D, and a problem: "", "missing" or a sentence."""
     file = str(path).removeprefix(root)
-    if not os.path.exists(path):  # Path.exists raises for a name that is too long
+    if not os.path.exists(path):  # Path.exists raises for an overlong name
         return file, np.nan, np.nan, "missing"
     try:
         return file, *data.embedding_header(path)[0], ""
@@ -277,43 +272,43 @@ def _header(path: Path, root: str) -> tuple[str, float, float, str]:
         return file, np.nan, np.nan, str(error).replace(root, "")
 
 
-def _in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> list[Any]:
+def _in_threads(function: Callable[[Any], Any], items: Sequence[Any], title: str) -> list[Any]:
     with ThreadPoolExecutor(READERS) as pool:
-        return list(tqdm(pool.map(function, items), what, len(items), leave=False, delay=1))
+        return list(tqdm(pool.map(function, items), title, len(items), leave=False, delay=1))
 
 
 def _embeddings(files: pd.DataFrame, root: Path, all_values: bool) -> Iterator[Check]:
     if files.empty:
-        yield not_checked("embeddings", "no --feature_root with rgb/ in it")
+        yield not_checked("embeddings", f"give --feature_root, a folder with {IMAGE_FOLDER}/")
         return
     for stream in data.STREAMS:
-        own = files[files.stream == stream]
-        yield none_of(f"{stream} files missing, of {len(own):,}", own[own.problem == "missing"].file)
-        yield none_of(f"{stream} files that cannot be read", own[~own.problem.isin(["", "missing"])].problem)
+        part = files[files.stream == stream]
+        yield none_of(f"missing {stream} files (of {len(part):,})", part[part.problem == "missing"].file)
+        yield none_of(f"unreadable {stream} files", part[~part.problem.isin(["", "missing"])].problem)
     good = files[files.problem == ""].astype({"S": int, "D": int})
     pairs = good.groupby("path", sort=False).S.agg(["first", "last"])
     pairs = pairs[pairs["first"] != pairs["last"]]
-    yield none_of("image and event of different S", (f"{p}: {i} and {e}" for p, i, e in pairs.itertuples()))
+    yield none_of("image and event with different S", (f"{p}: {i} and {e}" for p, i, e in pairs.itertuples()))
     counts = good.groupby(["video", "stream"], sort=False).S.nunique()
     yield none_of("videos whose crops differ in S", dict.fromkeys(v for v, _ in counts[counts > 1].index))
-    yield none_of("embeddings without a snippet", good[good.S == 0].file)
+    yield none_of("embeddings without snippets", good[good.S == 0].file)
     width = int(good.D.mode().iloc[0]) if len(good) else 0
-    yield Check("width of the embeddings", width)
-    yield none_of("files of another width", (f"{f.file}: {f.D}" for f in good[good.D != width].itertuples()))
+    yield Check("embedding dimension D", width)
+    yield none_of("files with another D", (f"{f.file}: {f.D}" for f in good[good.D != width].itertuples()))
     for side, rows in files.groupby("side", sort=False):
         crops = rows.groupby("video", sort=False).crop.agg(frozenset)
         usual = Counter(crops).most_common(1)[0][0]
-        lacking = (f"{video}: {some(sorted(usual - own))}" for video, own in crops.items() if usual - own)
-        yield none_of(f"{LISTS[side]} videos that lack crops", lacking, f"usual: {some(sorted(usual), 10)}")
+        missing = (f"{name}: {shorten(sorted(usual - present))}" for name, present in crops.items() if usual - present)
+        yield none_of(f"{LISTS[side]} videos with missing crops", missing, f"usual crops: {shorten(sorted(usual), 10)}")
     yield _values([root / file for file in good.file], all_values)
     tail = gt.recorded_tail(root / file for file in good[good.stream == "image"].file)
-    yield Check("tail rule of the extraction", tail or "not recorded", "one rule", tail == "mixed")
+    yield Check("tail rule of the embeddings", tail or "not recorded", "one rule", tail == "mixed")
 
 
 def _values(paths: list[Path], all_values: bool) -> Check:
-    check, size = "files with NaN or infinite numbers", sum(path.stat().st_size for path in paths)
-    if size > MOST_BYTES and not all_values:
-        return not_checked(check, f"{size / 2**30:.1f} GiB; --all_values reads them")
+    check, size = "files with NaN or infinite values", sum(path.stat().st_size for path in paths)
+    if size > MAX_BYTES and not all_values:
+        return not_checked(check, f"{size / 2**30:.1f} GiB; give --all_values to read them")
     finite = _in_threads(_is_finite, paths, "embedding values")
     return none_of(check, (path for path, good in zip(paths, finite, strict=True) if not good))
 
@@ -331,8 +326,8 @@ def _is_finite(path: Path) -> bool:
 def _ground_truth(
     dataset: Dataset, split: str, path: Path, rows: pd.DataFrame, files: pd.DataFrame
 ) -> Iterator[Check]:
-    """gt.npy against the videos of the test list, whose S the embeddings or gt.json tell, and the table."""
-    check = "frames of the ground truth"
+    """Compare gt.npy with the test list, whose S comes from the embeddings or gt.json, and with the table."""
+    check = "ground-truth frames"
     if not path.is_file():
         yield not_checked(check, f"no {path.name}")
         return
@@ -340,7 +335,7 @@ def _ground_truth(
     try:
         counts = _snippets(path, test, files)
         if not counts:
-            yield not_checked(check, "no embeddings, and no metadata of the ground truth")
+            yield not_checked(check, "neither embeddings nor gt.json")
             return
         labels, notes = gt.load_ground_truth(path, counts, dataset, insist=True)
     except InputError as error:
@@ -351,26 +346,26 @@ def _ground_truth(
 
 
 def _snippets(path: Path, test: pd.DataFrame, files: pd.DataFrame) -> list[tuple[str, int]]:
-    """S of the test videos, from embeddings or gt.json; empty where neither tells."""
+    """Return name and S of the test videos from embeddings or gt.json, or [] if neither gives all."""
     recorded = gt.recorded_videos(path)[0] if path.with_suffix(".json").is_file() else []
     counts = {name: frames // SNIPPET_FRAMES for name, frames in recorded}
     if len(files):
         counts |= files[files.S.notna()].drop_duplicates("video").set_index("video").S.astype(int)
-    lacking = [name for name in test.video if name not in counts]
-    if lacking and recorded:
-        raise InputError(f"{path.with_suffix('.json')}: lacks {some(lacking)}; make it again")
-    return [] if lacking else [(name, int(counts[name])) for name in test.video]
+    missing = [name for name in test.video if name not in counts]
+    if missing and recorded:
+        raise InputError(f"{path.with_suffix('.json')} lacks {shorten(missing)}. Make the ground truth again.")
+    return [] if missing else [(name, int(counts[name])) for name in test.video]
 
 
 def _labels(dataset: Dataset, split: str, test: pd.DataFrame) -> Iterator[Check]:
-    """The labels of each class and video of the test list."""
+    """Check the frame labels of each class and test video."""
     yield Check("anomalous frames", int(test.positive.sum()))
-    known = test[test.kind != UNKNOWN]
-    normal = known.kind == dataset.normal
-    for kind, count in known[~normal].groupby("kind").positive.sum().items():
-        yield Check(f"  anomalous frames, {dataset.classes.get(kind, kind)}", int(count))
+    known = test[test.class_key != UNKNOWN]
+    normal = known.class_key == dataset.normal
+    for key, count in known[~normal].groupby("class_key").positive.sum().items():
+        yield Check(f"  anomalous frames, {dataset.classes.get(key, key)}", int(count))
     yield none_of("normal videos with anomalous frames", known[normal & (known.positive > 0)].video)
-    yield none_of("anomalous videos without an anomalous frame", known[~normal & (known.positive == 0)].video)
+    yield none_of("anomalous videos without anomalous frames", known[~normal & (known.positive == 0)].video)
     differ, absent = [], []
     for name, part in zip(test.video, test["labels"], strict=True):
         try:
@@ -378,5 +373,5 @@ def _labels(dataset: Dataset, split: str, test: pd.DataFrame) -> Iterator[Check]
             differ += [f"{name}: {off} frames"] if off else []
         except InputError:
             absent.append(name)
-    yield none_of("videos whose frames differ from the table", differ)
-    yield none_of("test videos that the table does not annotate", absent)
+    yield none_of("videos whose frame labels differ from the table", differ)
+    yield none_of("test videos without annotation in the table", absent)

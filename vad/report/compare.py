@@ -16,74 +16,74 @@ from vad.report.tables import paired_cells
 from vad.statistics import LEVEL, PAIRED_NOTE, compare_paired, multiple_tests_note, smallest_p
 
 OPTIONS = tuple(f.name for f in option_fields() if f.name not in ("dataset", "seed"))
-# what must be equal for a difference to be one of the options that differ
+# must be equal, so that a difference can be attributed to the options
 CONDITIONS = ("dataset", "data", "weights", "split", "test_crops", "ano_auc", "nan", "torch", "code")
-SHARED = ("dataset", "profile", "modality", "split", "test_crops", "weights")  # shown above the table
+SHARED = ("dataset", "profile", "modality", "split", "test_crops", "weights")  # printed above the table if equal
 COLUMNS = ["metric", "a (%)", "b (%)", "b − a", "95 % interval", "p", "pairs"]
 
 
 def compare_files(a: str, b: str) -> Table:
-    """Whether the runs of b differ from those of a in AUC, AP and Ano-AUC.
+    """Return a table of the differences b − a in AUC, AP and Ano-AUC.
 
-    a, b: a table of runs, or `runs.csv:nu=2` for some of its runs; each must be runs of one kind.
-    Raises InputError where it is not, where the file is no such table, and where no seed is shared.
+    a, b: a table of runs, or `runs.csv:nu=2` for some of its runs; within each, runs differ only in seed.
+    Raises InputError if they do not, if a file is no table of runs, or if a and b share no seed.
     """
-    whole = {"a": read_side(a), "b": read_side(b)}
-    seeds = sorted(set(whole["a"].index) & set(whole["b"].index))
-    left, right = (side.loc[seeds] for side in whole.values())
+    sets = {"a": read_run_set(a), "b": read_run_set(b)}
+    seeds = sorted(set(sets["a"].index) & set(sets["b"].index))
+    runs_a, runs_b = (runs.loc[seeds] for runs in sets.values())
     rows, notes, tests = [], [], 0
-    for metric in (m for m in METRICS if m in left and m in right):
-        paired = compare_paired(left[metric].to_dict(), right[metric].to_dict())
+    for metric in (m for m in METRICS if m in runs_a and m in runs_b):
+        paired = compare_paired(runs_a[metric].to_dict(), runs_b[metric].to_dict())
         if paired is not None:
-            means = (mean_cell(side[metric]) for side in (left, right))
+            means = (mean_cell(runs[metric]) for runs in (runs_a, runs_b))
             rows.append([metric, *means, *paired_cells(paired), str(paired.pairs)])
-            notes.append(f"{metric} of b against a: {paired.describe()}.")
+            notes.append(f"{metric}, b − a: {paired.describe()}.")
             tests += smallest_p(paired.pairs) < 1 - LEVEL
     if not rows:
-        raise InputError(f"{a} and {b} share no seed; runs are paired by seed: train both with the same --runs")
+        raise InputError(f"{a} and {b} share no seed, but runs are paired by seed. Train both with the same --runs.")
     notes += [*multiple_tests_note(tests), f"{SPREAD_NOTE} {PAIRED_NOTE}"]
-    for name, side in whole.items():
-        if alone := sorted(set(side.index) - set(seeds)):
-            notes.append(f"Left out, for only {name} has them: seeds {', '.join(map(str, alone))}.")
-    shown = {name: (_shown(left, name), _shown(right, name)) for name in (*OPTIONS, *CONDITIONS, *SHARED)}
-    differing = [n for n in OPTIONS if n in left and n in right and shown[n][0] != shown[n][1]]
-    notes += _mismatches(shown, differing)
-    what = "; ".join(f"{name} {' → '.join(shown[name])}" for name in differing)
-    equal = [f"{n} {shown[n][0]}" for n in SHARED if n in left and shown[n][0] == shown[n][1]]
-    header = SEPARATOR.join([f"a: {a}", f"b: {b}", f"differs: {what or 'no option'}", *equal])
+    for name, runs in sets.items():
+        if unpaired := sorted(set(runs.index) - set(seeds)):
+            notes.append(f"Seeds that only {name} has are left out: {', '.join(map(str, unpaired))}.")
+    values = {name: (_distinct(runs_a, name), _distinct(runs_b, name)) for name in (*OPTIONS, *CONDITIONS, *SHARED)}
+    differing = [n for n in OPTIONS if n in runs_a and n in runs_b and values[n][0] != values[n][1]]
+    notes += _mismatches(values, differing)
+    changes = "; ".join(f"{name} {' → '.join(values[name])}" for name in differing)
+    equal = [f"{n} {values[n][0]}" for n in SHARED if n in runs_a and values[n][0] == values[n][1]]
+    header = SEPARATOR.join([f"a: {a}", f"b: {b}", f"differing options: {changes or 'none'}", *equal])
     return Table("Two sets of runs, paired by seed", header, pd.DataFrame(rows, columns=COLUMNS), tuple(notes))
 
 
-def read_side(text: str) -> pd.DataFrame:
-    """The runs that `runs.csv` or `runs.csv:nu=2,mil=topk` names, by seed; metrics are numbers."""
-    path, colon, chosen = text.rpartition(":")
-    if not colon or "=" not in chosen:
-        path, chosen = text, ""
+def read_run_set(text: str) -> pd.DataFrame:
+    """Return the runs of `runs.csv` or `runs.csv:nu=2,mil=topk`, indexed by seed, with numeric metrics."""
+    path, colon, selection = text.rpartition(":")
+    if not colon or "=" not in selection:
+        path, selection = text, ""
     runs = read_runs(Path(path))
     if runs.empty:
-        raise InputError(f"{path} holds no run; main.py --runs writes them there")
+        raise InputError(f"{path} contains no runs. Train some with main.py --runs.")
     options = [name for name in OPTIONS if name in runs]
-    for part in filter(None, chosen.split(",")):
-        given, _, value = part.partition("=")
-        name = SHORT.get(given, given)
+    for part in filter(None, selection.split(",")):
+        short_name, _, value = part.partition("=")
+        name = SHORT.get(short_name, short_name)
         if name not in options:
-            raise InputError(f"{path} has no option {name!r}; it has {', '.join(options)}")
-        known = ", ".join(runs[name].unique())
-        runs = runs[[_same(other, value) for other in runs[name]]]
+            raise InputError(f"{path} has no option {name!r}. It has {', '.join(options)}.")
+        available = ", ".join(runs[name].unique())
+        runs = runs[[_same(cell, value) for cell in runs[name]]]
         if runs.empty:
-            raise InputError(f"{path} has no run with {name} {value}; it has {known}")
+            raise InputError(f"{path} has no run with {name} {value}. It has {available}.")
     for name in options:
-        if len(several := runs[name].unique()) > 1:
-            choice = f"{text}{',' if chosen else ':'}{name}={several[0]}"
-            raise InputError(f"{text} holds runs with {name} {', '.join(several)}; choose some: {choice}")
+        if len(values := runs[name].unique()) > 1:
+            example = f"{text}{',' if selection else ':'}{name}={values[0]}"
+            raise InputError(f"{text} has runs with {name} {', '.join(values)}. Select one value: {example}")
     try:
         metrics = {m: runs[m].replace("", "nan").astype(float) for m in METRICS if m in runs}
         runs = runs.assign(**metrics).set_index(runs["seed"].astype(int))
     except ValueError as error:
-        raise InputError(f"{path}: a seed or a metric is no number ({error})") from None
+        raise InputError(f"{path}: a seed or a metric is not a number ({error}).") from None
     if not runs.index.is_unique:
         first, second = runs.loc[runs.index[runs.index.duplicated()][0], "run"].iloc[:2]
-        raise InputError(f"{path}: runs {first} and {second} have the same options and seed; drop one")
+        raise InputError(f"{path}: runs {first} and {second} have the same options and seed. Remove one.")
     return runs
 
 
@@ -94,17 +94,17 @@ def _same(a: str, b: str) -> bool:
         return a == b
 
 
-def _shown(runs: pd.DataFrame, name: str) -> str:
-    """Every value of a column; "unknown" for one that is missing or empty."""
+def _distinct(runs: pd.DataFrame, name: str) -> str:
+    """Return the distinct values of a column, with "unknown" for missing and empty ones."""
     return "/".join(sorted({value or "unknown" for value in runs.get(name, [""])}))
 
 
-def _mismatches(shown: Mapping[str, tuple[str, str]], differing: Sequence[str]) -> list[str]:
-    """Conditions that differ between the sets although nobody asked for it."""
-    # the fingerprint is of the files that were read, and one stream reads half of them
+def _mismatches(values: Mapping[str, tuple[str, str]], differing: Sequence[str]) -> list[str]:
+    """Return a note on each condition that differs although no option explains it."""
+    # the data fingerprint covers the files that were read, and a single stream reads only half of them
     expected = {*differing, *(["data"] if "modality" in differing else [])}
-    pairs = {name: shown[name] for name in CONDITIONS if name not in expected}
-    return [f"Not under one condition: {n} is {a} in a, {b} in b." for n, (a, b) in pairs.items() if a != b]
+    pairs = {name: values[name] for name in CONDITIONS if name not in expected}
+    return [f"The conditions differ: {n} is {a} in a and {b} in b." for n, (a, b) in pairs.items() if a != b]
 
 
 def main() -> None:

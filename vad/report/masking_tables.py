@@ -1,4 +1,4 @@
-"""Tables 6 – 9 and Figure 3: what masking a stream does to one run, or to several, mean ± std."""
+"""Tables 6–9 and Figure 3: how one run, or the mean of several runs, responds to a masked modality."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from vad.report.table import (
     paper_cell,
     value_cell,
 )
-from vad.statistics import LEVEL, Paired, compare_paired, multiple_tests_note, smallest_p
+from vad.statistics import LEVEL, PairedComparison, compare_paired, multiple_tests_note, smallest_p
 
 STREAM = {label: stream for stream, label in MASKED.items()}
-CONDITIONS_NOTE = "EV_NOISE: event masked. IMG_NOISE: image masked."
-TITLES = {"feature": "feature dimensions", "time": "time steps", "window": "steps of every window"}
+CONDITIONS_NOTE = "IMG_NOISE: the image stream is masked. EV_NOISE: the event stream is masked."
+TITLES = {"feature": "feature dimensions", "time": "time steps", "window": "time steps of each window"}
 
 
 def report_masking(
     responses: Sequence[MaskingResponse], runs: Sequence[Run], folder: Path, seed: int
 ) -> tuple[list[Table], list[Path]]:
-    """Table and pictures of one run's masking response, or of several runs as mean ± std.
+    """Return the table and figures of one run, or of several runs as mean ± std, and save them in `folder`.
 
-    All is written to `folder` too. seed: of the masks. The runs have passed `check_masking_runs`.
+    seed: seed of the masks. Call `check_masking_runs` on the runs first.
     """
     protocol, axis = shared_protocol(runs, len(runs)), runs[0].options.mask_axis
     metric, title = protocol.dataset.metric, protocol.dataset.title
@@ -48,9 +48,9 @@ def report_masking(
         table = masking_table(first.table, protocol, axis=axis, seed=seed)
         table.save(folder / "probes")
         rows = {"mask_seed": seed, "rows": first.table.to_dict("records")}
-        write_json(folder / "probes.json", {"checkpoint": runs[0].about(), **rows})
-        title = f"{title}: a share of the {TITLES[axis]} masked"
-        pictures = plots.draw_probe_curves(first.table, folder / "probes", metric=metric, title=title)
+        write_json(folder / "probes.json", {"checkpoint": runs[0].record(), **rows})
+        title = f"{title}: response to masked {TITLES[axis]}"
+        pictures = plots.draw_masking_curves(first.table, folder / "probes", metric=metric, title=title)
         return [table], pictures + plots.draw_weight_change(
             first.weight_change, folder / "weight_change", title=title
         )
@@ -58,14 +58,14 @@ def report_masking(
     table.save(folder / "probe_runs_table")
     rows = [frame.assign(run_seed=run.seed) for frame, run in zip(tables, runs, strict=True)]
     write_bytes(folder / "probe_runs.csv", pd.concat(rows).to_csv(index=False).encode())
-    title = f"{title}: weight of the modality that is masked, {len(runs)} runs"
-    return [table], plots.draw_weight_fall(weight_changes(tables), folder / "probe_runs", title=title)
+    title = f"{title}: fusion weight of the masked modality, {len(runs)} runs"
+    return [table], plots.draw_weight_drop(weight_changes(tables), folder / "probe_runs", title=title)
 
 
 def masking_table(response: pd.DataFrame, protocol: Protocol, *, axis: str, seed: int) -> Table:
-    """Tables 6–9: each condition as measured, then as printed in the paper, then the difference.
+    """Return one of Tables 6–9: for each condition, our numbers, the paper's and the difference.
 
-    response: `MaskingResponse.table`. Conditions the paper does not have stand alone.
+    response: `MaskingResponse.table`. Conditions that the paper lacks show our numbers only.
     """
     title, paper = paper_masking(protocol.dataset)
     rows = []
@@ -81,12 +81,12 @@ def masking_table(response: pd.DataFrame, protocol: Protocol, *, axis: str, seed
     short = {", abnormal frames": " abn", ", normal frames": " norm"}.items()
     labels = [reduce(lambda n, pair: n.replace(*pair), short, metric_label(c)) for c in response]
     columns = [*labels[:2], *(["from"] if paper else []), *labels[2:]]
-    notes = [f"{CONDITIONS_NOTE} abn/norm: mean over abnormal / normal frames."]
+    notes = [f"{CONDITIONS_NOTE} abn / norm: mean over abnormal / normal frames."]
     notes += definition_notes(response)
     if paper:
-        notes.append("The paper's own table has ŵ_i rise as the image is masked; its Section 4.2 says that it falls.")
+        notes.append("In the paper's table ŵ_i rises when the image is masked; its Section 4.2 says that ŵ_i falls.")
     notes += protocol.notes(beside_paper=bool(paper))
-    title = f"{title}, {protocol.dataset.title}: masking probes"
+    title = f"{title}, {protocol.dataset.title}: response to masking"
     return Table(title, _header(protocol, axis, seed), pd.DataFrame(rows, columns=columns), tuple(notes))
 
 
@@ -95,7 +95,7 @@ def _header(protocol: Protocol, axis: str, seed: int) -> str:
 
 
 def weight_changes(responses: Sequence[pd.DataFrame]) -> dict[tuple[str, float], list[float]]:
-    """(masked stream, level) → change of that stream's ŵ in each run, against the same run unmasked."""
+    """Return (masked stream, ratio) → change in that stream's ŵ from the same run's unmasked value, per run."""
     changes: dict[tuple[str, float], list[float]] = {}
     for table in responses:
         clean = table[table.masked == "CLEAN"].iloc[0]
@@ -106,9 +106,9 @@ def weight_changes(responses: Sequence[pd.DataFrame]) -> dict[tuple[str, float],
 
 
 def masking_runs_table(responses: Sequence[pd.DataFrame], protocol: Protocol, *, axis: str, seed: int) -> Table:
-    """A row a condition: mean ± std over runs, Δŵ of the masked stream, and in how many it fell.
+    """Return a table with one row per condition: mean ± std over runs, and Δŵ of the masked stream.
 
-    Δŵ is the weight of the *masked* stream minus the same run's without masking: down is right.
+    Δŵ is the masked stream's weight minus the same run's weight without masking. It should be negative.
     """
     names = (protocol.dataset.metric, "brier", "kl", "w_image", "w_event")
     changes = {
@@ -117,31 +117,32 @@ def masking_runs_table(responses: Sequence[pd.DataFrame], protocol: Protocol, *,
     }
     rows = []
     for (masked, level), group in pd.concat(responses).groupby(["masked", "level"], sort=False):
-        change, last = changes.get((STREAM.get(masked), level)), [NONE] * 3
+        change, change_cells = changes.get((STREAM.get(masked), level)), [NONE] * 3
         if change:
             p = NAN if change.pairs == 1 else f"{change.p:.3g}"
-            last = [f"{change.mean:+.4f}", f"{change.lower} of {change.pairs}", p]
+            change_cells = [f"{change.mean:+.4f}", f"{change.lower} of {change.pairs}", p]
         cells = (marked(mean_cell(group[name], name), protocol.mark) for name in names)
-        rows.append([masked, f"{level:.2f}", *cells, *last])
+        rows.append([masked, f"{level:.2f}", *cells, *change_cells])
     columns = ["masked", "level", *map(metric_label, names), "Δŵ of the masked", "fell in", "p"]
-    notes = [f"{CONDITIONS_NOTE} Δŵ: against the same run unmasked; down is right."]
-    notes += [*definition_notes(names), f"{SPREAD_NOTE} p: sign-flip test of Δŵ over runs."]
-    notes += [_verdict(changes, stream) for stream in ("image", "event")]
+    notes = [f"{CONDITIONS_NOTE} Δŵ: change from the same run without masking; it should be negative."]
+    notes += [*definition_notes(names), f"{SPREAD_NOTE} p: sign-flip test of Δŵ over the runs."]
+    notes += [_conclusion(changes, stream) for stream in ("image", "event")]
     if smallest_p(len(responses)) < 1 - LEVEL:
         notes += multiple_tests_note(len(changes))
     notes += protocol.notes(beside_paper=False)
-    title = f"{protocol.dataset.title}: do the weights leave the modality that is masked?"
+    title = f"{protocol.dataset.title}: does the fusion weight of a masked modality fall?"
     return Table(title, _header(protocol, axis, seed), pd.DataFrame(rows, columns=columns), tuple(notes))
 
 
-def _verdict(changes: Mapping[tuple[str, float], Paired], stream: str) -> str:
-    """One sentence for the strongest masking of a stream."""
+def _conclusion(changes: Mapping[tuple[str, float], PairedComparison], stream: str) -> str:
+    """Return one sentence about the weight of a stream at its highest masking ratio."""
     level = max(level for masked, level in changes if masked == stream)
     change = changes[stream, level]
     if smallest_p(change.pairs) >= 1 - LEVEL:
-        result = f"cannot be judged from {change.pairs} runs"
+        result = f"cannot be tested with only {change.pairs} runs"
     elif not change.differs:
-        result = "is not significantly different from the unmasked one"
+        result = "does not change significantly"
     else:
-        result = "falls, as it should" if change.mean < 0 else "rises: the wrong way"
-    return f"{stream} masked at {level:g}: {metric_label(f'w_{stream}')} {result} ({change.mean:+.4f})."
+        result = "falls, as expected" if change.mean < 0 else "rises, although it should fall"
+    weight = f"{metric_label(f'w_{stream}')} {result} ({change.mean:+.4f})"
+    return f"With {100 * level:g} % of the {stream} stream masked, {weight}."

@@ -1,4 +1,4 @@
-"""The numbers that the paper printed (paper_tables.json), and which of them belong to a result."""
+"""The numbers printed in the paper (paper_tables.json), and the choice of those that match a result."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from vad.experiments import SweepResult, short_name
 from vad.options import MODALITIES
 
 PAPER = json.loads((Path(__file__).parent / "paper_tables.json").read_text(encoding="utf-8"))
-METRICS = ("AUC", "AP", "Ano-AUC")  # what runs are compared by
+METRICS = ("AUC", "AP", "Ano-AUC")  # metrics for comparing runs
 Printed = Mapping[str, tuple[float | None, float | None]]  # metric → (mean, std) as printed
 
 
 def paper_method(noise_model: str) -> str:
-    """What Table 1 calls the model with this noise."""
+    """Return the name of the model with this noise model in Table 1."""
     return f"IEF-VAD ({'Student-T' if noise_model == 'StudentT' else noise_model})"
 
 
 def paper_methods(dataset: Dataset) -> dict[str, Printed]:
-    """Table 1 of a data set: method → metric → (mean, std); empty where the paper lacks it."""
+    """Return Table 1 of a data set: method → metric → (mean, std), or {} if the paper lacks the data set."""
     name, table = dataset.name, PAPER["table1"]
-    found = {}
+    methods = {}
     for method, row in table["rows"].items():
         if name in row:
             pairs = zip(row[name], row.get(f"{name}_std", [None] * len(row[name])), strict=True)
-            found[method] = dict(zip(table["metric"][name], pairs, strict=True))
-    return found
+            methods[method] = dict(zip(table["metric"][name], pairs, strict=True))
+    return methods
 
 
 def paper_numbers(protocol: Protocol, modality: str) -> dict[str, Printed]:
-    """Table of the paper that has this case → its numbers; the peers' tables are of Student's t."""
-    dataset, found = protocol.dataset, {}
+    """Return table of the paper → its numbers for this case. All tables but Table 1 use Student's t only."""
+    dataset, numbers = protocol.dataset, {}
     methods = paper_methods(dataset)
     if not methods:
         return {}
     if modality == "fusion":
-        found["Table 1"] = methods.get(paper_method(protocol.noise_model), {})
+        numbers["Table 1"] = methods.get(paper_method(protocol.noise_model), {})
     if protocol.noise_model != "StudentT":
-        return found
+        return numbers
     totals = {m: PAPER["table2"][dataset.name].get(m.replace("-", " ")) for m in METRICS}
     column = MODALITIES.index(modality)
-    found["Table 2"] = {m: (row[column], None) for m, row in totals.items() if row}
+    numbers["Table 2"] = {m: (row[column], None) for m, row in totals.items() if row}
     if modality == "fusion":
         title, rows = paper_masking(dataset)
         names = (dataset.metric, "Brier", "kl", *PAPER["table6"]["columns"][5:])
-        found[title] = {name: (value, None) for name, value in zip(names, rows["CLEAN", 0.0], strict=True)}
-    return found
+        numbers[title] = {name: (value, None) for name, value in zip(names, rows["CLEAN", 0.0], strict=True)}
+    return numbers
 
 
 def paper_masking(dataset: Dataset) -> tuple[str, dict[tuple[str, float], list[float]]]:
-    """Title of a data set's masking table, and its rows by (masked, level); none without one."""
+    """Return the title of a data set's masking table and its rows by (masked, level), or no rows without one."""
     for number in (6, 7, 8, 9):
         table = PAPER[f"table{number}"]
         if table["dataset"] == dataset.name:
@@ -62,9 +62,9 @@ def paper_masking(dataset: Dataset) -> tuple[str, dict[tuple[str, float], list[f
 
 
 def paper_sweep(result: SweepResult) -> tuple[str, dict[str, Printed]]:
-    """Title of a sweep's table, and the paper's numbers by swept value (Tables 3–5).
+    """Return the title of a sweep's table and the paper's numbers by swept value (Tables 3–5).
 
-    No numbers for a grid, for another data set, or for values the paper does not have.
+    Grids, and data sets and values that the paper lacks, have no numbers.
     """
     dataset, names = result.protocol.dataset, result.names
     title = f"{dataset.title}, " + (" × ".join(map(short_name, names)) if names else "runs")

@@ -1,4 +1,4 @@
-"""What the commands print, draw and write: results, Tables 1 and 2, seeds and sweeps."""
+"""Reports of the commands: results, Tables 1 and 2, seeds, sweeps and training, with their figures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
-from vad.evaluation import WEIGHTS, Protocol, Run, save_numbers, shared_protocol
-from vad.experiments import ELSEWHERE, SweepResult
+from vad.evaluation import WEIGHTS, Protocol, Run, save_results, shared_protocol
+from vad.experiments import TABLE_COMMANDS, SweepResult
 from vad.files import InputError
 from vad.options import MODALITIES, Options, as_text
 from vad.report import plots
@@ -30,14 +30,14 @@ from vad.report.tables import (
 )
 from vad.report.timelines import draw_timelines, select_videos
 from vad.statistics import intervals
-from vad.train import Trained, best_row, run_name
+from vad.train import TrainedRun, best_row, run_name
 
 
 def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) -> tuple[list[Table], list[Path]]:
-    """Tables and pictures of one checkpoint, or of several compared; all are written to `folder` too."""
+    """Return tables and figures of one checkpoint, or of several for comparison, and save them in `folder`."""
     frame, groups = runs_frame(runs), by_modality(runs)
     first = groups.get("fusion", runs)[0]
-    pooled = [f"Runs of different {name} are averaged here." for name in varying_options(frame)]
+    pooled = [f"Runs with different {name} are averaged." for name in varying_options(frame)]
     protocol = shared_protocol(runs, count_of(groups), pooled)
     title = f"{first.dataset.title}, {len(first.videos)} test videos"
     tables, pictures = {}, []
@@ -56,30 +56,30 @@ def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) ->
     pictures += draw_timelines(select_videos(first.videos), folder, video_dir, first.dataset.fps)
     for name, table in tables.items():
         table.save(folder / name)
-    save_numbers(runs, folder)
+    save_results(runs, folder)
     return list(tables.values()), pictures
 
 
 def _curves(runs: Sequence[Run], groups: Mapping[str, Sequence[Run]], folder: Path, title: str) -> list[Path]:
-    """ROC, precision–recall and calibration of the first run of each modality."""
-    one_each = {modality: group[0].videos for modality, group in groups.items()}
-    title += ", first run of each" if len(runs) > len(one_each) else ""
+    """Draw ROC and precision–recall curves and reliability diagram of the first run of each modality."""
+    videos = {modality: group[0].videos for modality, group in groups.items()}
+    title += ", first run of each modality" if len(runs) > len(videos) else ""
     labels = np.concatenate([video.frame_labels for video in runs[0].videos])
     pictures = []
-    if labels.any() and not labels.all():  # otherwise no curve is defined, and the table says why
-        pictures += plots.draw_curves(one_each, folder / "curves", title=title)
-    return pictures + plots.draw_reliability(one_each, folder / "reliability", title=title)
+    if labels.any() and not labels.all():  # otherwise the curves are undefined
+        pictures += plots.draw_curves(videos, folder / "curves", title=title)
+    return pictures + plots.draw_reliability(videos, folder / "reliability", title=title)
 
 
 def _classes(
     groups: Mapping[str, Sequence[Run]], protocol: Protocol, path: Path, title: str
 ) -> tuple[Table, list[Path]]:
-    """Table 2 and Figure 2, mean over runs; no picture where no test video has a class."""
+    """Return Table 2 and Figure 2 as means over runs, without figure if no test video has a class."""
     run = next(iter(groups.values()))[0]
     several = sum(len(run.dataset.class_names(video.label)) > 1 for video in run.videos)
     if several:
-        counted = "have several labels and count under each of them (the release: under the first)"
-        note = f"{several} of {len(run.videos)} videos {counted}."
+        counting = "have several labels and count for each of them (in the released code: for the first)"
+        note = f"{several} of {len(run.videos)} videos {counting}."
         protocol = replace(protocol, footnotes=(*protocol.footnotes, note))
     frames = {m: pd.DataFrame([{**run.metrics, **run.classes} for run in group]) for m, group in groups.items()}
     means = {m: frame[list(run.classes)].mean(skipna=False).to_dict() for m, frame in frames.items()}
@@ -90,7 +90,7 @@ def _classes(
 def report_table(
     number: int, runs: Sequence[Run], folder: Path, notes: Sequence[str] = ()
 ) -> tuple[list[Table], list[Path]]:
-    """Table 1, or Table 2 with Figure 2, written to `folder` too. notes: what these runs lack."""
+    """Return Table 1, or Table 2 with Figure 2, and save it in `folder`. notes: about missing runs."""
     groups, pictures = by_modality(runs), []
     if number == 1:
         names = sorted({run.options.noise_model for run in runs})
@@ -102,42 +102,42 @@ def report_table(
         count = count_of(groups)
         if count is None:
             numbers = ", ".join(f"{modality} {len(group)}" for modality, group in groups.items())
-            notes = [*notes, f"Runs behind each column: {numbers}."]
+            notes = [*notes, f"Number of runs per column: {numbers}."]
         protocol = shared_protocol(runs, count, notes)
         several = f", mean of {count} runs" if count and count > 1 else ""
         title = f"{protocol.dataset.title}, {protocol.videos} test videos{several}"
         table, pictures = _classes(groups, protocol, folder / "figure2", title)
     table.save(folder / f"table{number}")
-    save_numbers(runs, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
+    save_results(runs, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
     return [table], pictures
 
 
-def report_training(trained: Trained, options: Options) -> tuple[Table, str]:
-    """The table of a run that has just been trained, and what else to print; draws its curves."""
+def report_training(trained: TrainedRun, options: Options) -> tuple[Table, str]:
+    """Return the results table of a newly trained run and closing lines to print; draw its training curves."""
     content, metric = trained.content, trained.protocol.dataset.metric
     best, name = best_row(content, metric), run_name(options)
     path = Path(options.figure_dir) / name / "training"
     plots.draw_training(pd.DataFrame(content["rows"]), path, title=f"{name}, training")
-    words = (
-        f"best on the test set, and selected on it: {metric} {100 * best[metric]:.2f} % after step {best['step']} "
-        f"({name}_best.pth)\n"
+    summary = (
+        f"best {metric} on the test set (selected on the test set): {100 * best[metric]:.2f} % after step "
+        f"{best['step']} ({name}_best.pth)\n"
         f"{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv"
     )
-    return results_table(content["metrics"], trained.protocol, modality=options.modality), words
+    return results_table(content["metrics"], trained.protocol, modality=options.modality), summary
 
 
 def report_sweep(result: SweepResult, folder: Path) -> tuple[Table, list[Path]]:
-    """The table of a sweep, or of seeds alone; the paths of its files and of a sweep's picture.
+    """Return the table of a sweep, or of several seeds, and the paths of its files and figure.
 
-    Beside its folder stands one for each run, with the run's curves.
+    Also draw the training curves of each run in a folder of its own next to `folder`.
     """
     table, (runs, names) = sweep_table(result), sweep_runs(result)
     path = folder / ("_".join(["sweep", *names]) if names else "runs")
     files = table.save(path)
     for name in (Path(run).name for run in result.runs["run"]):
         log, picture = result.log.with_name(f"{name}.csv"), folder.with_name(name) / "training"
-        drawn = picture.with_suffix(".png")
-        if not drawn.is_file() or drawn.stat().st_mtime < log.stat().st_mtime:
+        png = picture.with_suffix(".png")
+        if not png.is_file() or png.stat().st_mtime < log.stat().st_mtime:
             plots.draw_training(pd.read_csv(log), picture, title=f"{name}, training")
     if names:
         title, (_, paper) = result.protocol.dataset.title, paper_sweep(result)
@@ -146,40 +146,39 @@ def report_sweep(result: SweepResult, folder: Path) -> tuple[Table, list[Path]]:
 
 
 def show(tables: Sequence[Table], pictures: Sequence[Path], folder: Path, form: str) -> None:
-    """Print tables in a format of `vad.report.table.SUFFIXES`, and where the files are."""
+    """Print tables in a format of `vad.report.table.SUFFIXES`, and the folder of all files."""
     print(render_all(tables, form))
     names = ", ".join(path.name for path in pictures if path.suffix == ".png")
-    print("\npictures and tables" + (f": {names}" if names else ""), f"in {folder}", sep="\n",
-          file=log_stream(form))  # fmt: skip
+    print(f"\nTables and figures are in {folder}" + (f":\n{names}" if names else ""), file=log_stream(form))
 
 
 def log_stream(form: str) -> TextIO:
-    """Where what is no table is printed: a format for machines or papers has standard output alone."""
+    """Return the stream for everything except tables: stderr if a machine-readable table goes to stdout."""
     return sys.stdout if form == "text" else sys.stderr
 
 
-# runs that may stand together
+# checks of runs before they are scored
 
 
 def check_number(number: int | None, dataset: str) -> None:
-    """InputError for a table of the paper that another command makes; it names the command."""
-    if number in ELSEWHERE:
-        raise InputError(f"Table {number} is made by another command: {ELSEWHERE[number].format(name=dataset)}")
+    """Raise InputError, with the right command, for a table of the paper that another command makes."""
+    if number in TABLE_COMMANDS:
+        raise InputError(f"Table {number} is made by another command: {TABLE_COMMANDS[number].format(name=dataset)}")
 
 
 def check_table(number: int | None, runs: Sequence[Run]) -> None:
-    """InputError, before anything is scored, where these runs do not make the table of this number.
+    """Raise InputError if these runs cannot make the paper's table of this number. None: another table.
 
-    That is: a run is named twice, runs of one mean differ in more than their seed, Table 1 of
-    single streams, or Table 2 of two noise models. None: no table of the paper.
+    Reasons: a run is named twice, averaged runs differ in more than their seed, Table 1 has a single-stream
+    model, or Table 2 has two noise models.
     """
     _check_once(runs)
     single = next((run for run in runs if run.modality != "fusion"), None)
     if number == 1 and single:
-        raise InputError(f"{single.path} is a model of {single.modality} alone; Table 1 is of fused models "
-                         f"(--table 2 has the single streams)")  # fmt: skip
+        raise InputError(f"{single.path} is an {single.modality}-only model, but Table 1 compares fused models. "
+                         f"For single streams use --table 2.")  # fmt: skip
     if number == 2 and len({run.options.noise_model for run in runs}) > 1:
-        raise InputError("Table 2 is of one noise model, these checkpoints are of two; name those of one")
+        raise InputError("Table 2 takes one noise model, but these checkpoints have two. Name those of one.")
     if number is not None:
         groups: dict[tuple[str, str], list[Run]] = {}
         for run in runs:
@@ -189,12 +188,12 @@ def check_table(number: int | None, runs: Sequence[Run]) -> None:
 
 
 def check_masking_runs(runs: Sequence[Run]) -> None:
-    """InputError where runs have no weights to mask, or are no sample of one model over seeds."""
+    """Raise InputError if a run has no fusion weights, or if the runs differ in more than their seed."""
     for run in runs:
         if run.modality != "fusion":
-            raise InputError(f"{run.path} is a model of {run.modality} alone: it has no weights to probe")
+            raise InputError(f"{run.path} is an {run.modality}-only model: it has no fusion weights to examine.")
         if run.seed is None and len(runs) > 1:
-            raise InputError(f"{run.path} does not say which seed it was trained with; probe it alone")
+            raise InputError(f"{run.path} does not record its seed. Evaluate it without other checkpoints.")
     _check_once(runs)
     _check_alike(runs)
 
@@ -202,52 +201,52 @@ def check_masking_runs(runs: Sequence[Run]) -> None:
 def _check_once(runs: Sequence[Run]) -> None:
     seen: dict[object, Run] = {}
     for run in runs:
-        # a released checkpoint does not say its seed: two files are then two runs
-        which = run.path.resolve() if run.seed is None else run.seed
-        other = seen.setdefault((which, *recorded(run).items()), run)
-        if other is not run:
-            what = "one file" if run.seed is None else f"the run of seed {run.seed}"
-            raise InputError(f"{other.path} and {run.path} are both {what}; name each run once")
+        # a released checkpoint does not record its seed, so two files count as two runs
+        identity = run.path.resolve() if run.seed is None else run.seed
+        first = seen.setdefault((identity, *recorded(run).items()), run)
+        if first is not run:
+            same = "the same file" if run.seed is None else f"the run with seed {run.seed}"
+            raise InputError(f"{first.path} and {run.path} are both {same}. Name each run once.")
 
 
 def _check_alike(runs: Sequence[Run]) -> None:
     first = recorded(runs[0])
     for run in runs:
-        ours = recorded(run)
-        name = next((name for name in first if ours[name] != first[name]), None)
+        values = recorded(run)
+        name = next((name for name in first if values[name] != first[name]), None)
         if name:
-            raise InputError(f"{runs[0].path} has {name} {first[name]}, {run.path} {ours[name]}: their mean would be "
-                             f"of neither; name runs that differ in their seed only")  # fmt: skip
+            raise InputError(f"{runs[0].path} has {name} {first[name]}, but {run.path} has {values[name]}. "
+                             f"Average only runs that differ in their seed.")  # fmt: skip
 
 
-# runs as frames
+# runs as data frames
 
 
 def recorded(run: Run) -> dict[str, str]:
-    """What tells runs apart beside their seed, as text."""
+    """Return weights, options and modality of a run as text: all that distinguishes runs, except the seed."""
     options = {name: as_text(value) for name, value in run.options.recorded().items()}
-    del options["dataset"]  # spelled in several ways; `open_runs` refuses runs of several data sets
+    del options["dataset"]  # it has several spellings; `open_runs` accepts one data set only
     return {"weights": run.weights, **options, "modality": run.modality}
 
 
 def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """A row a run: modality, seed (None: unknown), weights, options as text, metrics as fractions."""
+    """Return one row per run: modality, seed (None: unknown), weights, options as text, metrics as fractions."""
     return pd.DataFrame([{**recorded(run), "seed": run.seed, **run.metrics} for run in runs])
 
 
 def by_modality(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of each modality there is, image before event before fusion."""
+    """Return the runs of each modality that occurs, in the order image, event, fusion."""
     groups = {modality: [run for run in runs if run.modality == modality] for modality in MODALITIES}
     return {modality: group for modality, group in groups.items() if group}
 
 
 def count_of(groups: Mapping[str, Sequence[Run]]) -> int | None:
-    """How many runs each group has; None where they are not equally many."""
+    """Return the number of runs per group, or None if the groups differ in size."""
     counts = {len(group) for group in groups.values()}
     return counts.pop() if len(counts) == 1 else None
 
 
 def mean_intervals(runs: Sequence[Run]) -> Intervals:
-    """Intervals over videos of the mean over runs: every run is resampled with the same videos."""
+    """Return 95 % intervals over videos of the mean over runs; all runs share each resample of videos."""
     rows = [run.resampled for run in runs]
     return intervals({name: np.mean([row[name] for row in rows], axis=0) for name in rows[0]})

@@ -1,4 +1,4 @@
-"""Tables of results beside the paper's numbers: Tables 1 – 5 and seeds; runs are rows of a frame."""
+"""Tables of results next to the paper's numbers: Tables 1–5, and mean ± std over seeds."""
 
 from __future__ import annotations
 
@@ -29,31 +29,40 @@ from vad.report.table import (
     undefined_notes,
     value_cell,
 )
-from vad.statistics import LEVEL, PAIRED_NOTE, RESAMPLES, SEED, Paired, compare_paired, multiple_tests_note, smallest_p
+from vad.statistics import (
+    LEVEL,
+    PAIRED_NOTE,
+    RESAMPLES,
+    SEED,
+    PairedComparison,
+    compare_paired,
+    multiple_tests_note,
+    smallest_p,
+)
 
 INTERVAL = "95 % interval"
 INTERVAL_NOTE = (f"{INTERVAL}: percentiles over {RESAMPLES} resamples of the test videos (seed {SEED}), "
-                 "without those in which the number is undefined.")  # fmt: skip
-LACKING = (None, None)  # mean and spread of a number that the paper has not
+                 "leaving out those with an undefined metric.")  # fmt: skip
+NOT_IN_PAPER = (None, None)  # mean and std of a number that the paper lacks
 Intervals = Mapping[str, tuple[float, float]]  # metric → bounds, as fractions
 
 
-# runs as a frame
+# runs as a data frame
 
 
 def varying_options(runs: pd.DataFrame) -> list[str]:
-    """Options, and `weights`, that are not the same in all runs; modality and seed left out."""
+    """Return the options, and `weights`, that differ between runs, except modality and seed."""
     names = ["weights", *(f.name for f in option_fields() if f.name not in ("modality", "seed"))]
     return [name for name in names if name in runs and runs[name].nunique() > 1]
 
 
 def grouped(runs: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """Groups of equal values of `by` in the order in which they appear; all runs without `by`."""
+    """Yield the groups of runs with equal values of `by`, in order of appearance, or all runs without `by`."""
     return iter(runs.groupby(list(by), sort=False)) if by else iter([((), runs)])
 
 
 def mean(values: Iterable[float]) -> float:
-    """The mean of some numbers; NaN where one of them is."""
+    """Return the mean, or NaN if a value is NaN."""
     return float(np.mean(list(values)))
 
 
@@ -63,24 +72,24 @@ def summarise(
     metrics: Sequence[str],
     paper: Mapping[tuple[str, ...], Printed] | None = None,
 ) -> pd.DataFrame:
-    """A row of cells for each group of runs: values of `by`, number of runs, mean ± std (n − 1).
+    """Return one row per group of runs: values of `by`, number of runs, mean ± std (n − 1) of each metric.
 
-    A mean of weights selected on the test set is marked. paper: group → its printed numbers, which stand beside
-    the metrics that have any, with the difference.
+    Means of weights selected on the test set get a †. paper: group → printed numbers, added with the difference
+    to each metric that has any.
     """
     paper = paper or {}
-    beside = {m for m in metrics if any(m in printed for printed in paper.values())}
+    compared = {m for m in metrics if any(m in printed for printed in paper.values())}
     columns = [*by, "runs"]
     for metric in metrics:
-        columns += [metric_label(metric), *(("paper", "diff.") if metric in beside else ())]
+        columns += [metric_label(metric), *(("paper", "diff.") if metric in compared else ())]
     rows = []
     for key, group in grouped(runs, by):
         mark = MARK if group.weights.isin(SELECTED).any() else ""
         cells = [*key, str(len(group))]
         for metric in metrics:
             cells.append(marked(mean_cell(group[metric]), mark))
-            if metric in beside:
-                printed, std = paper.get(key, {}).get(metric, LACKING)
+            if metric in compared:
+                printed, std = paper.get(key, {}).get(metric, NOT_IN_PAPER)
                 cells += [spread_cell(printed, std), difference_cell(metric, mean(group[metric]), printed)]
         rows.append(cells)
     return pd.DataFrame(rows, columns=columns)
@@ -92,27 +101,27 @@ def summarise(
 def results_table(
     metrics: Mapping[str, float], protocol: Protocol, *, modality: str = "fusion", intervals: Intervals | None = None
 ) -> Table:
-    """Every metric of one evaluation beside the paper's numbers for it, as far as it has them.
+    """Return the table of all metrics of one evaluation, next to the paper's numbers.
 
-    modality: "image" and "event" are compared with their own columns of Table 2.
-    intervals: what `vad.statistics.intervals` returns, for a column.
+    modality: "image" and "event" are compared with their columns of Table 2.
+    intervals: adds a column; see `vad.statistics.intervals`.
     """
     expected = paper_numbers(protocol, modality)
-    middle = [] if intervals is None else [INTERVAL]
-    columns = ["metric", "here", *middle, *(cell for title in expected for cell in (title, "diff."))]
+    extra = [] if intervals is None else [INTERVAL]
+    columns = ["metric", "here", *extra, *(cell for title in expected for cell in (title, "diff."))]
     rows = []
     for name, value in metrics.items():
         cells = [metric_label(name), marked(value_cell(name, value), protocol.mark)]
-        cells += [interval_cell(name, intervals.get(name)) for _ in middle]
+        cells += [interval_cell(name, intervals.get(name)) for _ in extra]
         for numbers in expected.values():
-            printed, std = numbers.get(name, LACKING)
+            printed, std = numbers.get(name, NOT_IN_PAPER)
             cells += [spread_cell(printed, std, name), difference_cell(name, value, printed)]
         rows.append(cells)
-    notes = [INTERVAL_NOTE for _ in middle]
+    notes = [INTERVAL_NOTE for _ in extra]
     if len(expected) > 1:
         single = " and ".join(title for title in expected if title != "Table 1")
-        notes.insert(0, f"Table 1 is the paper's mean ± std of {PAPER['table1']['runs']} runs, {single} one run each. "
-                        f"A checkpoint is one run: expect the latter.")  # fmt: skip
+        notes.insert(0, f"The paper's Table 1 is the mean ± std of {PAPER['table1']['runs']} runs; {single} show "
+                        f"one run. Compare a single checkpoint with the latter.")  # fmt: skip
     notes += [*definition_notes(metrics), *undefined_notes(metrics), *protocol.notes(beside_paper=bool(expected))]
     title = f"{protocol.dataset.title}, {modality}"
     return Table(title, protocol.line(), pd.DataFrame(rows, columns=columns), tuple(notes))
@@ -121,9 +130,9 @@ def results_table(
 def method_table(
     runs: pd.DataFrame, protocol: Protocol, intervals: Mapping[str, Intervals] | None = None
 ) -> Table:
-    """Table 1: the peers as printed, the paper's two rows, then ours and their distance from it.
+    """Return Table 1: the prior methods and the paper's two rows as printed, then our rows and differences.
 
-    runs: see `runs_frame`. intervals: noise model → bounds, for a row.
+    runs: see `runs_frame`. intervals: noise model → bounds, for a row with 95 % intervals.
     """
     dataset, paper = protocol.dataset, paper_methods(protocol.dataset)
     metrics = list(dict.fromkeys([*PAPER["table1"]["metric"].get(dataset.name, [dataset.metric]), "Ano-AUC"]))
@@ -131,12 +140,12 @@ def method_table(
     for method, printed in paper.items():
         several = any(std is not None for _, std in printed.values())
         name, count = (f"{method}, paper", str(PAPER["table1"]["runs"])) if several else (method, NONE)
-        rows.append([name, count, *(spread_cell(*printed.get(metric, LACKING)) for metric in metrics)])
+        rows.append([name, count, *(spread_cell(*printed.get(metric, NOT_IN_PAPER)) for metric in metrics)])
     for noise_model, *cells in summarise(runs, ["noise_model"], metrics).to_numpy():
         method, group = paper_method(noise_model), runs[runs.noise_model == noise_model]
         rows.append([f"{method}, here", *cells])
         if printed := paper.get(method):
-            cells = (difference_cell(m, mean(group[m]), printed.get(m, LACKING)[0]) for m in metrics)
+            cells = (difference_cell(m, mean(group[m]), printed.get(m, NOT_IN_PAPER)[0]) for m in metrics)
             rows.append(["  here − paper", "", *cells])
         if intervals:
             cells = (interval_cell(m, intervals[noise_model].get(m)) for m in metrics)
@@ -146,16 +155,16 @@ def method_table(
     notes += [INTERVAL_NOTE] if intervals else []
     notes += [note for row in runs[metrics].to_dict("records") for note in undefined_notes(row)]
     if paper and counts.min() == 1:
-        notes.append("One run beside a mean of ten: a difference smaller than the paper's ± says nothing.")
+        notes.append("One run is compared with a mean of ten. A difference below the paper's ± is not meaningful.")
     notes = [*dict.fromkeys(notes), *protocol.notes(beside_paper=bool(paper))]
     frame = pd.DataFrame(rows, columns=["method", "runs", *map(metric_label, metrics)])
     return Table(f"Table 1, {dataset.title}", protocol.line(omit=("noise_model", "runs")), frame, tuple(notes))
 
 
 def class_table(runs: Mapping[str, pd.DataFrame], protocol: Protocol) -> Table:
-    """Table 2: a row a class; for each modality its mean ± std, the paper's number, the difference.
+    """Return Table 2: one row per class; for each modality our mean ± std, the paper's number, the difference.
 
-    runs: modality → a row a run with the classes and the metrics of all videos, as fractions.
+    runs: modality → one row per run with the metric of each class and of all videos, as fractions.
     """
     dataset, printed = protocol.dataset, PAPER["table2"].get(protocol.dataset.name, {})
     shown = {modality: runs[modality] for modality in MODALITIES if modality in runs}
@@ -169,8 +178,8 @@ def class_table(runs: Mapping[str, pd.DataFrame], protocol: Protocol) -> Table:
         for modality, frame in shown.items():
             values = frame.get(name, [math.nan])
             number = paper[MODALITIES.index(modality)]
-            beside = (spread_cell(number, None), difference_cell("AUC", mean(values), number))
-            cells += [marked(mean_cell(values), protocol.mark), *(beside if printed else ())]
+            comparison = (spread_cell(number, None), difference_cell("AUC", mean(values), number))
+            cells += [marked(mean_cell(values), protocol.mark), *(comparison if printed else ())]
             undefined |= math.isnan(mean(values))
         rows.append(cells)
     extra = ("paper", "diff.") if printed else ()
@@ -178,7 +187,7 @@ def class_table(runs: Mapping[str, pd.DataFrame], protocol: Protocol) -> Table:
     notes = [SPREAD_NOTE] if any(len(frame) > 1 for frame in shown.values()) else []
     notes += [f"{NAN}: {UNDEFINED[dataset.metric]}."] if undefined else []
     notes += protocol.notes(beside_paper=bool(printed))
-    title = f"Table 2, {dataset.title}: {dataset.metric} (%) on the videos of each class"
+    title = f"Table 2, {dataset.title}: {dataset.metric} (%) of each class"
     return Table(title, protocol.line(), pd.DataFrame(rows, columns=columns), tuple(notes))
 
 
@@ -186,9 +195,9 @@ def class_table(runs: Mapping[str, pd.DataFrame], protocol: Protocol) -> Table:
 
 
 def seeds_table(runs: pd.DataFrame, protocol: Protocol) -> Table:
-    """Runs that differ in their seed only as one row; options that vary are columns.
+    """Return a table with one row per set of runs that differ only in seed. Options that vary become columns.
 
-    The notes compare fusion with either stream alone, seed by seed.
+    The notes compare fusion with each single stream, paired by seed.
     """
     varying = sorted(varying_options(runs))
     runs = runs.assign(modality=pd.Categorical(runs.modality, MODALITIES, ordered=True))
@@ -200,31 +209,31 @@ def seeds_table(runs: pd.DataFrame, protocol: Protocol) -> Table:
 
 
 def _fusion_gains(runs: pd.DataFrame, varying: Sequence[str], metric: str) -> Iterator[str]:
-    """Fusion against either stream alone: a mean can hide that one seed made it."""
+    """Compare fusion with each single stream, paired by seed, because one seed can dominate a mean."""
     for key, group in grouped(runs.dropna(subset="seed"), varying):
         values = group.pivot(index="seed", columns="modality", values=metric)
-        for other in (m for m in ("image", "event") if {m, "fusion"} <= set(values)):
-            gains = (values["fusion"] - values[other]).dropna()
+        for stream in (m for m in ("image", "event") if {m, "fusion"} <= set(values)):
+            gains = (values["fusion"] - values[stream]).dropna()
             if len(gains):
-                where = f" ({', '.join(key)})" if key else ""
+                group_name = f" ({', '.join(key)})" if key else ""
                 higher = f"higher in {(gains > 0).sum()} of {len(gains)} seeds"
-                yield f"fusion − {other}{where}: {metric} {100 * gains.mean():+.2f} points, {higher}."
+                yield f"fusion − {stream}{group_name}: {metric} {100 * gains.mean():+.2f} points, {higher}."
 
 
 def sweep_runs(result: SweepResult) -> tuple[pd.DataFrame, list[str]]:
-    """The runs with each swept value under its short name and metrics as numbers; these names."""
+    """Return the runs with swept options under their short names and numeric metrics, and these names."""
     names = {short_name(name): result.runs[f"sweep {name}"] for name in result.names}
-    columns = [f"{start}{m}" for m in METRICS for start in ("", BEST)]
+    columns = [f"{prefix}{m}" for m in METRICS for prefix in ("", BEST)]
     numbers = {c: result.runs[c].replace("", "nan").astype(float) for c in columns if c in result.runs}
     seeds = {"seed": result.runs["seed"].astype(int)}
     return result.runs.assign(**names, **numbers, **seeds), list(names)
 
 
 def sweep_table(result: SweepResult) -> Table:
-    """Tables 3–5: a row a swept value, beside the paper's, and the best on the test set, marked.
+    """Return one of Tables 3–5: one row per swept value, next to the paper's numbers.
 
-    The last columns compare each value with the one in force without a sweep, where that is among
-    them: the difference paired by seed, its 95 % interval, and the p of the sign-flip test.
+    One column, marked †, has the best evaluation on the test set. The last columns compare each value with the
+    default value, if it was swept: difference paired by seed, 95 % interval, and p of the sign-flip test.
     """
     (runs, names), (title, printed) = sweep_runs(result), paper_sweep(result)
     metric = result.protocol.dataset.metric
@@ -233,25 +242,25 @@ def sweep_table(result: SweepResult) -> Table:
     groups = dict(grouped(runs, names))
     best = [marked(mean_cell(group[f"{BEST}{metric}"]), MARK) for group in groups.values()]
     frame = frame.assign(**{f"{metric}, selected on test": best})
-    notes = [f"{MARK}: selected on the test set; the last such column is of each run's best evaluation there."]
+    notes = [f"{MARK}: selected on the test set. The column {metric}, selected on test, is each run's best evaluation."]
     if result.base:
         values = {key: group.set_index("seed")[metric].to_dict() for key, group in groups.items()}
         base = values[result.base]
-        cells = [paired_cells(None if own is base else compare_paired(base, own)) for own in values.values()]
+        cells = [paired_cells(None if row is base else compare_paired(base, row)) for row in values.values()]
         for name, column in zip((f"Δ {metric}", INTERVAL, "p"), zip(*cells, strict=True), strict=True):
             frame[name] = column
         notes += _base_notes(names, result.base, values)
     if missing := result.planned - len(runs):
-        notes.append(f"{missing} of {result.planned} runs failed and are not in this table.")
+        notes.append(f"{missing} of {result.planned} runs failed and are missing from this table.")
     notes += result.protocol.notes(beside_paper=bool(printed))
     seeds = sorted(set(runs["seed"]))
     header = result.protocol.line(omit=[*result.names, *result.differing]) + SEPARATOR
-    header += f"mean ± std over seeds {_spans(seeds)}" if len(seeds) > 1 else f"one run each, seed {seeds[0]}"
+    header += f"mean ± std over seeds {_seed_range(seeds)}" if len(seeds) > 1 else f"one run each, seed {seeds[0]}"
     return Table(title, header, frame, tuple(notes))
 
 
-def paired_cells(paired: Paired | None) -> tuple[str, str, str]:
-    """Mean difference in points, its interval, p; the last two are not defined for one pair."""
+def paired_cells(paired: PairedComparison | None) -> tuple[str, str, str]:
+    """Return cells of the mean difference in points, its interval and p; one pair has no interval and no p."""
     if paired is None:
         return NONE, NONE, NONE
     # + 0.0 turns a rounded −0 into 0
@@ -262,16 +271,16 @@ def paired_cells(paired: Paired | None) -> tuple[str, str, str]:
 def _base_notes(
     names: Sequence[str], base: tuple[str, ...], values: Mapping[tuple[str, ...], Mapping[int, float]]
 ) -> list[str]:
-    """What the last columns of a sweep mean, and what they cannot show."""
-    point = ", ".join(f"{name} {value}" for name, value in zip(names, base, strict=True))
-    note = f"Δ: points above {point}, which is in force without a sweep; runs paired by seed. {PAIRED_NOTE}"
+    """Return the notes on the last columns of a sweep table."""
+    default = ", ".join(f"{name} {value}" for name, value in zip(names, base, strict=True))
+    note = f"Δ: difference in points from the default, {default}; runs are paired by seed. {PAIRED_NOTE}"
     pairs = max(map(len, values.values()))
     if smallest_p(pairs) < 1 - LEVEL:
         return [note, *multiple_tests_note(len(values) - 1)]
     few = "1 seed" if pairs == 1 else f"{pairs} seeds"
-    return [f"{note} {few} cannot reach p < 0.05: the smallest possible is {smallest_p(pairs):.3g}."]
+    return [f"{note} With {few}, p cannot be below {smallest_p(pairs):.3g}, so nothing is significant at 0.05."]
 
 
-def _spans(seeds: Sequence[int]) -> str:
-    whole = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
-    return f"{seeds[0]}…{seeds[-1]}" if whole and len(seeds) > 2 else ", ".join(map(str, seeds))
+def _seed_range(seeds: Sequence[int]) -> str:
+    consecutive = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]}…{seeds[-1]}" if consecutive and len(seeds) > 2 else ", ".join(map(str, seeds))

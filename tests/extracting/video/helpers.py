@@ -1,4 +1,4 @@
-"""What the tests of decoding share: small videos, folders of frames, the release's frames."""
+"""Shared by the decoding tests: small videos, frame folders, and the frames of the golden arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from extracting.video.frames import Video
 def write_video(
     path: Path, frames: int, seed: int = 0, codec: str = "MJPG", fps: float = 25
 ) -> Path:
-    """A small real video file (64×48) with something moving in it."""
+    """Write a small real video file (64×48) with moving content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     code = cv2.VideoWriter_fourcc(*codec)
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, fps, (64, 48))
@@ -25,7 +25,7 @@ def write_video(
 
 
 def write_frames(folder: Path, names: list[str], seed: int = 0) -> Path:
-    """A folder of frames of these names, in this order, with something moving in them."""
+    """Write a folder of frames with these names, in this order, with moving content."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in zip(names, moving_pictures(len(names), seed), strict=True):
         (folder / name).write_bytes(cv2.imencode(Path(name).suffix, picture)[1].tobytes())
@@ -33,21 +33,21 @@ def write_frames(folder: Path, names: list[str], seed: int = 0) -> Path:
 
 
 def moving_pictures(number: int, seed: int) -> list[np.ndarray]:
-    """Pictures (48, 64, 3) of which no two are equal."""
+    """Return frames (48, 64, 3) that all differ."""
     still = np.random.RandomState(seed).randint(0, 256, (48, 64, 3)).astype(np.uint8)
     return [np.roll(still, (t // 32, 2 * t), axis=(0, 1)) for t in range(number)]
 
 
 def outcome_of(path: Path, tail: str = "whole") -> tuple[str, int, int | None]:
-    """Outcome of a video that has snippets, its decoded frames and the declared ones."""
+    """Return the outcome, decoded frames and declared frames of a video that has snippets."""
     video = Video(path, tail)
     for _ in video.snippets():
         pass
-    return video.verdict()[0], video.frames, video.declared
+    return video.check_completeness()[0], video.frames, video.declared
 
 
 def golden_frames(seed: int = 5) -> np.ndarray:
-    """The 48 BGR frames (48, 120, 160, 3) of extraction.npz, by the recipe of golden/README.md."""
+    """Return the 48 BGR frames (48, 120, 160, 3) of extraction.npz, see golden/README.md."""
     h, w = 120, 160
     y, x = np.mgrid[0:h, 0:w]
     base = np.stack([x * 255 // w, y * 255 // h, (x + y) % 256], -1)

@@ -1,4 +1,4 @@
-"""Event counts, their scaling and the ten crops, against arrays of the authors' released code."""
+"""Event counts, their scaling and the ten crops, compared with arrays of the released code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extracting.video.crops import crop_slices, is_mirrored, place_of
+from extracting.video.crops import crop_origin, crop_slices, is_mirrored
 from extracting.video.events import EventCounter, EventScaling
 from extracting.video.frames import Video, group_snippets
 from tests.extracting.video.helpers import golden_frames
@@ -22,11 +22,11 @@ REAL = [
     "intel_car-detection.mp4",
     "torchcodec_h264_10bits.mp4",
 ]
-CROPS = (0, 3, 5, 9)  # those of real_extraction.npz
+CROPS = (0, 3, 5, 9)  # as in real_extraction.npz
 
 
 def cut(stack: np.ndarray, crop: int) -> np.ndarray:
-    """A crop of frames (n, 256, 340[, 3]), mirrored where it has to be."""
+    """Return a crop of frames (n, 256, 340[, 3]), mirrored for crops 5 to 9."""
     rows, columns = crop_slices(crop)
     view = stack[:, rows, columns]
     return view[:, :, ::-1] if is_mirrored(crop) else view
@@ -36,8 +36,8 @@ def sha256(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
-def expected_of(golden: Callable, name: str) -> np.lib.npyio.NpzFile:
-    """Arrays of a real video. The release's own ones of the 10-bit video are of OpenCV 5."""
+def released_arrays(golden: Callable, name: str) -> np.lib.npyio.NpzFile:
+    """Return the arrays of a real video; real_10bit.npz replaces those made with OpenCV 5."""
     return golden("real_10bit" if "10bits" in name else "real_extraction")
 
 
@@ -49,7 +49,7 @@ def snippets(golden: Callable) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("crop", range(10))
-def test_crops_and_events_equal_the_release(
+def test_crops_and_events_equal_the_released_code(
     golden: Callable, snippets: list[np.ndarray], crop: int
 ) -> None:
     arrays = golden("extraction")
@@ -66,8 +66,8 @@ def test_crops_and_events_equal_the_release(
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_videos_equal_the_release(golden: Callable, realdata: Path, name: str) -> None:
-    arrays, counter = expected_of(golden, name), EventCounter()
+def test_real_videos_equal_the_released_code(golden: Callable, realdata: Path, name: str) -> None:
+    arrays, counter = released_arrays(golden, name), EventCounter()
     images, events = [hashlib.sha256() for _ in CROPS], [hashlib.sha256() for _ in CROPS]
     sums: list[list[int]] = [[] for _ in CROPS]
     video = Video(realdata / "videos" / name, "released")
@@ -87,17 +87,17 @@ def test_real_videos_equal_the_release(golden: Callable, realdata: Path, name: s
 def scaled(
     snippets: Sequence[np.ndarray], crops: Sequence[int], clamp: int, scaling: str
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What the encoder gets of snippets at threshold 10: clamped counts and divisors by crop."""
+    """Return the clamped counts and divisors of snippets at threshold 10."""
     counter, scale = EventCounter(), EventScaling(crops, clamp, scaling)
-    found = [item for snippet in snippets for item in scale.add(counter.count(snippet, 10))]
-    return found + scale.end()
+    maps = [item for snippet in snippets for item in scale.add(counter.count(snippet, 10))]
+    return maps + scale.flush()
 
 
 @pytest.mark.parametrize("name", [REAL[0], REAL[1], REAL[3], REAL[5]])
-def test_block_divisors_equal_the_releases_block_max(
+def test_block_divisors_equal_the_released_maxima(
     golden: Callable, realdata: Path, name: str
 ) -> None:
-    arrays = expected_of(golden, name)
+    arrays = released_arrays(golden, name)
     snippets = list(Video(realdata / "videos" / name, "released").snippets())
     divisors = np.stack([divisor for _, divisor in scaled(snippets, CROPS, 16, "block")])
     assert len(divisors) == len(snippets)
@@ -107,18 +107,18 @@ def test_block_divisors_equal_the_releases_block_max(
 
 
 def flashing_and_still() -> tuple[np.ndarray, np.ndarray]:
-    """A snippet whose top-left pixel goes on and off, 15 events, and one without events."""
+    """Return a snippet whose top-left pixel flashes, which gives 15 events, and one without events."""
     still = np.zeros((16, 256, 340, 3), np.uint8)
     flashing = still.copy()
     flashing[::2, 0, 0] = 200
     return flashing, still
 
 
-def test_block_scaling_by_hand() -> None:
-    """34 snippets: the block of 32 has one pixel with 15 events, the last two have none."""
+def test_block_scaling_divides_by_the_block_maximum() -> None:
+    """34 snippets: the block of 32 has one pixel with 15 events, and the last two have none."""
     flashing, still = flashing_and_still()
     maps = scaled([still] * 31 + [flashing] + [still] * 2, (1, 4), 16, "block")
-    # crop 1 (top left) holds the pixel, crop 4 (bottom right) does not; a divisor is at least 1
+    # crop 1 (top left) contains the pixel, crop 4 (bottom right) does not; a divisor is at least 1
     assert [tuple(divisor) for _, divisor in maps] == [(15.0, 1.0)] * 32 + [(1.0, 1.0)] * 2
     assert maps[31][0][0, 0] == 15
     assert sum(int(counts.sum()) for counts, _ in maps) == 15
@@ -127,7 +127,7 @@ def test_block_scaling_by_hand() -> None:
 def test_block_scaling_clamps_first() -> None:
     flashing, _ = flashing_and_still()
     ((counts, divisors),) = scaled([flashing], (1,), 10, "block")
-    assert (counts[0, 0], tuple(divisors)) == (10, (10.0,))  # of 15
+    assert (counts[0, 0], tuple(divisors)) == (10, (10.0,))  # 15 before the clamp
 
 
 def test_clamp_scaling_divides_by_the_clamp() -> None:
@@ -135,13 +135,13 @@ def test_clamp_scaling_divides_by_the_clamp() -> None:
     ((counts, divisors),) = scaled([flashing], (1, 4), 10, "clamp")
     assert (counts[0, 0], tuple(divisors)) == (10, (10.0, 10.0))
     assert (counts.dtype, divisors.dtype) == (np.uint8, np.float32)
-    # a clamp above 255 never acts, and is divided by as it is
+    # a clamp above 255 has no effect on the counts but is still the divisor
     ((counts, divisors),) = scaled([flashing], (1,), 300, "clamp")
     assert (counts[0, 0], tuple(divisors)) == (15, (300.0,))
 
 
-def test_counts_stay_as_they_are_after_the_next() -> None:
-    """They may still be on their way to the run while the next snippet is counted."""
+def test_counts_are_not_overwritten_by_the_next() -> None:
+    """They may still be in the send queue while the next snippet is counted."""
     flashing, still = flashing_and_still()
     counter, scale = EventCounter(), EventScaling((1,), 10, "clamp")
     first = counter.count(flashing, 10)
@@ -150,8 +150,8 @@ def test_counts_stay_as_they_are_after_the_next() -> None:
     assert (first[0, 0], clamped[0, 0], other[0, 0]) == (15, 10, 0)
 
 
-def test_threshold_is_strict() -> None:
-    """A difference equal to the threshold is no event: at 0 a still scene has none, not 15."""
+def test_change_equal_to_the_threshold_is_no_event() -> None:
+    """At threshold 0 a still scene has no events, not 15."""
     snippet = np.full((16, 256, 340, 3), 77, np.uint8)
     snippet[8:, 3, 4] = 78
     counts = EventCounter().count(snippet, 0)
@@ -159,18 +159,18 @@ def test_threshold_is_strict() -> None:
 
 
 def test_grey_is_rounded_after_each_step() -> None:
-    """Against the same three products and two sums, each rounded to float32 by NumPy."""
+    """Three products and two sums, each rounded to float32 by NumPy, give the same grey levels."""
     frame = np.random.RandomState(3).randint(0, 256, (256, 340, 3)).astype(np.uint8)
     b, g, r = (frame[..., c].astype(np.float32) for c in range(3))
     expected = (r * np.float32(0.2989) + g * np.float32(0.5870)) + b * np.float32(0.1140)
-    found = np.empty((256, 340), np.float32)
-    EventCounter().grey(frame, out=found)
-    assert (found == expected).all()
+    grey = np.empty((256, 340), np.float32)
+    EventCounter().grey(frame, out=grey)
+    assert (grey == expected).all()
 
 
-def test_mirrored_crops_show_the_same_place() -> None:
-    """Crop 6 is crop 1 mirrored, not the top left of the mirrored frame."""
-    assert [place_of(crop) for crop in range(5, 10)] == [place_of(crop) for crop in range(5)]
+def test_mirrored_crops_have_the_same_origin() -> None:
+    """Crop 6 is crop 1 mirrored, not the top-left crop of the mirrored frame."""
+    assert [crop_origin(crop) for crop in range(5, 10)] == [crop_origin(crop) for crop in range(5)]
     assert [is_mirrored(crop) for crop in range(10)] == [False] * 5 + [True] * 5
     assert crop_slices(0) == crop_slices(5) == (slice(16, 240), slice(58, 282))
     assert crop_slices(9) == (slice(32, 256), slice(116, 340))

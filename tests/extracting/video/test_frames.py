@@ -1,4 +1,4 @@
-"""Snippets of a video file: the two tail rules, and a sentence for every video that gives none."""
+"""Snippets of a video file: the two tail rules, and a reason for every video without snippets."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vad.files import InputError
 
 
 def numbered(count: int) -> Iterator[np.ndarray]:
-    """Frames whose every pixel is the frame's number, modulo 251."""
+    """Yield frames in which every pixel is the frame number modulo 251."""
     return (np.full((8, 8, 3), t % 251, np.uint8) for t in range(count))
 
 
 @pytest.mark.parametrize(
     ("frames", "whole", "released"),
-    # released: blocks of 512; whole snippets of the last, partial one only if more than 16 are left
+    # released: blocks of 512 frames; a last, partial block counts only with more than 16 frames
     [
         (0, 0, 0),
         (15, 0, 0),
@@ -42,13 +42,13 @@ def numbered(count: int) -> Iterator[np.ndarray]:
         (1041, 65, 65),
     ],
 )
-def test_tail_rules(frames: int, whole: int, released: int) -> None:
+def test_tail_rules_give_the_expected_snippets(frames: int, whole: int, released: int) -> None:
     for tail, expected in (("whole", whole), ("released", released)):
         firsts = [int(snippet[0, 0, 0, 0]) for snippet in group_snippets(numbered(frames), tail)]
-        assert firsts == [16 * k % 251 for k in range(expected)]  # in order, none twice
+        assert firsts == [16 * k % 251 for k in range(expected)]  # in order, without duplicates
 
 
-def test_snippets_stay_as_they_are_after_the_next() -> None:
+def test_snippets_are_not_overwritten_by_the_next() -> None:
     snippets = list(group_snippets(numbered(64), "released"))
     assert [snippet.shape for snippet in snippets] == [(16, 256, 340, 3)] * 4
     for k, snippet in enumerate(snippets):
@@ -60,7 +60,7 @@ def test_unknown_tail_rule_is_refused() -> None:
         next(group_snippets(numbered(16), "none"))
 
 
-def test_resize_is_opencvs_bilinear(tmp_path: Path) -> None:
+def test_frames_are_resized_by_opencv_bilinear(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", 20)
     capture = cv2.VideoCapture(str(path))
     expected = np.stack([cv2.resize(capture.read()[1], (340, 256)) for _ in range(16)])
@@ -68,54 +68,54 @@ def test_resize_is_opencvs_bilinear(tmp_path: Path) -> None:
     (snippet,) = video.snippets()
     assert (snippet == expected).all()
     assert (video.frames, video.declared, video.fps) == (20, 20, 25.0)
-    assert video.verdict() == ("ok", "")
+    assert video.check_completeness() == ("ok", "")
 
 
 def failure(path: Path, tail: str = "whole") -> tuple[str, str]:
-    """Outcome and reason of a video without a snippet."""
+    """Return the outcome and reason of a video that cannot be embedded."""
     with pytest.raises(VideoError) as error:
         list(Video(path, tail).snippets())
     assert str(error.value) == f"{path}: {error.value.reason}"
     return error.value.outcome, error.value.reason
 
 
-def test_a_video_shorter_than_a_snippet(tmp_path: Path) -> None:
+def test_video_shorter_than_a_snippet_is_too_short(tmp_path: Path) -> None:
     brief = write_video(tmp_path / "brief.avi", 15)
-    assert failure(brief) == ("too_short", "has 15 frames, one snippet needs at least 16 frames")
+    assert failure(brief) == ("too_short", "the video has 15 frames, but a snippet needs at least 16")
     exact = write_video(tmp_path / "exact.avi", 16)
     assert outcome_of(exact) == ("ok", 16, 16)
-    reason = "has 16 frames, one snippet needs more than 16 frames (released tail rule)"
+    reason = "the video has 16 frames, but a snippet needs more than 16 (released tail rule)"
     assert failure(exact, "released") == ("too_short", reason)
 
 
-def test_files_that_are_no_video(tmp_path: Path) -> None:
+def test_files_that_are_not_videos_have_a_reason(tmp_path: Path) -> None:
     (tmp_path / "nothing.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video\n")
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
     (tmp_path / "dangling.mkv").symlink_to("nowhere.mkv")
-    # a PNG decodes as a video of one frame whose declared number is negative
+    # a PNG decodes as a video of one frame with a negative declared frame count
     (tmp_path / "png.mp4").write_bytes(cv2.imencode(".png", moving_pictures(1, 0)[0])[1].tobytes())
     reasons = {
-        "none.mp4": ("unreadable", "no such file"),
-        "nothing.mp4": ("empty", "is empty (0 bytes); copy it again"),
-        "text.mp4": ("not_video", "does not open as a video; is it one, and complete?"),
+        "none.mp4": ("unreadable", "the file does not exist"),
+        "nothing.mp4": ("empty", "the file is empty (0 bytes); copy it again"),
+        "text.mp4": ("not_video", "cannot be opened as a video; check that the file is a complete video"),
         "loop.mp4": ("unreadable", "cannot be read (Too many levels of symbolic links)"),
         "dangling.mkv": ("unreadable", "cannot be read (No such file or directory)"),
-        "png.mp4": ("too_short", "has 1 frames, one snippet needs at least 16 frames"),
+        "png.mp4": ("too_short", "the video has 1 frames, but a snippet needs at least 16"),
     }
     assert {name: failure(tmp_path / name) for name in reasons} == reasons
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_video_without_permission(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
+def test_video_without_read_permission_is_unreadable(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", 20)
     path.chmod(0)
     assert failure(path) == ("unreadable", "cannot be read (Permission denied)")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
-def test_names_of_every_kind(tmp_path: Path) -> None:
-    """OpenCV ends the process at a path that is not UTF-8, of a file or of a folder above it."""
+def test_unusual_file_names_are_read(tmp_path: Path) -> None:
+    """OpenCV crashes if the name of a file or of a parent folder is not UTF-8."""
     whole = write_video(tmp_path / "whole.avi", 20).read_bytes()
     names = ["cam1:0900.mp4", "100%d.avi", "new\nline.avi", "東京.avi", "-dash.avi", "a#b?c'\".avi"]
     for name in names:
@@ -125,32 +125,32 @@ def test_names_of_every_kind(tmp_path: Path) -> None:
         path = tmp_path / os.fsdecode(name)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(whole)
-        reason = "its path holds bytes that are no UTF-8 text; rename it"
+        reason = "the path is not valid UTF-8; rename the file or folder"
         assert failure(path) == ("unreadable", reason)
 
 
-def test_a_relative_path_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ "a:b.mp4" alone would be read as the address b.mp4 of the protocol a."""
+def test_relative_path_with_a_colon_is_not_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg would read "a:b.mp4" as a URL with protocol a."""
     monkeypatch.chdir(write_video(tmp_path / "a.avi", 16).parent)
     Path("cam1:0900.mp4").write_bytes(Path("a.avi").read_bytes())
     assert outcome_of(Path("cam1:0900.mp4")) == ("ok", 16, 16)
 
 
-def test_a_file_that_lost_its_snippets(tmp_path: Path) -> None:
+def test_truncated_file_reports_its_declared_frames(tmp_path: Path) -> None:
     data = write_video(tmp_path / "whole.avi", 60).read_bytes()
     cut = tmp_path / "cut.avi"
-    cut.write_bytes(data[: len(data) // 6])  # about 10 of its 60 frames
+    cut.write_bytes(data[: len(data) // 6])  # keeps about 10 of the 60 frames
     outcome, reason = failure(cut)
     assert outcome == "too_short"
-    assert "frames although 60 are declared, one snippet needs at least 16 frames; copy it again" in reason
+    assert "of 60 declared frames can be decoded, but a snippet needs at least 16; copy the video again" in reason
     first, index = data.index(b"00dc") + 8, data.index(b"idx1")
-    cut.write_bytes(data[:first] + bytes(index - first) + data[index:])  # no picture is left
-    note = "although 60 are declared; copy it again, or re-encode it to H.264"
-    assert failure(cut) == ("no_frames", f"opens but gives no frame {note}")
+    cut.write_bytes(data[:first] + bytes(index - first) + data[index:])  # no frame remains
+    note = "although its container declares 60; copy it again or re-encode it to H.264"
+    assert failure(cut) == ("no_frames", f"the file opens but contains no frames, {note}")
 
 
-def test_a_frame_that_opencv_did_not_convert(tmp_path: Path) -> None:
-    """Pictures grow after 20 frames: OpenCV below 4.13 repeats the 20th and reports success."""
+def test_unconverted_frame_is_conversion_failed(tmp_path: Path) -> None:
+    """Frames grow after the 20th: OpenCV below 4.13 repeats the 20th and reports success."""
     small = moving_pictures(36, 0)
     sizes = [(64, 48)] * 20 + [(96, 64)] * 16
     pictures = [cv2.resize(picture, size) for picture, size in zip(small, sizes, strict=True)]
@@ -160,10 +160,10 @@ def test_a_frame_that_opencv_did_not_convert(tmp_path: Path) -> None:
     assert outcome_of(tmp_path / "same.mjpeg") == ("ok", 20, None)
     outcome, reason = failure(tmp_path / "grows.mjpeg")
     assert outcome == "conversion_failed"
-    assert reason.startswith(f"OpenCV {cv2.__version__} cannot convert frame 21 (")
+    assert reason.startswith(f"OpenCV {cv2.__version__} cannot convert frame 21, which")
 
 
-def test_decoder_log_tells_conversions_from_the_rest(capfd: pytest.CaptureFixture[str]) -> None:
+def test_decoder_log_detects_failed_conversions(capfd: pytest.CaptureFixture[str]) -> None:
     log = DecoderLog()
     with log:
         os.write(2, b"[h264 @ 0x5581] error while decoding MB 3 4\n")
@@ -179,21 +179,21 @@ def test_decoder_log_tells_conversions_from_the_rest(capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err == "ours\n"
 
 
-def test_nothing_of_a_decoder_reaches_stderr(
+def test_decoder_warnings_do_not_reach_stderr(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A zeroed block in the middle of a video makes FFmpeg's decoder complain."""
+    """FFmpeg prints warnings for a zeroed block in the middle of a video."""
     path = write_video(tmp_path / "a.avi", 40, codec="mp4v")
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 3000] = bytes(3000)
     path.write_bytes(data)
-    assert outcome_of(path)[1] < 40  # the damage was felt
+    assert outcome_of(path)[1] < 40  # the damage has an effect
     assert capfd.readouterr().err == ""
 
 
-def test_a_decoding_error_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """cv2.error in the middle of a walk, as for a picture that does not fit into memory."""
+def test_decoding_error_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV raises cv2.error, for example, if a frame does not fit into memory."""
 
     class Failing:
         def read(self, frame: np.ndarray | None) -> tuple[bool, np.ndarray]:
@@ -215,20 +215,20 @@ def test_a_decoding_error_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("version", ["4.9.0", "4.13.0", "4.14.0-dev", "5.0.0", "3.4.20"])
-def test_other_opencv_versions_are_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_opencv_versions_are_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "__version__", version)
-    with pytest.raises(InputError, match=f"OpenCV {version} .*other pixels.*>=4.10,<4.13"):
+    with pytest.raises(InputError, match=f"OpenCV {version} .*different pixels.*>=4.10,<4.13"):
         check_opencv()
 
 
 @pytest.mark.parametrize("version", ["4.10.0", "4.11.0-dev", "4.12.0", cv2.__version__])
-def test_pinned_opencv_versions_are_accepted(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_supported_opencv_versions_are_accepted(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "__version__", version)
     check_opencv()
 
 
-def test_real_videos_give_the_expected_counts(realdata: Path) -> None:
-    # as README.md of the real data has them; the MKV has no number of frames, 78 is an estimate
+def test_real_videos_have_the_expected_frame_counts(realdata: Path) -> None:
+    # from the README.md of the real data; the MKV stores no frame count, and 78 is an estimate
     expected = {
         "intel_asl_again.mkv": ("ok", 77, 78),
         "mmaction2_part_0.mp4": ("ok", 32, 32),
@@ -239,6 +239,6 @@ def test_real_videos_give_the_expected_counts(realdata: Path) -> None:
     assert {name: outcome_of(realdata / "videos" / name) for name in expected} == expected
     outcome, reason = failure(realdata / "videos" / "torchcodec_av1_undecodable.mkv")
     assert outcome == "no_frames"
-    assert reason.startswith("opens but gives no frame although 125 are declared")
+    assert reason.startswith("the file opens but contains no frames, although its container declares 125")
     brief = failure(realdata / "videos" / "torchcodec_h265_10frames.mp4")
-    assert brief == ("too_short", "has 10 frames, one snippet needs at least 16 frames")
+    assert brief == ("too_short", "the video has 10 frames, but a snippet needs at least 16")

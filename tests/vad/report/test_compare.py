@@ -1,4 +1,4 @@
-"""Two tables of runs: what is compared, what is left out, what is not under one condition."""
+"""Comparison of two sets of runs: pairing by seed, selection by options, and differing conditions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASE = {"dataset": "demo", "profile": "default", "modality": "fusion", "nu": "8.
 
 
 def write(path: Path, *groups: dict, seeds: int = 6, first: int = 0) -> str:
-    """Runs with AUC 0.8 + seed/1000, plus the group's `bonus`, which grows by 1 % of itself a seed."""
+    """Write runs with AUC 0.8 + seed/1000, plus the group's `bonus`, which grows by 1 % per seed."""
     rows = [
         {
             "run": f"{number}_{seed}",
@@ -32,49 +32,49 @@ def write(path: Path, *groups: dict, seeds: int = 6, first: int = 0) -> str:
     return str(path)
 
 
-def test_two_sets_that_differ_in_one_option(tmp_path: Path) -> None:
-    """−10 points, growing by a tenth a seed: −10.25 on average; 2 of 64 sign patterns are as far."""
+def test_comparison_reports_difference_interval_and_p(tmp_path: Path) -> None:
+    """The differences −10.0, −10.1, … average −10.25. 2 of 64 sign patterns are as extreme."""
     a, b = write(tmp_path / "a.csv", {}), write(tmp_path / "b.csv", {"mil": "segment", "bonus": -0.1})
     table = compare_files(a, b)
     assert table.lines == [
         ["metric", "a (%)", "b (%)", "b − a", "95 % interval", "p", "pairs"],
         ["AUC", "80.25 ± 0.19", "70.00 ± 0.00", "-10.25", "[-10.45, -10.05]", "0.0312", "6"],
     ]
-    assert "differs: mil topk → segment" in table.protocol and "modality fusion" in table.protocol
-    assert table.notes[0].startswith("AUC of b against a: -10.25 points") and table.notes[0].endswith(": lower.")
+    assert "differing options: mil topk → segment" in table.protocol and "modality fusion" in table.protocol
+    assert table.notes[0].startswith("AUC, b − a: -10.25 points") and table.notes[0].endswith(": lower.")
     assert "sign-flip test" in table.notes[1] and len(table.notes) == 2
 
 
-def test_some_runs_of_a_file_are_chosen_by_their_options(tmp_path: Path) -> None:
-    """Numbers are equal as numbers (8 and 8.0); N is the paper's name of num_refinement_steps."""
+def test_runs_of_a_file_are_selected_by_options(tmp_path: Path) -> None:
+    """8 selects 8.0 too. N is the paper's name of num_refinement_steps."""
     groups = [{"num_refinement_steps": str(n), "nu": nu} for n in (0, 10) for nu in ("2.0", "8.0")]
     both = write(tmp_path / "both.csv", *groups)
     table = compare_files(f"{both}:N=0,nu=8", f"{both}:N=10,nu=8.0")
-    assert "differs: num_refinement_steps 0 → 10" in table.protocol
+    assert "differing options: num_refinement_steps 0 → 10" in table.protocol
     assert table.lines[1][3:6] == ["+0.00", "[+0.00, +0.00]", "1"]
 
 
-def test_several_tests_are_said_to_be_several(tmp_path: Path) -> None:
-    """AUC and Ano-AUC over six seeds: two tests; over five, neither can reach p < 0.05."""
-    for seeds, said in ((6, True), (5, False)):
+def test_multiple_tests_are_noted(tmp_path: Path) -> None:
+    """AUC and Ano-AUC over six seeds are two tests. With five seeds neither can reach p < 0.05."""
+    for seeds, noted in ((6, True), (5, False)):
         a = write(tmp_path / "a.csv", {"Ano-AUC": "0.5"}, seeds=seeds)
         b = write(tmp_path / "b.csv", {"Ano-AUC": "0.6", "mil": "segment"}, seeds=seeds)
         notes = " ".join(compare_files(a, b).notes)
-        assert ("2 tests stand here, none corrected" in notes) == said
+        assert ("2 tests, not corrected" in notes) == noted
 
 
-def test_other_data_other_weights_and_lone_seeds_are_noted(tmp_path: Path) -> None:
+def test_differing_conditions_and_seeds_are_noted(tmp_path: Path) -> None:
     a = write(tmp_path / "a.csv", {})
     b = write(tmp_path / "b.csv", {"nu": "2.0", "data": "d2", "weights": "best"}, first=2)
     notes = " ".join(compare_files(a, b).notes)
-    assert "data is d1 in a, d2 in b" in notes and "weights is last in a, best in b" in notes
-    assert "only a has them: seeds 0, 1." in notes and "only b has them: seeds 6, 7." in notes
+    assert "data is d1 in a and d2 in b" in notes and "weights is last in a and best in b" in notes
+    assert "only a has are left out: 0, 1." in notes and "only b has are left out: 6, 7." in notes
     image = write(tmp_path / "image.csv", {"modality": "image", "data": "d3"})
-    assert "data" not in " ".join(compare_files(a, image).notes)  # one stream reads other files
+    assert "data" not in " ".join(compare_files(a, image).notes)  # a single stream reads other files
 
 
-def test_an_undefined_metric_pairs_no_seed(tmp_path: Path) -> None:
-    """Three of six seeds have an AUC in both."""
+def test_seeds_with_undefined_metric_are_not_paired(tmp_path: Path) -> None:
+    """Three of six seeds have an AUC in both sets."""
     a = write(tmp_path / "a.csv", {})
     runs = pd.read_csv(a)
     runs.loc[:2, "AUC"] = None
@@ -86,19 +86,19 @@ def test_an_undefined_metric_pairs_no_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("a", "b", "sentence"),
     [
-        ("a.csv:gamma=1", "a.csv", "has no option 'gamma'; it has profile, modality, .*nu"),
-        ("a.csv:nu=3", "a.csv", r"has no run with nu 3; it has 8\.0"),
+        ("a.csv:gamma=1", "a.csv", r"has no option 'gamma'\. It has profile, modality, .*nu"),
+        ("a.csv:nu=3", "a.csv", r"has no run with nu 3\. It has 8\.0"),
         ("a.csv", "none.csv", "none.csv: there is no such table of runs"),
-        ("a.csv", "other.csv", r"is no table of runs \(no column run"),
+        ("a.csv", "other.csv", r"is not a table of runs \(no column run"),
         ("a.csv", "late.csv", "share no seed"),
-        ("a.csv", "grid.csv", r"grid\.csv holds runs with nu 2\.0, 4\.0; choose some: .*grid\.csv:nu=2\.0$"),
-        ("a.csv", "grid.csv:mil=topk", r"choose some: .*grid\.csv:mil=topk,nu=2\.0$"),
-        ("a.csv", "twice.csv", "runs 0_0 and 1_0 have the same options and seed; drop one"),
-        ("a.csv", "empty.csv", "holds no run"),
-        ("a.csv", "words.csv", "a seed or a metric is no number .*'high'"),
+        ("a.csv", "grid.csv", r"grid\.csv has runs with nu 2\.0, 4\.0\. Select one value: .*grid\.csv:nu=2\.0$"),
+        ("a.csv", "grid.csv:mil=topk", r"Select one value: .*grid\.csv:mil=topk,nu=2\.0$"),
+        ("a.csv", "twice.csv", "runs 0_0 and 1_0 have the same options and seed. Remove one"),
+        ("a.csv", "empty.csv", "contains no runs"),
+        ("a.csv", "words.csv", "a seed or a metric is not a number .*'high'"),
     ],
 )
-def test_what_cannot_be_compared_is_one_sentence(tmp_path: Path, a: str, b: str, sentence: str) -> None:
+def test_invalid_sets_of_runs_are_refused(tmp_path: Path, a: str, b: str, sentence: str) -> None:
     write(tmp_path / "a.csv", {})
     write(tmp_path / "late.csv", {"nu": "2.0"}, first=50)
     write(tmp_path / "grid.csv", {"nu": "2.0"}, {"nu": "4.0"})
@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_is_one_sentence(tmp_path: Path, a: str, b: str,
         compare_files(str(tmp_path / a), str(tmp_path / b))
 
 
-def test_the_command_prints_a_format(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_command_prints_the_chosen_format(tmp_path: Path, monkeypatch, capsys) -> None:
     a = write(tmp_path / "a.csv", {})
     monkeypatch.setattr("sys.argv", ["compare", a, a, "--format", "csv"])
     compare.main()

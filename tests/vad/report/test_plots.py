@@ -1,4 +1,4 @@
-"""Figures: files are written, and what is drawn is what was given."""
+"""Figures: files are written atomically, and the drawn values are the given values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def video(name: str = "Arson009", spans: tuple[tuple[int, int], ...] = SPANS) ->
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Figure]:
-    """Runs a draw_… function and returns the figure it was about to write."""
+    """Return a function that calls a draw_… function and returns the figure instead of writing it."""
     figures: list[Figure] = []
     monkeypatch.setattr(plots, "save", lambda fig, path: figures.append(fig) or [path])
 
@@ -46,7 +46,7 @@ def legend(owner: object) -> list[str]:
     return [text.get_text() for text in owner.get_texts()]
 
 
-PROBES = pd.DataFrame(
+RESPONSE = pd.DataFrame(
     [
         ("CLEAN", 0, 0.9, 0.5),
         ("EV_NOISE", 0.5, 0.85, 0.52),
@@ -61,7 +61,7 @@ LOG = pd.DataFrame(
 )
 RADAR = {"fusion": {"a": 0.9, "b": 0.8, "c": 0.7}, "image": {"a": 0.6, "b": 0.35}}
 CHANGE = {("image", 0.1): -np.arange(8.0), ("image", 0.5): -2 * np.arange(8.0), ("event", 0.1): np.ones(8)}
-FALL = {("image", 0.1): [-0.1, -0.3], ("image", 0.5): [-0.4, -0.4], ("event", 0.1): [0.0, 0.2]}
+DROP = {("image", 0.1): [-0.1, -0.3], ("image", 0.5): [-0.4, -0.4], ("event", 0.1): [0.0, 0.2]}
 RUNS = pd.DataFrame({
     "nu": ["10", "2", "10", "2"],
     "mil": ["topk", "topk", "segment", "segment"],
@@ -70,8 +70,8 @@ RUNS = pd.DataFrame({
 EVERY = [
     (plots.draw_radar, RADAR, {"metric": "AUC", "title": "t"}),
     (plots.draw_weight_change, CHANGE, {"title": "t"}),
-    (plots.draw_weight_fall, FALL, {"title": "t"}),
-    (plots.draw_probe_curves, PROBES, {"metric": "AUC", "title": "t"}),
+    (plots.draw_weight_drop, DROP, {"title": "t"}),
+    (plots.draw_masking_curves, RESPONSE, {"metric": "AUC", "title": "t"}),
     (plots.draw_training, LOG, {"title": "t"}),
     (plots.draw_curves, {"fusion": [video()]}, {"title": "t"}),
     (plots.draw_reliability, {"fusion": [video()]}, {"title": "t"}),
@@ -81,12 +81,12 @@ EVERY = [
 
 
 @pytest.mark.parametrize(("draw", "data", "options"), EVERY, ids=lambda v: getattr(v, "__name__", ""))
-def test_files_are_whole_and_the_same_every_time(
+def test_files_are_complete_and_reproducible(
     draw: Callable[..., list[Path]], data: object, options: dict[str, object], tmp_path: Path
 ) -> None:
     before = dict(matplotlib.rcParams)
     paths = draw(data, tmp_path / "sub" / "a.b", **options)
-    assert [p.name for p in paths] == ["a.b.png", "a.b.pdf"]  # a dot in the name is no suffix
+    assert [p.name for p in paths] == ["a.b.png", "a.b.pdf"]  # a dot in the name does not start a suffix
     assert sorted(p.name for p in paths[0].parent.iterdir()) == ["a.b.pdf", "a.b.png"]
     png, pdf = (p.read_bytes() for p in paths)
     assert png.startswith(b"\x89PNG") and pdf.startswith(b"%PDF")
@@ -94,19 +94,19 @@ def test_files_are_whole_and_the_same_every_time(
     assert dict(matplotlib.rcParams) == before
 
 
-def test_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_unwritable_folder_raises_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write here"):
+    with pytest.raises(InputError, match="cannot write this file"):
         plots.draw_training(LOG, tmp_path / "file" / "training", title="t")
 
 
-def test_radar_holds_every_class_in_percent(drawn: Callable[..., Figure]) -> None:
+def test_radar_shows_every_class_in_percent(drawn: Callable[..., Figure]) -> None:
     ax = drawn(plots.draw_radar, RADAR, metric="AUC", title="t").axes[0]
-    image, fusion = ax.lines  # image before fusion, whatever order the caller had
+    image, fusion = ax.lines  # image before fusion, in any order of the argument
     assert (image.get_label(), fusion.get_label()) == ("image", "fusion")
     assert fusion.get_ydata() == pytest.approx([90, 80, 70, 90])  # closed
     assert image.get_ydata() == pytest.approx([60, 35, np.nan, 60], nan_ok=True)
-    assert ax.get_ylim() == (20, 100)  # 35 is inside, and the title names the centre
+    assert ax.get_ylim() == (20, 100)  # the centre is below 35 and is given in the title
     assert "centre = 20" in ax.get_title()
 
 
@@ -116,22 +116,22 @@ def test_radar_of_two_classes_becomes_bars(drawn: Callable[..., Figure]) -> None
     assert ax.get_ylabel() == "AP (%)"
 
 
-def test_weight_change_has_image_above_event(drawn: Callable[..., Figure]) -> None:
-    above, below = drawn(plots.draw_weight_change, CHANGE, title="t").axes
-    assert (above.get_title(), below.get_title()) == ("image masked", "event masked")
-    lines = {line.get_label(): line.get_ydata() for line in above.lines if line.get_label().endswith("%")}
+def test_weight_change_draws_image_above_event(drawn: Callable[..., Figure]) -> None:
+    image, event = drawn(plots.draw_weight_change, CHANGE, title="t").axes
+    assert (image.get_title(), event.get_title()) == ("image masked", "event masked")
+    lines = {line.get_label(): line.get_ydata() for line in image.lines if line.get_label().endswith("%")}
     assert list(lines) == ["50 %", "10 %"]
     assert np.array_equal(lines["10 %"], CHANGE["image", 0.1])
 
 
-def test_weight_change_draws_three_spread_levels(drawn: Callable[..., Figure]) -> None:
+def test_weight_change_draws_three_of_five_levels(drawn: Callable[..., Figure]) -> None:
     five = {("image", level): np.zeros(3) for level in (0.05, 0.1, 0.2, 0.3, 0.5)}
     ax = drawn(plots.draw_weight_change, five, title="t").axes[0]
     assert legend(ax.get_legend()) == ["5 %", "20 %", "50 %"]
 
 
-def test_weight_fall_is_mean_spread_and_every_run(drawn: Callable[..., Figure]) -> None:
-    ax = drawn(plots.draw_weight_fall, FALL, title="t").axes[0]
+def test_weight_drop_shows_mean_std_and_every_run(drawn: Callable[..., Figure]) -> None:
+    ax = drawn(plots.draw_weight_drop, DROP, title="t").axes[0]
     image, event = ax.containers
     assert image.lines[0].get_ydata() == pytest.approx([-0.2, -0.4])
     # ± 0.1414: the standard deviation (n − 1) of −0.1 and −0.3
@@ -141,8 +141,8 @@ def test_weight_fall_is_mean_spread_and_every_run(drawn: Callable[..., Figure]) 
     assert dots == [-0.4, -0.4, -0.3, -0.1, 0.0, 0.2]
 
 
-def test_probe_curves_begin_clean_and_run_by_level(drawn: Callable[..., Figure]) -> None:
-    left, right = drawn(plots.draw_probe_curves, PROBES, metric="AUC", title="t").axes
+def test_masking_curves_start_unmasked_and_sort_levels(drawn: Callable[..., Figure]) -> None:
+    left, right = drawn(plots.draw_masking_curves, RESPONSE, metric="AUC", title="t").axes
     image, event = left.lines
     assert image.get_color() == plots.COLOUR["image"]
     assert list(image.get_xdata()) == [0, 10, 50]
@@ -151,26 +151,26 @@ def test_probe_curves_begin_clean_and_run_by_level(drawn: Callable[..., Figure])
     assert right.lines[1].get_ydata() == pytest.approx([0.5, 0.51, 0.52])
 
 
-def test_training_shows_terms_metrics_and_epochs(drawn: Callable[..., Figure]) -> None:
+def test_training_figure_shows_losses_metrics_epochs(drawn: Callable[..., Figure]) -> None:
     left, right = drawn(plots.draw_training, LOG, title="t").axes
-    assert legend(left.get_legend()) == ["total", "kl"]
+    assert legend(left.get_legend()) == ["total loss", "kl"]
     assert list(left.lines[0].get_ydata()) == [3, 2, 1]
     assert right.lines[0].get_ydata() == pytest.approx([50, 60, 70])
-    assert list(left.lines[-1].get_xdata()) == [3, 3]  # the one change of epoch
+    assert list(left.lines[-1].get_xdata()) == [3, 3]  # the only new epoch
 
 
-def test_the_title_of_the_curves_covers_no_other(tmp_path: Path) -> None:
-    plots.draw_curves({"fusion": [video()]}, tmp_path / "x", title="Demo, 54 test videos, first run of each")
+def test_title_of_curves_does_not_overlap_panel_titles(tmp_path: Path) -> None:
+    plots.draw_curves({"fusion": [video()]}, tmp_path / "x", title="Demo, 54 test videos, first run of each modality")
     written = (matplotlib.image.imread(tmp_path / "x.png")[:75, :, :3] < 0.5).any((1, 2))
-    assert np.diff(written.astype(int)).tolist().count(1) == 2  # lines: the title, those of the axes
+    assert np.diff(written.astype(int)).tolist().count(1) == 2  # two text lines: the title and the panel titles
 
 
-def test_curves_are_those_of_the_printed_numbers(drawn: Callable[..., Figure]) -> None:
+def test_curves_match_printed_auc_and_ap(drawn: Callable[..., Figure]) -> None:
     videos = [video(), video("Fire")]
     left, right = drawn(plots.draw_curves, {"fusion": videos}, title="t").axes
     x, y = left.lines[0].get_data()
     assert f"AUC {100 * np.trapezoid(y, x):.2f} %" in legend(left.get_legend())[0]
-    # the steps as drawn (each value held until the next x) enclose the average precision
+    # the area under the drawn steps (each value is held until the next x) is the average precision
     recall, precision = right.lines[0].get_data()
     assert right.lines[0].get_drawstyle() == "steps-post"
     assert -np.sum(np.diff(recall) * precision[:-1]) == pytest.approx(average_precision(samples(videos)))
@@ -178,35 +178,35 @@ def test_curves_are_those_of_the_printed_numbers(drawn: Callable[..., Figure]) -
     assert legend(right.get_legend())[-1] == f"chance ({100 * 51 / 320:.1f} % of frames)"
 
 
-def test_reliability_draws_the_error_and_the_counts(drawn: Callable[..., Figure]) -> None:
+def test_reliability_diagram_shows_ece_and_frame_counts(drawn: Callable[..., Figure]) -> None:
     videos = {"fusion": [video()], "image": [video("Fire", ())]}
-    above, below = drawn(plots.draw_reliability, videos, title="t").axes
-    diagonal, image, fusion = above.lines
+    diagram, histogram = drawn(plots.draw_reliability, videos, title="t").axes
+    diagonal, image, fusion = diagram.lines
     assert list(diagonal.get_xdata()) == [0, 1]
     curve = reliability(samples(videos["fusion"]))
     filled = curve.frames > 0
-    assert 0 < filled.sum() < BINS  # a bin without frames has no point
+    assert 0 < filled.sum() < BINS  # empty bins have no point
     assert np.array_equal(fusion.get_xdata(), curve.score[filled])
     assert np.array_equal(fusion.get_ydata(), curve.observed[filled])
     assert not image.get_ydata().any()  # a normal video
     errors = [f"{m}: ECE {calibration_error(samples(videos[m])):.3f}" for m in ("image", "fusion")]
-    assert legend(above.get_legend()) == ["calibrated", *errors]
-    counts = below.patches[1].get_data().values
-    assert np.array_equal(counts[filled], curve.frames[filled]) and below.get_yscale() == "log"
+    assert legend(diagram.get_legend()) == ["perfectly calibrated", *errors]
+    counts = histogram.patches[1].get_data().values
+    assert np.array_equal(counts[filled], curve.frames[filled]) and histogram.get_yscale() == "log"
 
 
-def test_bars_are_means_with_their_spread(drawn: Callable[..., Figure]) -> None:
+def test_bars_show_mean_and_standard_deviation(drawn: Callable[..., Figure]) -> None:
     results = {"AUC": {"fusion": [0.9, 0.8, 0.7], "image": [0.5], "event": [float("nan"), 0.5]}}
     ax = drawn(plots.draw_modalities, results, title="t").axes[0]
     image, fusion = ax.patches
     assert (image.get_height(), fusion.get_height()) == pytest.approx((50, 80))
     assert image.get_x() < fusion.get_x()
     (spread,) = [c for c in ax.collections if len(c.get_segments())]
-    assert spread.get_segments()[0][:, 1] == pytest.approx([70, 90])  # ± 10: n − 1
+    assert spread.get_segments()[0][:, 1] == pytest.approx([70, 90])  # ± 10 with n − 1
     assert {t.get_text() for t in ax.texts} == {"50.0", "n/a", "80.0"}
 
 
-def test_sweep_sorts_numbers_and_marks_missing_runs(drawn: Callable[..., Figure]) -> None:
+def test_sweep_figure_sorts_values_and_marks_gaps(drawn: Callable[..., Figure]) -> None:
     fig = drawn(plots.draw_sweep, RUNS, names=["nu", "mil"], title="t")
     (ax,) = fig.axes  # AUC is the only metric of these runs
     assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "10"]
@@ -215,10 +215,11 @@ def test_sweep_sorts_numbers_and_marks_missing_runs(drawn: Callable[..., Figure]
     assert segment.lines[0].get_ydata() == pytest.approx([np.nan, 70], nan_ok=True)
     assert [t.get_text() for t in ax.texts] == ["n/a"]
     assert legend(fig.legends[0]) == ["topk", "segment"]
+    assert [line.lines[0].get_color() for line in (topk, segment)] == ["C3", "C4"]  # no modality's colour
     assert "one run each" in fig.get_suptitle()
 
 
-def test_sweep_is_mean_and_spread_beside_the_paper(drawn: Callable[..., Figure]) -> None:
+def test_sweep_figure_shows_our_means_and_the_papers(drawn: Callable[..., Figure]) -> None:
     runs = pd.DataFrame({"nu": [4, 4, 8], "AUC": [0.7, 0.8, 0.9], "AP": [0.5, 0.5, 0.5]})
     paper = {"4": {"AP": (None, None)}, "8": {"AP": (60.0, 1.0)}}
     fig = drawn(plots.draw_sweep, runs, names=["nu"], title="UCF-Crime", paper=paper)
@@ -228,10 +229,10 @@ def test_sweep_is_mean_and_spread_beside_the_paper(drawn: Callable[..., Figure])
     assert auc.containers[0].lines[2][0].get_segments()[0][:, 1] == pytest.approx([67.93, 82.07], abs=0.01)
     assert ap.containers[1].lines[0].get_ydata() == pytest.approx([60])
     assert legend(fig.legends[0]) == ["paper"]
-    assert fig.get_suptitle() == "UCF-Crime: mean ± std over 1–2 runs, every run a dot"
+    assert fig.get_suptitle() == "UCF-Crime: mean ± std over 1–2 runs, one dot per run"
 
 
-def test_modalities_differ_in_colour_dash_and_grey() -> None:
+def test_modalities_differ_in_dashes_and_greyscale() -> None:
     greys = [np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) for colour in plots.COLOUR.values()]
     assert np.diff(sorted(greys)).min() > 0.12
     assert plots.LINE["image"] != plots.LINE["event"]

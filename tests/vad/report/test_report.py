@@ -1,4 +1,4 @@
-"""Reports: runs that cannot stand together are refused; groups and intervals of those that can."""
+"""Reports: incompatible runs are refused; compatible runs are grouped and get intervals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from vad.report.tables import varying_options
 
 
 def run(seed: int | None, path: str = "a.pth", weights: str = "last", **options: object) -> SimpleNamespace:
-    """A run as `open_run` returns it, as far as the checks read it."""
+    """Return a stand-in for the result of `open_run` with the attributes that the checks read."""
     opened = Options(**options)
     return SimpleNamespace(
         path=Path(path), seed=seed, weights=weights, options=opened, modality=opened.modality, metrics={"AUC": 0.5},
@@ -41,20 +41,20 @@ def run(seed: int | None, path: str = "a.pth", weights: str = "last", **options:
 @pytest.mark.parametrize(
     ("table", "runs", "sentence"),
     [
-        (None, [run(0), run(0, "b.pth")], r"a\.pth and b\.pth are both the run of seed 0; name each run once"),
-        (1, [run(None), run(None)], r"a\.pth and a\.pth are both one file"),
-        (1, [run(0), run(1, "b.pth", nu=4.0)], r"a\.pth has nu 8\.0, b\.pth 4\.0: their mean would be of neither"),
-        (1, [run(0), run(0, "b.pth", "best")], r"a\.pth has weights last, b\.pth best"),
-        (1, [run(0, modality="event")], r"a\.pth is a model of event alone; Table 1 is of fused models"),
-        (2, [run(0), run(0, "b.pth", noise_model="Gaussian")], "Table 2 is of one noise model"),
+        (None, [run(0), run(0, "b.pth")], r"a\.pth and b\.pth are both the run with seed 0\. Name each run once"),
+        (1, [run(None), run(None)], r"a\.pth and a\.pth are both the same file"),
+        (1, [run(0), run(1, "b.pth", nu=4.0)], r"a\.pth has nu 8\.0, but b\.pth has 4\.0\. Average only runs"),
+        (1, [run(0), run(0, "b.pth", "best")], r"a\.pth has weights last, but b\.pth has best"),
+        (1, [run(0, modality="event")], r"a\.pth is an event-only model, but Table 1 compares fused models"),
+        (2, [run(0), run(0, "b.pth", noise_model="Gaussian")], "Table 2 takes one noise model"),
     ],
 )
-def test_runs_that_make_no_table_are_refused(table: int | None, runs: list, sentence: str) -> None:
+def test_runs_that_do_not_fit_a_table_are_refused(table: int | None, runs: list, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         check_table(table, runs)
 
 
-def test_a_table_of_another_command_names_the_command() -> None:
+def test_table_of_another_command_names_that_command() -> None:
     with pytest.raises(InputError, match=r"python main\.py --dataset xd --runs 10 --sweep loss=cls"):
         check_number(5, "xd")
     with pytest.raises(InputError, match=r"Table 8 is made by another command: python test2\.py --dataset xd"):
@@ -62,75 +62,75 @@ def test_a_table_of_another_command_names_the_command() -> None:
     check_number(None, "xd")
 
 
-def test_runs_that_make_a_table_pass() -> None:
-    """Two seeds of either noise model for Table 1; three modalities of one seed for Table 2."""
+def test_runs_that_fit_a_table_pass() -> None:
+    """Table 1 takes two seeds of each noise model; Table 2 takes three modalities of one seed."""
     models = [run(seed, noise_model=name) for seed in (0, 1) for name in ("StudentT", "Gaussian")]
     check_table(1, models)
     check_table(2, [run(0, modality=m) for m in ("image", "event", "fusion")])
-    check_table(None, [run(0), run(1, nu=4.0)])  # no table of the paper: runs may differ
-    check_table(1, [run(None), run(None, "b.pth")])  # released files do not say their seed
+    check_table(None, [run(0), run(1, nu=4.0)])  # outside the paper's tables runs may differ
+    check_table(1, [run(None), run(None, "b.pth")])  # released files do not record their seed
 
 
-def test_runs_masked_together_differ_in_their_seed_only() -> None:
+def test_masking_takes_runs_that_differ_only_in_seed() -> None:
     check_masking_runs([run(0), run(1, "b.pth")])
     check_masking_runs([run(None)])
-    with pytest.raises(InputError, match=r"a\.pth has nu 8\.0, b\.pth 2\.0: their mean would be of neither"):
+    with pytest.raises(InputError, match=r"a\.pth has nu 8\.0, but b\.pth has 2\.0\. Average only runs"):
         check_masking_runs([run(0), run(1, "b.pth", nu=2.0)])
-    with pytest.raises(InputError, match=r"a\.pth and b\.pth are both the run of seed 0"):
+    with pytest.raises(InputError, match=r"a\.pth and b\.pth are both the run with seed 0"):
         check_masking_runs([run(0), run(0, "b.pth")])
-    # weights of one run, but not the same ones: the run is not named twice
-    with pytest.raises(InputError, match=r"a\.pth has weights last, b\.pth best"):
+    # last and best weights of one run are two different checkpoints
+    with pytest.raises(InputError, match=r"a\.pth has weights last, but b\.pth has best"):
         check_masking_runs([run(0), run(0, "b.pth", "best")])
-    with pytest.raises(InputError, match=r"b\.pth does not say which seed it was trained with"):
+    with pytest.raises(InputError, match=r"b\.pth does not record its seed"):
         check_masking_runs([run(0), run(None, "b.pth")])
-    with pytest.raises(InputError, match=r"a\.pth is a model of image alone: it has no weights to probe"):
+    with pytest.raises(InputError, match=r"a\.pth is an image-only model: it has no fusion weights"):
         check_masking_runs([run(0, modality="image")])
 
 
-def test_a_frame_of_runs_shows_what_varies() -> None:
+def test_varying_options_are_found_in_a_frame_of_runs() -> None:
     frame = runs_frame([run(0), run(1, nu=2.0, test_crops=(0, 5)), run(2, weights="best", dataset="ucf")])
-    assert varying_options(frame) == ["weights", "nu", "test_crops"]  # ucf and ucfcrime are one
+    assert varying_options(frame) == ["weights", "nu", "test_crops"]  # ucf and ucfcrime are the same
     assert list(frame.test_crops) == ["5", "0,5", "5"] and list(frame.seed) == [0, 1, 2]
 
 
-def test_groups_are_image_before_event_before_fusion() -> None:
+def test_modality_groups_are_image_event_fusion() -> None:
     groups = by_modality([run(0), run(1), run(0, modality="event"), run(0, modality="image")])
     assert {name: len(group) for name, group in groups.items()} == {"image": 1, "event": 1, "fusion": 2}
     assert list(groups) == ["image", "event", "fusion"]
     assert count_of(groups) is None and count_of({"a": [1], "b": [2]}) == 1
 
 
-def test_several_labels_are_noted_and_no_class_is_no_picture(tmp_path: Path) -> None:
-    """`B1-G-0` is Fighting and Explosion; runs without a class have no Figure 2."""
+def test_class_report_notes_videos_with_several_labels(tmp_path: Path) -> None:
+    """`B1-G-0` means Fighting and Explosion. Runs without a class have no Figure 2."""
     videos = [SimpleNamespace(label=label) for label in ("B1-G-0", "B1-0-0")]
     xd = load_dataset("xd")
-    lone = SimpleNamespace(dataset=xd, videos=videos, metrics={"AP": 0.5, "Ano-AUC": 0.5}, classes={})
+    run = SimpleNamespace(dataset=xd, videos=videos, metrics={"AP": 0.5, "Ano-AUC": 0.5}, classes={})
     protocol = Protocol(xd, "default", "official", (5,), "last", "whole")
-    table, pictures = _classes({"fusion": [lone]}, protocol, tmp_path / "classes", "t")
-    assert any(note.startswith("1 of 2 videos have several labels and count under each") for note in table.notes)
+    table, pictures = _classes({"fusion": [run]}, protocol, tmp_path / "classes", "t")
+    assert any(note.startswith("1 of 2 videos have several labels and count for each") for note in table.notes)
     assert pictures == []
-    lone.classes = {"Fighting": 0.5}
-    lone.videos = videos[1:]
-    table, pictures = _classes({"fusion": [lone]}, protocol, tmp_path / "classes", "t")
+    run.classes = {"Fighting": 0.5}
+    run.videos = videos[1:]
+    table, pictures = _classes({"fusion": [run]}, protocol, tmp_path / "classes", "t")
     assert not any("several labels" in note for note in table.notes) and len(pictures) == 2
 
 
-def test_the_interval_is_of_the_mean_over_runs() -> None:
-    """Two runs whose resamples run against each other: their mean is 0.5 in every resample."""
+def test_interval_is_that_of_the_mean_over_runs() -> None:
+    """The resamples of two runs move in opposite directions, so their mean is always 0.5."""
     rising = np.linspace(0, 1, 101)
     pair = [SimpleNamespace(resampled={"AUC": values}) for values in (rising, 1 - rising)]
     assert mean_intervals(pair) == {"AUC": (0.5, 0.5)}
     assert mean_intervals(pair[:1])["AUC"] == pytest.approx((0.025, 0.975))
 
 
-def test_other_formats_have_standard_output_to_themselves(capsys) -> None:
+def test_log_goes_to_stderr_unless_the_format_is_text(capsys) -> None:
     print("a", file=log_stream("text"))
     print("b", file=log_stream("latex"))
     assert tuple(capsys.readouterr()) == ("a\n", "b\n")
 
 
 @pytest.mark.parametrize(("names", "stem"), [((), "runs"), (("nu", "num_refinement_steps"), "sweep_nu_N")])
-def test_a_sweep_has_a_table_and_a_picture(tmp_path: Path, names: tuple[str, ...], stem: str) -> None:
+def test_sweep_report_has_table_figure_and_curves(tmp_path: Path, names: tuple[str, ...], stem: str) -> None:
     rows = [
         {"run": f"x/r{seed}{nu}", "seed": str(seed), "weights": "last", "AUC": value, f"{BEST}AUC": "0.9",
          "nu": "8.0", "sweep nu": nu, "sweep num_refinement_steps": steps}

@@ -1,4 +1,4 @@
-"""The four formats of a table hold the same cells, and numbers become cells as stated."""
+"""Tables: the four formats contain the same cells, and numbers are formatted as documented."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ TABLE = make(
 )
 
 
-def test_text_is_aligned() -> None:
-    """Words stand left, numbers right, two spaces apart; a rule is as wide as the table."""
+def test_text_format_aligns_columns() -> None:
+    """Text is aligned left and numbers right, two spaces apart. Rules are as wide as the table."""
     small = make([["here", "8.00†"], ["  diff.", "-0.5"]], ["method", "AUC (%)"], "split · crop 5", "a note", title="T")
     assert small.text().split("\n") == [
         "T",
@@ -49,53 +49,53 @@ def test_text_is_aligned() -> None:
         "a note",
     ]
     lines = TABLE.text().split("\n")
-    assert len({len(line) for line in lines[2:9]}) == 1  # the last column is a number: lines end at its edge
+    assert len({len(line) for line in lines[2:9]}) == 1  # the last column is numeric, so all lines end at its edge
     assert TABLE.text() == TABLE.render("text")
 
 
-def test_columns_of_one_name_and_no_rows_are_printed() -> None:
-    """Table 2 has "paper" and "diff." once a modality."""
+def test_duplicate_columns_and_empty_tables_are_printed() -> None:
+    """Table 2 has the columns "paper" and "diff." for each modality."""
     assert make([], ["class", "paper", "paper"]).text().split("\n")[3] == "class  paper  paper"
     twice = make([["a", "1.0", "b"]], ["class", "paper", "paper"])
     assert twice.numeric == [False, True, False]
     assert "| a | 1.0 | b |" in twice.markdown()
 
 
-def test_an_interval_is_a_number_and_a_citation_is_not() -> None:
+def test_interval_is_numeric_and_citation_is_not() -> None:
     assert make([["[87.00, 89.00]", "[1] {x}"]], ["interval", "method"]).numeric == [True, False]
 
 
-def test_files_hold_the_same_in_every_format(tmp_path: Path) -> None:
+def test_saved_files_contain_the_rendered_formats(tmp_path: Path) -> None:
     paths = TABLE.save(tmp_path / "new" / "ucf.1")
     names = ["ucf.1.csv", "ucf.1.md", "ucf.1.tex", "ucf.1.txt"]
     assert sorted(p.name for p in paths) == names
-    assert sorted(p.name for p in paths[0].parent.iterdir()) == names  # no temporary left
-    found = {path.suffix: path.read_text(encoding="utf-8") for path in paths}
+    assert sorted(p.name for p in paths[0].parent.iterdir()) == names  # no temporary file is left
+    contents = {path.suffix: path.read_text(encoding="utf-8") for path in paths}
     for form, suffix in SUFFIXES.items():
-        assert found[suffix] == TABLE.render(form).rstrip("\n") + "\n" == render_all([TABLE], form) + "\n"
-    assert "| a\\|b, Object_falling & Co. | -0.67 | - | n/a |" in found[".md"]
-    assert TABLE.protocol in found[".md"] and TABLE.protocol in found[".csv"]
-    read = pd.read_csv(io.StringIO(found[".csv"]), comment="#", dtype=str, keep_default_na=False)
+        assert contents[suffix] == TABLE.render(form).rstrip("\n") + "\n" == render_all([TABLE], form) + "\n"
+    assert "| a\\|b, Object_falling & Co. | -0.67 | - | n/a |" in contents[".md"]
+    assert TABLE.protocol in contents[".md"] and TABLE.protocol in contents[".csv"]
+    read = pd.read_csv(io.StringIO(contents[".csv"]), comment="#", dtype=str, keep_default_na=False)
     assert read.to_numpy().tolist() == ROWS
 
 
-def test_a_name_with_a_comment_sign_survives_csv() -> None:
-    """XD-Violence has v=…__#1_label_A: a reader that skips comments must not cut the row; marks are dropped."""
+def test_csv_quotes_names_with_a_comment_sign() -> None:
+    """A reader that skips comments must not cut names like v=…__#1_label_A (XD-Violence). † is left out."""
     rows = [["v=38GQ9L2meyE__#1_label_B6-0-0", "88.00†"], ["other", "-"]]
     text = make(rows, ["video", "AUC (%)"]).csv()
     read = pd.read_csv(io.StringIO(text), comment="#", dtype=str, keep_default_na=False)
     assert read.to_numpy().tolist() == [[rows[0][0], "88.00"], rows[1]]
 
 
-def test_several_tables_are_an_empty_line_apart() -> None:
+def test_tables_are_separated_by_an_empty_line() -> None:
     assert render_all([TABLE, TABLE], "csv").count("\n\n# Table 1") == 1
 
 
-def test_long_lines_are_wrapped_between_words_and_parts() -> None:
+def test_long_lines_wrap_between_words_and_parts() -> None:
     wide = make([["  b"]], ["a"], "split · Ano-AUC: every video · " + "part " * 6 + "end", "Ano-AUC " * 20)
     lines = wide.text(width=40).split("\n")
     assert not any(line.endswith("Ano-") for line in lines)
-    assert lines[1] == "split · Ano-AUC: every video ·"  # a part is never broken, and a dot ends its line
+    assert lines[1] == "split · Ano-AUC: every video ·"  # a part is never broken, and the line ends with the dot
     assert "| &nbsp;&nbsp;b |" in wide.markdown()
 
 
@@ -106,7 +106,7 @@ def test_long_lines_are_wrapped_between_words_and_parts() -> None:
         ("88.67 ± 0.45†", r"$88.67 \pm 0.45^{\dagger}$"),
         ("-0.67", "$-0.67$"),
         ("[87.00, 89.00]", "$[87.00, 89.00]$"),
-        ("-", "--"),  # not a minus sign: no such number
+        ("-", "--"),  # a missing number, not a minus sign
         ("n/a", "n/a"),
         ("ŵ_i, abnormal frames", r"$\hat{w}_i$, abnormal frames"),
         ("λ_ref", r"$\lambda_{\mathrm{ref}}$"),
@@ -116,12 +116,12 @@ def test_long_lines_are_wrapped_between_words_and_parts() -> None:
         ("  here − paper", r"\quad here $-$ paper"),
     ],
 )
-def test_latex_cells(cell: str, expected: str) -> None:
+def test_latex_cell_is_formula_or_escaped_text(cell: str, expected: str) -> None:
     assert latex_cell(cell) == expected
 
 
-def test_latex_leaves_no_special_character_bare() -> None:
-    """ASCII, braces and $ in pairs, a & fewer than columns in each row, no special character unescaped."""
+def test_latex_escapes_every_special_character() -> None:
+    """The text is ASCII, braces and $ are paired, and each row has one & fewer than columns."""
     latex = TABLE.latex()
     assert latex.isascii()
     bare = re.sub(r"\\[\\&%$#_{}]", "", latex)
@@ -136,15 +136,15 @@ def test_latex_leaves_no_special_character_bare() -> None:
 
 
 def test_latex_formulas_are_valid_for_mathtext() -> None:
-    """matplotlib's mathtext parses the same TeX subset and raises where a formula is broken."""
+    """matplotlib's mathtext parses this subset of TeX and raises for an invalid formula."""
     formulas = {f for text in SYMBOLS for f in re.findall(r"\$[^$]+\$", latex_text(text)) if f != r"\$"}
     assert len(formulas) > 20
     for formula in [*formulas, latex_cell("88.67 ± 0.45"), latex_cell("[87.00, 89.00]")]:
         MathTextParser("path").parse(formula)
 
 
-def test_fractions_are_printed_in_the_metrics_unit() -> None:
-    """AUC in percent with two digits; Brier as a fraction with four."""
+def test_fractions_are_printed_in_the_metric_unit() -> None:
+    """AUC is printed in percent with two digits, Brier as a fraction with four."""
     assert (cells.value_cell("AUC", 0.88671), cells.value_cell("Brier", 0.12345)) == ("88.67", "0.1235")
     assert (cells.paper_cell("AUC", 88.7), cells.paper_cell("kl", 0.01)) == ("88.70", "0.0100")
     assert cells.difference_cell("AUC", 0.8867, 88.0) == "+0.67"
@@ -155,24 +155,24 @@ def test_fractions_are_printed_in_the_metrics_unit() -> None:
     assert labels == ["AUC (%)", "KL", "ŵ_i", "ŵ_e, normal frames", "ECE"]
 
 
-def test_mean_and_spread_over_runs() -> None:
-    """80 and 90 %: standard deviation with n − 1 is 7.07; one run has none."""
+def test_mean_cell_has_std_for_more_than_one_run() -> None:
+    """80 and 90 % have the standard deviation (n − 1) 7.07. One run has none."""
     assert cells.mean_cell([0.8, 0.9]) == "85.00 ± 7.07"
     assert cells.mean_cell([0.8]) == "80.00"
     assert cells.spread_cell(None, 1.0) == "-"
 
 
-def test_what_is_not_there_is_no_number() -> None:
+def test_missing_numbers_are_dashes_or_n_a() -> None:
     assert cells.value_cell("AUC", math.nan) == cells.mean_cell([0.8, math.nan]) == "n/a"
     assert cells.difference_cell("AUC", math.nan, 88.0) == cells.difference_cell("AUC", 0.5, None) == "-"
     assert cells.interval_cell("AUC", None) == "-"
     assert [cells.marked(cell, "†") for cell in ("88.00", "-", "n/a")] == ["88.00†", "-", "n/a"]
 
 
-def test_notes_say_what_counts_and_what_is_undefined() -> None:
-    """Each sentence once, however many metrics share it."""
+def test_notes_define_metrics_and_explain_undefined() -> None:
+    """Each note occurs once, even if several metrics share it."""
     notes = cells.definition_notes(["AUC", "FAR@0.5", "kl", "per-video AUC, median", "videos with AUC below 0.5"])
     assert [note.partition(":")[0] for note in notes] == ["FAR@0.5", "KL", "Per-video AUC"]
     assert "normal-labelled videos" in notes[0] and "in nats" in notes[1]
     undefined = cells.undefined_notes({"AUC": 0.5, "AP": math.nan, "AP (trapezoid)": math.nan, "w_image": math.nan})
-    assert undefined == ["n/a: AP needs anomalous frames; these videos hold none."]
+    assert undefined == ["n/a: AP needs anomalous frames, but these videos contain none."]

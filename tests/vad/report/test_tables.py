@@ -1,4 +1,4 @@
-"""Tables: cells are the computed numbers, the paper's stand beside the right ones, the protocol above."""
+"""Tables: cells are the computed numbers, next to the paper's numbers for the same case."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def columns(table: Table) -> list[str]:
 
 
 def cells(table: Table, row: str) -> dict[str, str]:
-    """One row by its first cell; a repeated column name gets the name before it."""
+    """Return a row by its first cell; "paper" and "diff." get the preceding column's name as prefix."""
     names, *lines = table.lines
     names = [f"{names[k - 1]} {c}" if c in ("diff.", "paper") else c for k, c in enumerate(names)]
     return dict(zip(names, next(line for line in lines if line[0] == row), strict=True))
@@ -40,7 +40,7 @@ def runs(*several: dict[str, float], noise_model: str = "StudentT", weights: str
     return pd.DataFrame([{"noise_model": noise_model, "weights": weights, **run} for run in several])
 
 
-def test_the_papers_numbers_are_those_that_were_transcribed() -> None:
+def test_paper_numbers_match_the_transcription() -> None:
     shared = Path(tables.__file__).parents[3] / "shared" / "paper_tables.json"
     if not shared.is_file():
         pytest.skip(f"no {shared} to compare with")
@@ -50,10 +50,10 @@ def test_the_papers_numbers_are_those_that_were_transcribed() -> None:
 # one evaluation
 
 
-def test_results_stand_beside_all_three_of_the_papers_numbers() -> None:
+def test_results_table_has_all_three_paper_numbers() -> None:
     """UCF-Crime AUC: 88.67 ± 0.45 (Table 1), 89.13 (Table 2), 89.09 (Table 6)."""
     table = tables.results_table({**RESULT, "w_event": 0.52399999}, protocol("ucfcrime"))
-    assert cells(table, "ŵ_e")["Table 6 diff."] == "+0.0000"  # no −0
+    assert cells(table, "ŵ_e")["Table 6 diff."] == "+0.0000"  # not −0
     assert cells(table, "AUC (%)") == {
         "metric": "AUC (%)", "here": "88.00", "Table 1": "88.67 ± 0.45", "Table 1 diff.": "-0.67",
         "Table 2": "89.13", "Table 2 diff.": "-1.13", "Table 6": "89.09", "Table 6 diff.": "-1.09",
@@ -63,10 +63,10 @@ def test_results_stand_beside_all_three_of_the_papers_numbers() -> None:
     assert cells(table, "ŵ_i")["Table 6 diff."] == "+0.0001"
     assert cells(table, "AP (%)")["here"] == "31.42"
     assert cells(table, "AP (%)")["Table 1"] == NONE  # the paper has no AP for UCF-Crime
-    assert "Table 2 and Table 6 one run each" in table.notes[0]
+    assert "Table 2 and Table 6 show one run" in table.notes[0]
 
 
-def test_one_modality_is_compared_with_its_own_column() -> None:
+def test_single_stream_is_compared_with_its_column() -> None:
     table = tables.results_table(RESULT, protocol("ucfcrime"), modality="event")
     assert list(cells(table, "AUC (%)").values()) == ["AUC (%)", "88.00", "78.67", "+9.33"]
     assert columns(table) == ["metric", "here", "Table 2", "diff."]
@@ -78,27 +78,27 @@ def test_gaussian_is_compared_with_the_gaussian_row() -> None:
     assert cells(table, "AP (%)")["Table 1"] == "87.18 ± 0.55"
 
 
-def test_a_data_set_without_paper_numbers_has_ours_alone() -> None:
+def test_results_table_without_paper_has_ours_only() -> None:
     table = tables.results_table({"AUC": 0.5}, protocol("demo"))
     assert columns(table) == ["metric", "here"]
     assert list(table.notes) == protocol("demo").notes() and "untrained encoder" in table.text()
 
 
-def test_what_a_metric_counts_stands_below_it() -> None:
+def test_metric_definitions_are_in_the_notes() -> None:
     """FAR counts the frames of normal videos, not the normal frames of all videos."""
     notes = tables.results_table(RESULT, protocol("demo")).notes
     assert any(note.startswith("FAR@0.5: share of") and "normal-labelled videos" in note for note in notes)
     assert not any("ECE" in note for note in notes)  # not in this table
 
 
-def test_undefined_is_shown_with_its_reason() -> None:
+def test_undefined_metric_is_shown_with_its_reason() -> None:
     table = tables.results_table({**RESULT, "AUC": math.nan}, protocol("ucfcrime"))
     assert cells(table, "AUC (%)")["here"] == NAN
     assert cells(table, "AUC (%)")["Table 1 diff."] == NONE
-    assert "one kind only" in table.text()
+    assert "AUC needs normal and anomalous frames" in table.text()
 
 
-def test_intervals_stand_beside_the_numbers_they_belong_to() -> None:
+def test_intervals_are_printed_next_to_their_metric() -> None:
     table = tables.results_table(
         RESULT, protocol("demo"), intervals={"AUC": (0.8, 0.95), "Brier": (0.1, 0.2)}
     )
@@ -113,7 +113,7 @@ def test_intervals_stand_beside_the_numbers_they_belong_to() -> None:
 
 
 def every_table(chosen: Protocol) -> list[Table]:
-    """One of each kind, all with an AUC of 88.00."""
+    """Return one table of each kind, each with an AUC of 88.00."""
     response = pd.DataFrame([["CLEAN", 0.0, 0.88, *[0.1] * 8]], columns=PAPER["table6"]["columns"])
     seeds = runs(RESULT, weights=chosen.weights).assign(modality="fusion", seed=0)
     return [
@@ -135,18 +135,18 @@ def test_numbers_selected_on_the_test_set_are_marked(weights: str, mark: str) ->
         assert "†" not in "".join(rows)
 
 
-def test_protocol_and_footnotes_stand_around_every_table() -> None:
-    """A checkpoint trained with another profile than asked for is not only noted on the terminal."""
-    odd = protocol("ucfcrime", runs=3, footnotes=("a.pth was trained with profile paper.",))
-    for table in every_table(odd):
+def test_every_table_has_protocol_and_footnotes() -> None:
+    """A note about a checkpoint, such as its training profile, is in each table, not only on the terminal."""
+    noted = protocol("ucfcrime", runs=3, footnotes=("a.pth was trained with profile paper.",))
+    for table in every_table(noted):
         assert "a.pth was trained with profile paper." in table.notes
         for part in ("UCF-Crime", "official split", "290 test videos", "profile default", "test crop 5",
                      "last epoch", "average_precision_score", "every whole snippet"):  # fmt: skip
             assert part in table.protocol
-    assert "3 runs" in odd.line()
+    assert "3 runs" in noted.line()
 
 
-def test_the_splits_sizes_are_noted_where_they_differ() -> None:
+def test_different_split_sizes_are_noted() -> None:
     assert "753" in tables.results_table({"AP": 0.5}, protocol("xd")).text()
     assert "released lists" not in tables.results_table(RESULT, protocol("ucfcrime")).text()
 
@@ -154,7 +154,7 @@ def test_the_splits_sizes_are_noted_where_they_differ() -> None:
 # Tables 1 and 2
 
 
-def test_table_1_has_peers_the_papers_rows_and_ours() -> None:
+def test_table_1_has_prior_methods_paper_rows_and_ours() -> None:
     """AUC 88.0 and 89.0: mean 88.50, standard deviation √0.5 = 0.71; 88.50 − 88.67 = −0.17."""
     two = runs({**RESULT, "AUC": 0.88, "Ano-AUC": 0.7}, {**RESULT, "AUC": 0.89, "Ano-AUC": 0.71})
     table = tables.method_table(two, protocol("ucfcrime"), {"StudentT": {"AUC": (0.8, 0.9)}})
@@ -168,10 +168,10 @@ def test_table_1_has_peers_the_papers_rows_and_ours() -> None:
         ["  here − paper", "", "-0.17", "-1.00"],
         ["  95 % interval", "", "[80.00, 90.00]", NONE],
     ]
-    assert "noise model" not in table.protocol  # the rows name it
+    assert "noise model" not in table.protocol  # the rows give it
 
 
-def test_table_1_has_both_noise_models_and_ano_auc_for_all() -> None:
+def test_table_1_has_both_noise_models_and_ano_auc() -> None:
     """XD-Violence, Gaussian: the paper has AP 87.18 and no Ano-AUC; 88.00 − 87.18 = 0.82."""
     run = {"AP": 0.88, "Ano-AUC": 0.75}
     table = tables.method_table(pd.concat([runs(run, noise_model="Gaussian"), runs(run)]), protocol("xd"))
@@ -179,12 +179,12 @@ def test_table_1_has_both_noise_models_and_ano_auc_for_all() -> None:
     assert ["IEF-VAD (Gaussian), here", "1", "88.00", "75.00"] in table.lines
     differences = [line for line in table.lines if line[0] == "  here − paper"]
     assert differences == [["  here − paper", "", "+0.82", NONE], ["  here − paper", "", "+0.37", NONE]]
-    assert "MIST (I3D)" not in table.text()  # a peer of MSAD alone
+    assert "MIST (I3D)" not in table.text()  # a method printed for MSAD only
     demo = tables.method_table(runs({"AUC": 0.9, "Ano-AUC": 0.8}), protocol("demo"))
     assert demo.lines[1:] == [["IEF-VAD (Student-T), here", "1", "90.00", "80.00"]]
 
 
-def test_table_1_marks_the_model_whose_weights_were_selected() -> None:
+def test_table_1_marks_weights_selected_on_test_set() -> None:
     both = pd.concat([runs(RESULT, noise_model="Gaussian", weights="best"), runs(RESULT)])
     table = tables.method_table(both, protocol("ucfcrime", "mixed"))
     assert cells(table, "IEF-VAD (Gaussian), here")["AUC (%)"] == "88.00†"
@@ -192,7 +192,7 @@ def test_table_1_marks_the_model_whose_weights_were_selected() -> None:
     assert any("some of these weights were selected" in note for note in table.notes)
 
 
-def test_table_2_has_each_stream_beside_its_column() -> None:
+def test_table_2_compares_each_stream_with_its_column() -> None:
     """Abuse: 70.09 for event, 70.74 for fusion in the paper; 0.7 − 0.7009 = −0.09 points."""
     frames = {
         "fusion": pd.DataFrame([{**RESULT, "AUC": 0.9, "Arson": math.nan, "Abuse": 0.71}]),
@@ -213,8 +213,8 @@ def test_table_2_has_each_stream_beside_its_column() -> None:
     assert demo.lines == [["class", "image"], ["Crash", "50.00"]]
 
 
-def test_table_2_of_several_runs_is_mean_and_spread() -> None:
-    """0.69 and 0.73: 71.00, standard deviation with n − 1 √8 = 2.83; n/a bears no mark."""
+def test_table_2_of_several_runs_shows_mean_and_std() -> None:
+    """0.69 and 0.73 have mean 71.00 and standard deviation (n − 1) √8 = 2.83. n/a has no †."""
     frame = pd.DataFrame([{"Abuse": 0.69, "Arson": 0.5}, {"Abuse": 0.73, "Arson": math.nan}])
     table = tables.class_table({"fusion": frame}, protocol("ucfcrime", "best"))
     assert [line[1] for line in table.lines[1:]] == ["71.00 ± 2.83†", NAN]
@@ -225,7 +225,7 @@ def test_table_2_of_several_runs_is_mean_and_spread() -> None:
 
 
 def seeds(**options: str) -> pd.DataFrame:
-    """0.9, 0.8, 0.7: mean 0.8, standard deviation with n − 1 exactly 0.1."""
+    """Return runs of which fusion has 0.9, 0.8, 0.7: mean 0.8, standard deviation (n − 1) exactly 0.1."""
     values = {"fusion": (0.9, 0.8, 0.7), "image": (0.6, 0.85, 0.5), "event": (0.5, 0.5)}
     return pd.DataFrame([
         {"modality": m, "seed": seed, "weights": "last", **options, "AUC": value}
@@ -234,7 +234,7 @@ def seeds(**options: str) -> pd.DataFrame:
     ])  # fmt: skip
 
 
-def test_seeds_become_a_row_and_fusion_is_compared_seed_by_seed() -> None:
+def test_seeds_table_compares_fusion_paired_by_seed() -> None:
     table = tables.seeds_table(seeds(), protocol("demo"))
     assert table.lines == [
         ["modality", "runs", "AUC (%)"],
@@ -243,20 +243,20 @@ def test_seeds_become_a_row_and_fusion_is_compared_seed_by_seed() -> None:
         ["fusion", "3", "80.00 ± 10.00"],
     ]
     assert "fusion − image: AUC +15.00 points, higher in 2 of 3 seeds." in table.notes
-    # two seeds in common
+    # they share two seeds
     assert "fusion − event: AUC +35.00 points, higher in 2 of 2 seeds." in table.notes
 
 
-def test_options_that_vary_are_columns() -> None:
+def test_seeds_table_has_varying_options_as_columns() -> None:
     both = pd.concat([seeds(profile="default"), seeds(profile="paper")[:1]])
     table = tables.seeds_table(both, protocol("demo"))
     assert columns(table) == ["modality", "profile", "runs", "AUC (%)"]
-    assert table.lines[-1] == ["fusion", "paper", "1", "90.00"]  # one run has no spread
-    assert "profile default" not in table.protocol  # it varies: the column has it
+    assert table.lines[-1] == ["fusion", "paper", "1", "90.00"]  # one run has no standard deviation
+    assert "profile default" not in table.protocol  # it varies and has a column
     assert any(note.startswith("fusion − image (default): ") for note in table.notes)
 
 
-def test_only_seeds_selected_on_the_test_set_are_marked() -> None:
+def test_only_runs_selected_on_test_set_are_marked() -> None:
     two = pd.DataFrame([
         {"modality": "fusion", "seed": 0, "weights": weights, "AUC": 0.9} for weights in ("last", "best")
     ])  # fmt: skip
@@ -264,7 +264,7 @@ def test_only_seeds_selected_on_the_test_set_are_marked() -> None:
     assert table.lines[1:] == [["fusion", "best", "1", "90.00†"], ["fusion", "last", "1", "90.00"]]
 
 
-def test_runs_of_unknown_seed_are_not_paired() -> None:
+def test_runs_of_unknown_seed_are_not_paired_in_notes() -> None:
     table = tables.seeds_table(seeds().assign(seed=None), protocol("demo"))
     assert not any("fusion − " in note for note in table.notes)
 
@@ -273,7 +273,7 @@ def test_runs_of_unknown_seed_are_not_paired() -> None:
 
 
 def result_of(dataset: str, *sweeps: str, seeds: int = 3) -> SweepResult:
-    """Runs whose k-th point has AUC and AP 0.8 + k / 100, with the seeds 1/1000 apart."""
+    """Return runs whose k-th swept value has AUC and AP 0.8 + k/100 + seed/1000."""
     plan = plan_runs({"dataset": dataset}, sweeps, seeds)
     points = list(dict.fromkeys(tuple(run.values.values()) for run in plan))
     rows = []
@@ -290,44 +290,44 @@ def result_of(dataset: str, *sweeps: str, seeds: int = 3) -> SweepResult:
 
 
 def column(result: SweepResult, name: str, after: str | None = None) -> list[str]:
-    """Cells of a column; `after`: of the first one of that name to the right of another."""
+    """Return the cells of a column, or with `after` of the first such column to the right of another."""
     names, *lines = tables.sweep_table(result).lines
     place = names.index(name, names.index(after) if after else 0)
     return [line[place] for line in lines]
 
 
-def test_a_swept_value_has_mean_and_spread_over_seeds() -> None:
-    """0.800, 0.801, 0.802: mean 80.10, standard deviation with n − 1 exactly 0.10."""
+def test_swept_value_has_mean_and_std_over_seeds() -> None:
+    """0.800, 0.801 and 0.802 have mean 80.10 and standard deviation (n − 1) exactly 0.10."""
     result = result_of("demo", "nu=2,8")
     assert column(result, "nu") == ["2", "8"] and column(result, "runs") == ["3", "3"]
     assert column(result, "AUC (%)") == ["80.10 ± 0.10", "81.10 ± 0.10"]
     assert column(result, "AUC, selected on test") == ["95.00 ± 0.00†"] * 2
-    # the same seeds differ by one point each: no spread, and 2 of the 8 sign patterns are as far
+    # each seed differs by exactly one point: the interval is empty, and 2 of 8 sign patterns are as extreme
     assert column(result, "Δ AUC") == ["-1.00", "-"] and column(result, "p") == ["0.25", "-"]
     assert column(result, "95 % interval") == ["[-1.00, -1.00]", "-"]
     table = tables.sweep_table(result)
     assert "mean ± std over seeds 0…2" in table.protocol and "profile default" in table.protocol
     notes = " ".join(table.notes)
-    assert "Δ: points above nu 8, which is in force without a sweep" in notes
-    assert "3 seeds cannot reach p < 0.05: the smallest possible is 0.25" in notes
+    assert "Δ: difference in points from the default, nu 8;" in notes
+    assert "With 3 seeds, p cannot be below 0.25" in notes
     assert "95 % interval: Student's t of the paired differences; p: sign-flip test." in notes
 
 
-def test_seeds_are_paired_whatever_the_order_of_the_runs() -> None:
+def test_order_of_runs_does_not_change_the_pairing() -> None:
     result = result_of("demo", "nu=2,8")
     mixed = replace(result, runs=result.runs.iloc[[5, 0, 3, 4, 1, 2]])
     assert sorted(column(mixed, "Δ AUC")) == ["-", "-1.00"]
 
 
-def test_several_tests_are_noted_to_be_several() -> None:
-    """Four values, one of them in force: three tests. Six seeds can reach 2 / 64."""
+def test_multiple_tests_are_noted_below_a_sweep() -> None:
+    """Four values, one of them the default, are three tests. Six seeds can reach p = 2/64."""
     notes = tables.sweep_table(result_of("demo", "nu=2,4,6,8", seeds=6)).notes
-    assert "3 tests stand here, none corrected for the others" in " ".join(notes)
+    assert "3 tests, not corrected for multiple comparisons" in " ".join(notes)
     notes = tables.sweep_table(result_of("demo", "nu=2,8", seeds=6)).notes
-    assert "tests stand here" not in " ".join(notes)
+    assert "not corrected" not in " ".join(notes)
 
 
-def test_one_run_each_is_not_called_a_mean() -> None:
+def test_sweep_with_one_seed_is_not_called_a_mean() -> None:
     table = tables.sweep_table(result_of("demo", "nu=2,8", seeds=1))
     assert table.protocol.endswith("one run each, seed 0")
     assert column(result_of("demo", "nu=2,8", seeds=1), "p") == [NAN, NONE]
@@ -336,7 +336,7 @@ def test_one_run_each_is_not_called_a_mean() -> None:
 @pytest.mark.parametrize(
     ("dataset", "sweep", "title", "metric", "paper", "difference"),
     [
-        # by hand from the paper's Tables 3, 4, 5; ours are 80.10, 81.10, …
+        # copied from the paper's Tables 3, 4, 5; our means are 80.10, 81.10, …
         ("ucfcrime", "nu=2,3,8", "Table 3", "AUC (%)", ["87.98 ± 0.33", "-", "88.67 ± 0.45"],
          ["-7.88", "-", "-6.57"]),
         ("ucfcrime", "epsilon=1e-4,0.000001", "Table 3", "Ano-AUC (%)", ["71.06 ± 1.14", "71.45 ± 0.81"],
@@ -348,14 +348,14 @@ def test_one_run_each_is_not_called_a_mean() -> None:
          ["92.39 ± 0.22", "91.65 ± 0.32", "92.90 ± 0.27"], ["-12.29", "-10.55", "-10.80"]),
     ],
 )  # fmt: skip
-def test_the_papers_numbers_stand_beside_their_values(dataset, sweep, title, metric, paper, difference) -> None:
+def test_paper_numbers_are_next_to_their_swept_values(dataset, sweep, title, metric, paper, difference) -> None:
     result = result_of(dataset, sweep)
     assert tables.sweep_table(result).title.startswith(title)
     assert column(result, "paper", after=metric) == paper
     assert column(result, "diff.", after=metric) == difference
 
 
-def test_no_numbers_of_the_paper_where_it_has_none() -> None:
+def test_sweeps_not_in_the_paper_have_no_paper_column() -> None:
     grid = result_of("ucfcrime", "nu=2,8", "N=0,10")
     for result in (grid, result_of("demo", "nu=2,8"), result_of("xd", "mil=topk")):
         table = tables.sweep_table(result)
@@ -364,21 +364,21 @@ def test_no_numbers_of_the_paper_where_it_has_none() -> None:
     assert tables.sweep_table(grid).title == "UCF-Crime, nu × N"
 
 
-def test_seeds_alone_are_one_row_and_missing_runs_are_noted() -> None:
+def test_runs_without_sweep_are_one_row_failures_noted() -> None:
     result = result_of("demo")
     table = tables.sweep_table(replace(result, runs=result.runs[:2]))
     assert table.lines[1][:2] == ["2", "80.05 ± 0.07"] and "Δ AUC" not in columns(table)
-    assert "1 of 3 runs failed and are not in this table." in table.notes
+    assert "1 of 3 runs failed and are missing from this table." in table.notes
     assert "seeds 0, 1" in table.protocol
 
 
-def test_an_undefined_metric_makes_no_mean() -> None:
+def test_undefined_metric_gives_no_mean() -> None:
     result = result_of("demo", "nu=2,8")
     gap = result.runs.assign(AUC=["", *result.runs["AUC"][1:]])
     assert column(replace(result, runs=gap), "AUC (%)")[0] == NAN
 
 
-def test_what_differs_between_swept_runs_leaves_the_protocol() -> None:
+def test_differing_weights_are_left_out_of_the_protocol() -> None:
     result = result_of("demo", "mil=topk,segment")
     assert "weights of the last epoch" in tables.sweep_table(result).protocol
     mixed = result.runs.assign(weights=["last", "best"] * 3)

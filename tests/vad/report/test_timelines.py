@@ -1,14 +1,16 @@
-"""Timelines: which videos are drawn, where their intervals stand, and one's own videos."""
+"""Timelines: choice of videos, positions of anomalous intervals, and your own videos."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -46,7 +48,7 @@ def video(
 
 
 def film(path: Path, frames: int = 70, fps: int = 20) -> Path:
-    """A video whose frame k is grey, 3·k modulo 256."""
+    """Write a video whose frame k has the grey value 3·k modulo 256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
     for k in range(frames):
@@ -57,7 +59,7 @@ def film(path: Path, frames: int = 70, fps: int = 20) -> Path:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Figure]:
-    """Draws a timeline and returns the figure instead of writing it."""
+    """Return a function that draws a timeline and returns the figure instead of writing it."""
     figures: list[Figure] = []
     monkeypatch.setattr(plots, "save", lambda fig, path: figures.append(fig) or [path])
 
@@ -76,7 +78,7 @@ def test_spans_are_half_open(mask: list[int], expected: list[tuple[int, int]]) -
 
 
 @pytest.mark.parametrize("fps", [None, 25.0])
-def test_intervals_are_shaded_where_they_are(drawn: Callable[..., Figure], fps: float | None) -> None:
+def test_anomalous_intervals_are_shaded_in_both_panels(drawn: Callable[..., Figure], fps: float | None) -> None:
     scene = video()
     score_axes, weight_axes = drawn(scene, fps=fps).axes
     expected = [pytest.approx((s / (fps or 1), e / (fps or 1))) for s, e in SPANS]
@@ -90,37 +92,45 @@ def test_intervals_are_shaded_where_they_are(drawn: Callable[..., Figure], fps: 
     assert np.array_equal(event.get_data().values, scene.weights["event"])
     assert event.get_label() == r"$\hat{w}_e$ (event)"
     assert weight_axes.get_xlim() == pytest.approx((0, 320 / (fps or 1)))  # 20 snippets of 16 frames
+    assert weight_axes.get_ylabel() == "fusion weight"
     assert weight_axes.get_xlabel() == ("time (s)" if fps else "frame")
 
 
-def test_the_legend_names_ground_truth_once_or_not_at_all(drawn: Callable[..., Figure]) -> None:
+def test_single_stream_score_has_colour_of_its_stream(drawn: Callable[..., Figure]) -> None:
+    ones = np.ones(20, np.float32)
+    for weights, modality in ((video().weights, "fusion"), ({"image": 0 * ones, "event": ones}, "event")):
+        (curve,) = (p for p in drawn(replace(video(), weights=weights)).axes[0].patches if not isinstance(p, Rectangle))
+        assert curve.get_edgecolor()[:3] == pytest.approx(to_rgb(plots.COLOUR[modality]))
+
+
+def test_legend_names_ground_truth_at_most_once(drawn: Callable[..., Figure]) -> None:
     def legend(scored: ScoredVideo) -> list[str]:
         return [text.get_text() for text in drawn(scored).axes[0].get_legend().get_texts()]
 
-    assert legend(video()) == ["anomaly (ground truth)", "anomaly score"]
+    assert legend(video()) == ["ground truth", "anomaly score"]
     assert legend(video(marked=())) == ["anomaly score"]
 
 
-def test_thumbnails_stand_side_by_side(drawn: Callable[..., Figure]) -> None:
+def test_thumbnails_are_drawn_side_by_side(drawn: Callable[..., Figure]) -> None:
     pictures = [np.full((24, 32, 3), k, np.uint8) for k in range(4)]
     strip = drawn(video(), thumbnails=pictures).axes[0]
     assert [image.get_array()[0, 0, 0] for image in strip.images] == [0, 1, 2, 3]
     assert [image.get_extent()[0] for image in strip.images] == [0, 80, 160, 240]  # of 320 frames
 
 
-def test_thumbnails_are_middles_of_equal_parts(tmp_path: Path) -> None:
+def test_thumbnails_come_from_middles_of_equal_parts(tmp_path: Path) -> None:
     path = film(tmp_path / "a.avi", frames=80)
     thumbnails, fps = read_thumbnails(path, 80)
-    # eighths of 80 frames: middles 5, 15 … 75, whose grey is three times the number
+    # the middles of eighths of 80 frames are 5, 15 … 75; the grey value is three times the frame number
     assert [round(float(picture.mean())) for picture in thumbnails] == pytest.approx(
         [15, 45, 75, 105, 135, 165, 195, 225], abs=3
     )
     assert fps == 20
-    assert read_thumbnails(path, 200) == ([], 20)  # a file cut short has no thumbnails at all
+    assert read_thumbnails(path, 200) == ([], 20)  # a truncated file gives no thumbnails
     assert read_thumbnails(tmp_path / "none.avi", 80) == read_thumbnails(None, 80) == ([], None)
 
 
-def test_one_video_of_each_label_comes_first() -> None:
+def test_selection_takes_one_video_of_each_label_first() -> None:
     videos = [
         video("normal", marked=(), label="Normal"),
         video("a", marked=((0, 30),), label="Arson"),
@@ -131,7 +141,7 @@ def test_one_video_of_each_label_comes_first() -> None:
     assert [v.name for v in select_videos(videos, 2)] == ["a", "c"]
 
 
-def test_files_are_named_after_videos_and_written_again_alike(tmp_path: Path) -> None:
+def test_timeline_files_are_named_and_reproducible(tmp_path: Path) -> None:
     film(tmp_path / "films" / "deep" / "Arson009.avi", frames=330)
     videos = [video(), video("v=$x$/1")]
     paths = draw_timelines(videos, tmp_path / "one", tmp_path / "films", 25.0)
@@ -140,12 +150,12 @@ def test_files_are_named_after_videos_and_written_again_alike(tmp_path: Path) ->
     again = draw_timelines(videos, tmp_path / "two", tmp_path / "films", 25.0)
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again]
     with_frames, without = (cv2.imread(str(path)).shape[0] for path in paths[::2])
-    assert with_frames > without  # a strip of frames stands above the score
+    assert with_frames > without  # a row of frames is drawn above the score
 
 
 @pytest.fixture
 def run(tiny, tmp_path):
-    """An untrained checkpoint opened on the eight videos of the tiny data set."""
+    """Return an untrained checkpoint opened on the eight videos of the tiny data set."""
     torch.manual_seed(0)
     path = tmp_path / "a.pth"
     save_checkpoint(path, IEFVAD(embed_dim=16, num_refinement_steps=1), options=resolve({}).recorded(), seed=0)
@@ -153,19 +163,19 @@ def run(tiny, tmp_path):
     return open_run(path, places, torch.device("cpu"), {})
 
 
-def test_named_videos_are_found_by_any_spelling(run) -> None:
+def test_named_videos_match_any_spelling(run) -> None:
     chosen = only_named(run.test, ["Fighting015_x264", "Arson013_x264.mp4", "Arson013_x264"])
-    assert [v.name for v in chosen.videos] == ["Fighting015_x264", "Arson013_x264"]  # each once
+    assert [v.name for v in chosen.videos] == ["Fighting015_x264", "Arson013_x264"]  # without duplicates
     assert only_named(run.test, []) is run.test
-    with pytest.raises(InputError, match="Arson018: no test video of UCF-Crime has this name; close to it: Arson017_x"):
+    with pytest.raises(InputError, match=r"Arson018: .* no test video of this name\. Similar names: Arson017_x"):
         only_named(run.test, ["Arson018"])
-    with pytest.raises(InputError, match="has this name; the first is Normal012_x264"):
+    with pytest.raises(InputError, match=r"of this name\. The first is Normal012_x264"):
         only_named(run.test, ["?"])
 
 
-def test_a_report_says_what_each_timeline_shows(run, tmp_path: Path) -> None:
+def test_timeline_report_has_table_and_figures(run, tmp_path: Path) -> None:
     (table,), pictures = report_timelines(run, tmp_path / "all", [], None)
-    assert len(pictures) == 2 * 4 == len(list((tmp_path / "all").glob("timeline_*")))  # the anomalous four
+    assert len(pictures) == 2 * 4 == len(list((tmp_path / "all").glob("timeline_*")))  # the four anomalous videos
     assert {suffix.suffix for suffix in (tmp_path / "all").glob("timelines.*")} == {".txt", ".md", ".tex", ".csv"}
     (table,), _ = report_timelines(run, tmp_path / "named", ["Arson013_x264", "Normal012_x264"], None)
     assert list(table.frame.columns) == [
@@ -176,13 +186,13 @@ def test_a_report_says_what_each_timeline_shows(run, tmp_path: Path) -> None:
     ((start, end),) = spans(test.frame_labels)
     scores = next(v for v in run.videos if v.name == test.name).scores
     assert arson[2] == f"{start} – {end}"
-    assert arson[4] == f"{scores[start // 16 : end // 16].mean():.3f}"  # whole snippets are anomalous here
+    assert arson[4] == f"{scores[start // 16 : end // 16].mean():.3f}"  # the anomaly covers whole snippets
     assert normal[2:5] == ["none", "n/a", "-"]
     assert "--video_dir" in table.notes[1] and "profile default" in table.protocol
 
 
 @pytest.mark.parametrize("padding", ["masked", "attended"])
-def test_an_own_video_ends_with_its_shorter_stream(tmp_path: Path, padding: str) -> None:
+def test_own_video_is_cut_to_its_shorter_stream(tmp_path: Path, padding: str) -> None:
     torch.manual_seed(0)
     model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1, padding=padding)
     longer, event = (np.random.default_rng(S).standard_normal((S, 16)).astype(np.float32) for S in (12, 9))
@@ -193,11 +203,11 @@ def test_an_own_video_ends_with_its_shorter_stream(tmp_path: Path, padding: str)
         own = own_video("x", {"image": tmp_path / name, "event": tmp_path / "event.npy"})
         assert own.snippets == 9 and not own.frame_labels.any() and len(own.frame_labels) == 9 * 16
         scored += score(model, [own], Embeddings("refuse"), window=16, device=torch.device("cpu"))
-    # a step beyond the end would be attended like the zeros there
+    # a snippet past the end would be attended like padding
     np.testing.assert_array_equal(scored[0].scores, scored[1].scores)
 
 
-def test_own_videos_are_told_in_seconds_or_frames(tmp_path: Path) -> None:
+def test_own_videos_are_reported_in_seconds_or_frames(tmp_path: Path) -> None:
     path = film(tmp_path / "my clip.avi", frames=64)
     scores = np.array([0.9, 0.1, 0.8, 0.7], np.float32)
     weights = {"image": np.full(4, 0.5, np.float32), "event": np.full(4, 0.5, np.float32)}
@@ -206,7 +216,7 @@ def test_own_videos_are_told_in_seconds_or_frames(tmp_path: Path) -> None:
         for name in ("my clip", "gone")
     ]
     table = report_own_videos(scored, [path, tmp_path / "gone.avi"], tmp_path / "out", 0.5)
-    # 16 frames are 0.8 s at 20 frames a second
+    # 16 frames are 0.8 s at 20 frames per second
     assert table.frame.to_numpy().tolist() == [
         ["my clip", "4", "0.900", "0.0 – 0.8, 1.6 – 3.2 s"],
         ["gone", "4", "0.900", "0 – 16, 32 – 64 frames"],

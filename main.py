@@ -19,7 +19,7 @@ from vad.train import run_name, train_run
 
 
 def parse() -> argparse.Namespace:
-    """The flags; options that were not set are absent."""
+    """Parse the flags. Options that were not set are absent."""
     parser = command_parser(
         __doc__,
         "python main.py --dataset ucfcrime",
@@ -38,16 +38,16 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Train one run or many and print their table; returns 1 where a run failed."""
+    """Train one run or several and print the table; return 1 if a run failed."""
     flags = parse()
     explicit = explicit_options(flags)
     options, tables = resolve(explicit), sys.stdout
-    # a table for machines or papers has standard output to itself
+    # other formats than text leave standard output to the table alone
     with contextlib.redirect_stdout(tables if flags.format == "text" else sys.stderr):
         prepare_demo(options)
         if flags.runs is None and not flags.sweep:
             trained = train_run(options)
-            if os.environ.get("RANK", "0") == "0":  # of the processes of one torchrun, the first
+            if os.environ.get("RANK", "0") == "0":  # only the first of several processes
                 table, words = report_training(trained, options)
                 print()
                 print(table.render(flags.format), file=tables)
@@ -65,11 +65,11 @@ def main() -> int:
 
 
 def prepare_demo(options: Options) -> None:
-    """Make the synthetic data set where it is asked for and not there yet."""
+    """Create the synthetic data set if it is selected and does not exist."""
     dataset = load_dataset(options.dataset)
     missing = not options.list_root and not (dataset.list_root / "gt.npy").is_file()
     if dataset.synthetic and missing and "RANK" not in os.environ:
-        from demo import prepare  # imports the extraction, which nothing else here needs
+        from demo import prepare  # imported here, because it loads the extraction code
 
         prepare()
 

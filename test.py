@@ -27,7 +27,7 @@ from vad.scoring import Embeddings, score
 
 
 def parse() -> argparse.Namespace:
-    """The flags; options that were not set are absent."""
+    """Parse the flags. Options that were not set are absent."""
     parser = command_parser(
         __doc__,
         "python test.py --dataset xd --ckpt_path checkpoints/xd/xd.pth --exp_name xd",
@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Open the checkpoints, score what is asked for, print tables and draw pictures."""
+    """Open the checkpoints, score the videos, print tables and draw pictures."""
     flags = parse()
     explicit = explicit_options(flags)
     paths, notes = find_checkpoints(flags, explicit)
@@ -76,30 +76,30 @@ def main() -> None:
 
 
 def find_checkpoints(flags: argparse.Namespace, explicit: Mapping[str, object]) -> tuple[list[Path], list[str]]:
-    """The checkpoints that are meant, and notes for the table; InputError for flags that contradict each other."""
-    asked = [f"--{name}" for name in ("table", "timeline", "video") if getattr(flags, name) is not None]
-    if len(asked) > 1:
-        raise InputError(f"{' and '.join(asked)} ask for different results; give one of them")
+    """Return the checkpoints and notes for the table; raise InputError for flags that exclude each other."""
+    results = [f"--{name}" for name in ("table", "timeline", "video") if getattr(flags, name) is not None]
+    if len(results) > 1:
+        raise InputError(f"{' and '.join(results)} make different results. Give one of them.")
     check_number(flags.table, resolve(explicit).dataset)
     if flags.ckpt_path and flags.runs is not None:
-        raise InputError("--ckpt_path and --runs both say which checkpoints to take; give one of them")
+        raise InputError("--ckpt_path and --runs both select checkpoints. Give one of them.")
     if flags.runs is None and not flags.ckpt_path:
         name = resolve(explicit).dataset
-        raise InputError(f"no checkpoint is named; give --ckpt_path, or --runs N for the runs that `python main.py "
-                         f"--dataset {name} --runs 10` trains")  # fmt: skip
+        raise InputError(f"no checkpoint is given. Give --ckpt_path, or --runs N for the runs of "
+                         f"`python main.py --dataset {name} --runs N`.")  # fmt: skip
     paths, notes = ([Path(path) for path in flags.ckpt_path], []) if flags.ckpt_path else find_runs(
         explicit, flags.runs, flags.table
     )  # fmt: skip
-    single = next((flag for flag in ("--timeline", "--video") if flag in asked), None)
+    single = next((flag for flag in ("--timeline", "--video") if flag in results), None)
     if single and len(paths) > 1:
-        raise InputError(f"{single} is of one checkpoint, {len(paths)} are named; give --ckpt_path one of them")
+        raise InputError(f"{single} takes one checkpoint, but --ckpt_path names {len(paths)}. Name one of them.")
     return paths, notes
 
 
 def score_own_videos(
     flags: argparse.Namespace, explicit: Mapping[str, object], path: Path, device: torch.device
 ) -> None:
-    """Embed and score one's own videos, and draw their timelines."""
+    """Embed and score the user's own videos and draw their timelines."""
     model, options, _, _ = open_checkpoint(path, explicit)
     modalities = ("image", "event") if options.modality == "fusion" else (options.modality,)
     weights = {"image": flags.clip_ckpt, "event": flags.event_ckpt}

@@ -18,7 +18,7 @@ from vad.runtime import pick_device
 
 
 def parse() -> argparse.Namespace:
-    """The flags; options that were not set are absent."""
+    """Parse the flags. Options that were not set are absent."""
     parser = command_parser(
         __doc__, "python test2.py --dataset xd --ckpt_path checkpoints/xd/xd.pth", usage="--ckpt_path FILE … [options]"
     )
@@ -38,7 +38,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Score every checkpoint with either stream masked at every level; Tables 6–9 and Figure 3."""
+    """Score every checkpoint with each stream masked at each level; print Tables 6–9, draw Figure 3."""
     flags = parse()
     explicit = explicit_options(flags)
     runs = open_runs(flags.ckpt_path, explicit, pick_device(str(explicit.get("device", "auto"))))

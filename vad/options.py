@@ -1,8 +1,8 @@
-"""Every option of training and evaluation: one field each, with its default, meaning and group.
+"""Options of training, evaluation and extraction: one field each, with default, help text and group.
 
-Flags, profiles, sweeps, the network's configuration and the columns of runs.csv are read from these fields.
-Precedence: an explicitly set flag, the checkpoint, the profile's overrides of the data set, the profile,
-the data set, the default.
+Flags, profiles, sweeps, the network's configuration and the columns of runs.csv come from these fields.
+The first that sets an option wins: a flag, the checkpoint, the data set's overrides of the profile,
+the profile, the data set, the default.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ MODALITIES = ("image", "event", "fusion")
 
 
 def parse_crops(text: str) -> tuple[int, ...]:
-    """Crop numbers of "5", "0,5", "0..9" or "0,2..4", ascending and each once; InputError for others."""
+    """Return the crop numbers in "5", "0,5", "0..9" or "0,2..4", ascending; raise InputError for other text."""
     crops: set[int] = set()
     for part in text.split(","):
         first, dots, last = part.strip().partition("..")
         last = last if dots else first
         if not (first.isdecimal() and last.isdecimal()) or int(last) > 9:
-            raise InputError(f"crops {text!r}: crops are numbered 0 to 9; write 5, or 0,5, or 0..9")
+            raise InputError(f"crops {text!r}: crops are numbered 0 to 9. Write 5, or 0,5, or 0..9.")
         crops.update(range(int(first), int(last) + 1))
     if not crops:
-        raise InputError(f"crops {text!r}: no crop in this range; write 5, or 0,5, or 0..9")
+        raise InputError(f"crops {text!r}: the range is empty. Write 5, or 0,5, or 0..9.")
     return tuple(sorted(crops))
 
 
 def parse_epochs(text: str) -> tuple[int, ...]:
-    """Epochs of "4,8" or "4+8" (in a sweep, whose values commas separate)."""
+    """Return the epochs in "4,8", or "4+8" in a sweep, where commas separate values."""
     return tuple(int(epoch) for epoch in text.replace("+", ",").split(","))
 
 
 def parse_on_off(text: str) -> bool:
-    """True for "on", False for "off"."""
+    """Return True for "on" and False for "off"; raise ValueError for other text."""
     if text not in ("on", "off"):
-        raise ValueError(f"on or off, not {text}")
+        raise ValueError(f"use on or off, not {text}")
     return text == "on"
 
 
@@ -155,33 +155,30 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("batch_size", "lr", "max_epoch", "scheduler_rate", "print_steps"):
             if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"--{name} must be positive and finite; got {getattr(self, name)}")
+                raise InputError(f"--{name} is {getattr(self, name)}. It must be positive and finite.")
         for f in option_fields():
             known, value = f.metadata["choices"], getattr(self, f.name)
             if known and value not in known:
-                raise InputError(f"{f.name} is {value!r}; known are {', '.join(known)}")
+                raise InputError(f"{f.name} is {value!r}. Choose from {', '.join(known)}.")
 
     def group(self, name: str) -> dict[str, object]:
-        """The options of one group, under their names in the configuration they are for."""
+        """Return the options of a group under their names in the network's or objective's configuration."""
         return {f.metadata["argument"] or f.name: getattr(self, f.name) for f in option_fields(name)}
 
     def recorded(self) -> dict[str, object]:
-        """What a checkpoint keeps: plain values, without folders and the machine's part."""
+        """Return what a checkpoint stores: plain values, without folders and runtime options."""
         names = [f.name for f in option_fields() if f.metadata["group"] not in ("results", "runtime")]
         return {name: getattr(self, name) for name in names if name not in ("feature_root", "list_root", "insist_gt")}
 
     def fingerprint(self) -> dict[str, object]:
-        """What must be equal for a run to be resumed, or taken for finished.
-
-        The weights depend on all of it, and so does the log (the test crops).
-        """
+        """Return what must be equal for a run to be resumed or reused: all that weights and log depend on."""
         groups = ("model", "loss", "training", "evaluation")
         values = {f.name: getattr(self, f.name) for g in groups for f in option_fields(g)}
         data = {name: getattr(self, name) for name in ("modality", "seed", "window", "nan", "precision")}
         return {"dataset": load_dataset(self.dataset).name, **data, **values}
 
     def describe(self) -> str:
-        """One paragraph for the terminal; an asterisk marks what was explicitly set."""
+        """Return one paragraph for the terminal; an asterisk marks explicitly set options."""
         shown = [f.name for f in option_fields() if f.metadata["group"] in SHOWN_GROUPS]
         parts = [f"{n}{'*' if n in self.explicit else ''} {as_text(getattr(self, n))}" for n in shown]
         return " · ".join([f"data set {load_dataset(self.dataset).name}", f"profile {self.profile}", *parts])
@@ -234,20 +231,20 @@ PROFILES: Mapping[str, Mapping[str, object]] = MappingProxyType({
 
 
 def option_fields(group: str | None = None) -> list[Any]:
-    """The fields of `Options`, all or those of one group."""
+    """Return the fields of `Options`, or those of one group."""
     return [f for f in fields(Options) if f.metadata and group in (None, f.metadata["group"])]
 
 
 def preset(profile: str) -> Options:
-    """The options of a profile by itself, as extraction and the list scripts need them."""
+    """Return the options of a profile without data set and flags, for extraction and the list scripts."""
     return Options(**{**preset_values(profile), "profile": profile})
 
 
 def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None = None) -> Options:
-    """Options of a run from the flags that were set and, for an evaluation, those a checkpoint keeps.
+    """Return the options of a run.
 
-    A profile set by flag replaces what the checkpoint keeps. Raises InputError for an unknown data set or a
-    value that makes no sense.
+    explicit: options set by flags. saved: options stored in a checkpoint; a profile set by a flag replaces
+    them. Raises InputError for an unknown data set, profile or value.
     """
     saved = saved or {}
     dataset = load_dataset(str(explicit.get("dataset") or saved.get("dataset") or Options.dataset))
@@ -256,7 +253,7 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
     kept = {} if "profile" in explicit else {name: as_field(saved[name]) for name in saved if name in names}
     overrides = {name: as_field(value) for name, value in dataset.overrides.get(profile, {}).items()}
     if unknown := [name for name in overrides if name not in names]:
-        raise InputError(f"{dataset.path}: [overrides.{profile}] has no option {unknown[0]}; see main.py --help_all")
+        raise InputError(f"{dataset.path}: [overrides.{profile}] has no option {unknown[0]}. See main.py --help_all.")
     values = {
         **dataset.training,
         **preset_values(profile),
@@ -271,14 +268,14 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
 
 
 def preset_values(profile: str) -> Mapping[str, object]:
-    """The values a profile overrides; InputError names the known profiles."""
+    """Return the values that a profile overrides; raise InputError for an unknown profile."""
     if profile not in PROFILES:
-        raise InputError(f"unknown profile {profile!r}; known are {', '.join(PROFILES)}")
+        raise InputError(f"unknown profile {profile!r}. Choose from {', '.join(PROFILES)}.")
     return PROFILES[profile]
 
 
 def upgrade(content: Mapping[str, object]) -> dict[str, object]:
-    """The recorded options of a checkpoint, of this version or an earlier one."""
+    """Return the options stored in a checkpoint of this or an earlier version."""
     if "options" in content:
         return dict(content["options"])
     settings = content.get("settings", {})
@@ -286,32 +283,32 @@ def upgrade(content: Mapping[str, object]) -> dict[str, object]:
     flat |= {"dataset": settings.get("dataset_file") or settings.get("dataset", Options.dataset)}
     flat |= {"modality": content["config"].get("modality", "fusion"), "evaluate_at": "epoch"}
     flat |= {**settings.get("switches", {}), **settings.get("recipe", {})}
-    # the released probe was not among its values; the profile says which is meant
+    # earlier versions had no value for the released masking; the profile sets it
     return {name: value for name, value in flat.items() if name != "mask_axis"}
 
 
 def as_field(value: object) -> object:
-    """A value as `Options` holds it: files keep lists where it has tuples."""
+    """Return a value as `Options` stores it: lists from files become tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def as_text(value: object) -> str:
-    """A value as tables and the terminal show it."""
+    """Return a value as tables and the terminal show it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def parse_value(name: str, text: str) -> object:
-    """The value of an option from its text; InputError names the option and what it takes."""
+    """Return the value of an option from its text; raise InputError if it does not fit."""
     about = next(f for f in option_fields() if f.name == name).metadata
     try:
         value = about["parse"](text)
     except ValueError as error:
-        reason = str(error) if isinstance(error, InputError) or about["parse"] is parse_on_off else "not understood"
-        raise InputError(f"{name} {text!r}: {reason}; it takes: {about['help']}") from None
+        reason = str(error) if isinstance(error, InputError) or about["parse"] is parse_on_off else "invalid value"
+        raise InputError(f"{name} {text!r}: {reason} ({about['help']})") from None
     if about["choices"] and value not in about["choices"]:
-        raise InputError(f"{name} {text!r}: unknown; known are {', '.join(about['choices'])}")
+        raise InputError(f"{name} {text!r}: unknown value. Choose from {', '.join(about['choices'])}.")
     return value
 
 
@@ -377,7 +374,7 @@ def _metavar(f: Any) -> str:
 
 
 def _argument(name: str) -> object:
-    """`parse_value` with the error argparse prints."""
+    """Return `parse_value` for one option, with the error type that argparse prints."""
 
     def parse(text: str) -> object:
         try:
@@ -389,6 +386,6 @@ def _argument(name: str) -> object:
 
 
 def explicit_options(flags: argparse.Namespace) -> dict[str, object]:
-    """The options among parsed flags that were set."""
+    """Return the options that were set by flags."""
     names = {f.name for f in option_fields()}
     return {name: value for name, value in vars(flags).items() if name in names}

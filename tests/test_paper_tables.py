@@ -194,7 +194,7 @@ def test_runs_that_cannot_be_averaged_are_refused(evaluate, checkpoint, tmp_path
     unknown = checkpoint("unknown", seed=None)
     assert "are both the same file" in evaluate("--table", 1, "--ckpt_path", unknown, unknown)[2]  # without seeds
     stream = checkpoint("s", modality="event")
-    assert "Table 1 is of fused models" in evaluate("--table", 1, "--ckpt_path", stream)[2]
+    assert "Table 1 compares fused models" in evaluate("--table", 1, "--ckpt_path", stream)[2]
 
 
 def test_missing_embeddings_name_the_commands_to_run(command, tiny, checkpoint, tmp_path):

@@ -149,17 +149,17 @@ def test_single_modality_ignores_the_other(modality):
     with torch.no_grad():
         output, alone = model(image, event), model(*inputs)
     assert torch.equal(output.logits, alone.logits)
-    here, there = ("image", "event") if modality == "image" else ("event", "image")
+    used, unused = ("image", "event") if modality == "image" else ("event", "image")
     assert (
-        getattr(output, f"weight_{here}").eq(1).all()
+        getattr(output, f"weight_{used}").eq(1).all()
         and getattr(output, f"weight_{there}").eq(0).all()
     )
-    assert getattr(output, f"{there}_mu") is None and getattr(output, f"{here}_mu").shape == (
+    assert getattr(output, f"{there}_mu") is None and getattr(output, f"{used}_mu").shape == (
         3,
         12,
         32,
     )
-    assert not any(name.startswith(there) for name in model.state_dict())
+    assert not any(name.startswith(unused) for name in model.state_dict())
 
 
 def test_an_empty_window_attends_to_its_first_step():

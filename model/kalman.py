@@ -1,7 +1,7 @@
 """Section 3.4, Eq. 5: the sequential update of the fused state, one Kalman filter per dimension.
 
 The state is a random walk with process noise q. The observation is the fused mean z_t, with
-variance σ²_t + ε. In the paper's form, with precision P_t and with q = 0 there:
+variance σ²_t + ε. The paper writes the update with the state's precision P_t, and without q:
 
     w_prev = 1 / (1/P_{t−1} + q + ε)                          precision of the prediction
     w_cur = 1 / (σ²_t + ε)                                    precision of the observation

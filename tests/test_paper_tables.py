@@ -188,13 +188,13 @@ def test_impossible_table_names_the_needed_command(evaluate, flags, message):
 def test_runs_that_cannot_be_averaged_are_refused(evaluate, checkpoint, tmp_path):
     one, other = checkpoint("a"), checkpoint("b", 1, nu=4.0)
     assert "has nu 8.0" in evaluate("--table", 1, "--ckpt_path", one, other)[2]
-    assert "both the run of seed 0" in evaluate("--table", 1, "--ckpt_path", one, checkpoint("c"))[2]
+    assert "both the run with seed 0" in evaluate("--table", 1, "--ckpt_path", one, checkpoint("c"))[2]
     code, _, err = evaluate("--ckpt_path", one, tmp_path / "ck" / "c.pth")  # also refused without a table of the paper
-    assert code == 2 and "both the run of seed 0" in err and "scoring" not in err
+    assert code == 2 and "both the run with seed 0" in err and "scoring" not in err
     unknown = checkpoint("unknown", seed=None)
-    assert "are both one file" in evaluate("--table", 1, "--ckpt_path", unknown, unknown)[2]  # without seeds
+    assert "are both the same file" in evaluate("--table", 1, "--ckpt_path", unknown, unknown)[2]  # without seeds
     stream = checkpoint("s", modality="event")
-    assert "Table 1 is of fused models" in evaluate("--table", 1, "--ckpt_path", stream)[2]
+    assert "Table 1 compares fused models" in evaluate("--table", 1, "--ckpt_path", stream)[2]
 
 
 def test_missing_embeddings_name_the_commands_to_run(command, tiny, checkpoint, tmp_path):

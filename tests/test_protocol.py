@@ -137,7 +137,7 @@ def test_audit_exit_codes_separate_findings_and_errors(tiny, tmp_path: Path) -> 
     data = ("--dataset", "ucf", "--feature_root", tiny.root)
     findings = run_script(tmp_path, "list/audit.py", *data, "--list_root", tiny.lists)
     assert findings.returncode == 1 and not findings.stderr
-    assert "! training videos" in findings.stdout and findings.stdout.rstrip().endswith("marked !")
+    assert "! training videos" in findings.stdout and findings.stdout.rstrip().endswith("marked with !")
     error = run_script(tmp_path, "list/audit.py", *data, "--list_root", tmp_path / "nowhere")
     assert (error.returncode, error.stdout) == (2, "")
     assert error.stderr.startswith("error: ") and len(error.stderr.splitlines()) == 1

@@ -103,7 +103,7 @@ def test_masking_of_two_runs_reports_weight_changes(trained, tiny, command, tmp_
     flags = [*tiny.flags, "--ckpt_path", checkpoint, tmp_path / "ck" / "b.pth", *places, "--exp_name", "q"]
     code, out, err = command("test2", *flags, "--levels", "0.5")
     assert code == 0, err
-    assert "2 runs" in out and "image masked at 0.5: ŵ_i cannot be judged from 2 runs" in out
+    assert "2 runs" in out and "ŵ_i cannot be tested with only 2 runs" in out
     rows = pd.read_csv(tmp_path / "figure" / "q" / "probe_runs.csv")
     assert rows.run_seed.tolist() == [0, 0, 0, 1, 1, 1] and (tmp_path / "figure" / "q" / "probe_runs.png").is_file()
     code, _, err = command("test2", *flags[:-2], "--ckpt_path", checkpoint, checkpoint)
@@ -158,12 +158,12 @@ def damage(tiny, mistake: str) -> None:
     [
         ("no list", "train.csv: there is no such list"),
         ("empty list", "train.csv: the list contains no video"),
-        ("no columns", "test.csv: no column path and label in its first line"),
+        ("no columns", "test.csv: the header has no column path and label"),
         ("unknown class", "unknown class 'Picnic'"),
         ("event missing", "Arson001_x264__5.npy: no such embedding"),
         ("event S", "snippets but"),
         ("NaN", "Arson001_x264__5.npy has NaN in"),
-        ("gt length", "gt.npy: "),
+        ("gt length", "gt.npy has 3360 frames, but the 8 test videos have 3376"),
         ("no gt", "gt.npy: there is no ground truth"),
         ("one label", "the training list contains normal videos only"),
     ],
@@ -180,7 +180,7 @@ def test_user_mistake_gives_one_line_and_exit_code_2(tiny, command, tmp_path, mi
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--feature_root", "nowhere"], "--feature_root nowhere is no folder"),
+        (["--feature_root", "nowhere"], "--feature_root nowhere is not a folder"),
         (["--device", "cuda:7"], "--device cuda:7 cannot be used here"),
         (["--device", "gpu"], "--device gpu cannot be used here"),
         (["--visual_head", "3"], "embedding width 16 is not divisible by 3 heads"),
@@ -207,7 +207,7 @@ def test_masking_refuses_a_single_modality_model(tiny, command, tmp_path):
     assert command("main", *tiny.flags, *QUICK, *where, "--modality", "event")[0] == 0
     path = tmp_path / "ck" / "ucfcrime_event.pth"
     code, _, err = command("test2", *tiny.flags, "--ckpt_path", path, *where[2:])
-    assert code == 2 and "is a model of event alone" in err
+    assert code == 2 and "is an event-only model" in err
 
 
 def test_commands_run_as_scripts_and_import_silently(tiny, tmp_path):

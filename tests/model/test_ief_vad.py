@@ -149,21 +149,16 @@ def test_single_modality_ignores_the_other(modality):
     with torch.no_grad():
         output, alone = model(image, event), model(*inputs)
     assert torch.equal(output.logits, alone.logits)
-    here, there = ("image", "event") if modality == "image" else ("event", "image")
-    assert (
-        getattr(output, f"weight_{here}").eq(1).all()
-        and getattr(output, f"weight_{there}").eq(0).all()
-    )
-    assert getattr(output, f"{there}_mu") is None and getattr(output, f"{here}_mu").shape == (
-        3,
-        12,
-        32,
-    )
-    assert not any(name.startswith(there) for name in model.state_dict())
+    used, unused = ("image", "event") if modality == "image" else ("event", "image")
+    assert getattr(output, f"weight_{used}").eq(1).all()
+    assert getattr(output, f"weight_{unused}").eq(0).all()
+    assert getattr(output, f"{used}_mu").shape == (3, 12, 32)
+    assert getattr(output, f"{unused}_mu") is None
+    assert not any(name.startswith(unused) for name in model.state_dict())
 
 
-def test_an_empty_window_attends_to_its_first_step():
-    # attention over no step at all is NaN in some of PyTorch's kernels
+def test_empty_window_attends_to_its_first_step():
+    # attention without any valid step returns NaN in some PyTorch kernels
     model = small_model()
     with torch.no_grad():
         empty, one = (model(*batch(), torch.tensor([12, n, 3])).logits for n in (0, 1))

@@ -1,4 +1,4 @@
-# make demo · make tables · make questions · make test · make bench · make setup     each sets up what it needs
+# make demo · make tables · make questions · make test · make bench · make setup: each sets up .venv/ first
 PYTHON ?= python3
 # another build of torch: make setup TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
@@ -17,11 +17,11 @@ seeds = $(foreach s,$(shell seq 0 $$(($(RUNS) - 1))),checkpoints/$(1)/$(DATASET)
 .PHONY: help setup demo tables questions test bench clean-demo
 
 help:
-	@echo "make demo   render videos, extract, train, evaluate, probe; ends with a table and pictures in figure/demo/"
+	@echo "make demo   synthetic videos: render, embed, train, evaluate, mask; tables and pictures in figure/demo/"
 	@echo "make tables every table and figure of the paper, on the demo with 5 seeds: figure/tables/"
-	@echo "make questions  what the specification leaves open, with 10 seeds: figure/questions/"
+	@echo "make questions  effect of each option in which profiles differ, 10 seeds: figure/questions/"
 	@echo "make test   run the tests"
-	@echo "make bench  time what was made fast against the plain way"
+	@echo "make bench  time the optimised code against straightforward code"
 	@echo "make setup  make .venv/ alone"
 
 setup: $(VENV)/.ready
@@ -59,13 +59,16 @@ tables: setup
 	$(PY) figure/architecture.py
 
 questions: RUNS = 10
+SWEEPS := temporal_update=none,paper,kalman padding=attended,masked mil=segment,topk noise_model=Gaussian,StudentT \
+	lambda_cos=0.5,1 lambda_norm=0.5,1 lambda_reg=1,0.01 lambda_kl=1,0.01 epsilon_placement=weights,sum \
+	epsilon=1e-8,1e-4 rollback=off,on keep=last,best evaluate_at=epoch,released profile=default,released
 questions: setup
 	$(if $(filter demo,$(DATASET)),$(PY) -m demo)
-	$(TRAIN) --exp_name questions/$(DATASET) --sweep temporal_update=none,paper,kalman
-	$(TRAIN) --exp_name questions/$(DATASET) --sweep padding=attended,masked
-	$(TRAIN) --exp_name questions/$(DATASET) --sweep mil=segment,topk
-	$(TRAIN) --exp_name questions/$(DATASET) --sweep noise_model=Gaussian,StudentT
+	@for sweep in $(SWEEPS); do \
+		$(TRAIN) --exp_name questions/$(DATASET) --sweep $$sweep || exit $$?; \
+	done
 	$(TRAIN) --exp_name questions/$(DATASET) --sweep noise_model=Gaussian kl_noise_model=model,StudentT
+	$(PY) -m vad.report.differences checkpoints/questions/$(DATASET)_runs.csv
 	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(call seeds,questions) --exp_name questions/$(DATASET)
 	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(call seeds,questions) --exp_name questions/$(DATASET)_time \
 		--mask_axis time

@@ -135,7 +135,7 @@ def test_timeline_is_drawn_and_unknown_name_is_refused(evaluate, checkpoint, tmp
     code, _, err = evaluate("--timeline", "Arson018", "--ckpt_path", path)
     assert code == 2 and "has no test video of this name. Similar names: Arson017_x264, Arson013_x264" in err
     code, _, err = evaluate("--timeline", "--ckpt_path", path, checkpoint("b", 1))
-    assert code == 2 and "--timeline is of one checkpoint, 2 are named" in err
+    assert code == 2 and "--timeline takes one checkpoint, but --ckpt_path names 2" in err
     assert evaluate("--timeline", "--ckpt_path", path)[0] == 0
     assert len(list((tmp_path / "figure" / "ucfcrime").glob("timeline_*.png"))) == 4  # the anomalous videos
 
@@ -169,15 +169,15 @@ def test_changed_profile_is_reported_in_a_footnote(evaluate, checkpoint):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--table", 1], "no checkpoint is named; give --ckpt_path, or --runs N"),
+        (["--table", 1], "no checkpoint is given. Give --ckpt_path, or --runs N"),
         (["--table", 1, "--runs", 3], "ucfcrime_seed0.pth: no such run. Train it with python main.py --dataset"),
-        (["--table", 2, "--runs", 1, "--ckpt_path", "x"], "--ckpt_path and --runs both say which"),
+        (["--table", 2, "--runs", 1, "--ckpt_path", "x"], "--ckpt_path and --runs both select"),
         (["--table", 3], "python main.py --dataset ucfcrime --runs 10 --sweep nu=2,4,6"),
         (["--table", 8, "--ckpt_path", "x"], "python test2.py --dataset ucfcrime --ckpt_path"),
         (["--runs", 0], "--runs must be 1 or more"),
-        (["--table", 1, "--timeline", "--ckpt_path", "x"], "--table and --timeline ask for different results"),
-        (["--timeline", "--video", "x", "--ckpt_path", "x"], "--timeline and --video ask for different results"),
-        (["--video", "x.mp4", "--ckpt_path", "x", "y"], "--video is of one checkpoint, 2 are named"),
+        (["--table", 1, "--timeline", "--ckpt_path", "x"], "--table and --timeline make different results"),
+        (["--timeline", "--video", "x", "--ckpt_path", "x"], "--timeline and --video make different results"),
+        (["--video", "x.mp4", "--ckpt_path", "x", "y"], "--video takes one checkpoint, but --ckpt_path names 2"),
     ],
 )
 def test_impossible_table_names_the_needed_command(evaluate, flags, message):

@@ -14,6 +14,7 @@ from vad.report.table import NONE
 from vad.statistics import compare_paired
 
 ORDER = ("paper", "released", "default")
+GROUPS = ("model", "loss", "training", "evaluation")  # of options that `make questions` varies
 MEASURED = ("noise_model", "epsilon", "kl_noise_model", "lambda_reg", "lambda_kl")  # equal in all profiles
 
 
@@ -41,7 +42,7 @@ def differences_table(runs: pd.DataFrame | None = None) -> str:
 
 def _effects(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Yield (option or profile, its cell) for runs that differ from the default in this option alone."""
-    names = [f.name for f in option_fields() if f.name in runs and f.metadata["group"] in ("model", "loss", "training")]
+    names = [f.name for f in option_fields() if f.name in runs and f.metadata["group"] in GROUPS]
     base = resolve({"dataset": runs["dataset"].iloc[0]})
     defaults = {name: as_text(getattr(base, name)) for name in names}
     auc: dict[tuple[str, str], dict[int, float]] = {}

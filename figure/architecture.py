@@ -118,14 +118,14 @@ class Canvas:
         self.axes.add_patch(FancyArrowPatch(*points[-2:], **head, **style, shrinkA=0, shrinkB=0))
         x, y = ((a + b) / 2 for a, b in zip(*points[-2:], strict=True))
         self.note((x + shift[0], y + shift[1]), text)
-        self.note((x - 0.5, y - 1.6), below, size=4.6)
+        self.note((x - 0.5, y - 1.6), below, size=4.7)
 
     def text(self, position: Point, text: str, *, size: float = 6.2, align: str = "center", **style: object) -> None:
         """Draw text whose centre, left end or right end is at `position`."""
         style = {"color": INK, "fontsize": size, "ha": align, "va": "center", "linespacing": 1.25, "zorder": 5, **style}
         self.axes.text(*position, text, **style)
 
-    def note(self, position: Point, text: str, *, size: float = 5.4, align: str = "center") -> None:
+    def note(self, position: Point, text: str, *, size: float = 5.9, align: str = "center") -> None:
         """Draw small grey text."""
         self.text(position, text, size=size, color=PALE, align=align)
 
@@ -157,7 +157,7 @@ def _stream(canvas: Canvas, arch: Architecture, stream: str) -> tuple[Box, Box]:
     canvas.arrow(tower.edge(1), encoder.edge(-1), text=rf"$x_{sub}$", below=f"B×T×{arch.width}", **line)
     mean = canvas.box(Box(71.5, y - 6 * out, 11, 8), rf"$\mu_{sub}$", colour=colour, size=7.5)
     logvar = canvas.box(Box(71.5, y + 6 * out, 11, 8), rf"$\log\,\sigma^2_{sub}$", colour=colour, size=7.5)
-    canvas.note((72.3, y + 13.4 * out), f"Eq. 1, linear, {_millions(arch.parameters['head'])}")
+    canvas.note((72.3, y + 13.4 * out), f"Eq. 1, {_millions(arch.parameters['head'])}")
     for head in (mean, logvar):
         canvas.arrow((encoder.edge(1)[0], y + (head.y - y) * 0.35), head.edge(-1), **line)
     precision = canvas.box(Box(93, y + 5 * out, 17, 12), _precision(arch, sub), colour=colour)
@@ -243,7 +243,7 @@ def _kalman(canvas: Canvas, arch: Architecture) -> Box:
     if recursive:
         top = MIDDLE + 8
         canvas.arrow((124.7, top), (124.7, top + 4.4), (114.7, top + 4.4), (114.7, top), color=FUSION)
-        canvas.note((119.7, top + 2.2), "$s_{t-1}, P_{t-1}$")
+        canvas.note((119.7, top + 2.2), "$s_{t-1}, P_{t-1}$", size=5.2)
     return box
 
 

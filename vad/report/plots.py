@@ -377,8 +377,10 @@ def draw_training(log: pd.DataFrame, path: Path, *, title: str) -> list[Path]:
     loss_axes.plot(log.step, log.loss, color="0.1", lw=1.8, marker=marker, label="total loss")
     dashes = ("--", ":", "-.", (0, (6, 2)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
     for number, column in enumerate(name for name in log if name.startswith("loss_")):
-        style = {"color": OTHER_COLOURS[number % len(OTHER_COLOURS)], "ls": dashes[number % len(dashes)], "lw": 1.2}
-        label = column.removeprefix("loss_").replace("_", " ")
+        # the KL term of a stream has the stream's colour
+        colour = COLOUR.get(column.rpartition("_")[2], OTHER_COLOURS[number % len(OTHER_COLOURS)])
+        style = {"color": colour, "ls": dashes[number % len(dashes)], "lw": 1.2}
+        label = column.removeprefix("loss_").replace("_", " ").replace("kl", "KL")
         loss_axes.plot(log.step, log[column], **style, marker=marker, label=label)
     metrics = [metric for metric in METRICS if metric in log]
     for column, style, grey in zip(metrics, ("-", "--", ":"), ("0", "0.4", "0.2"), strict=False):

@@ -64,7 +64,8 @@ def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Parsed):
         if words[0] == "-m":
             monkeypatch.setattr(sys, "argv", words[1:])
-            monkeypatch.delitem(sys.modules, words[1], raising=False)
+            for name in (words[1], f"{words[1]}.__main__"):  # not imported yet, as on the command line
+                monkeypatch.delitem(sys.modules, name, raising=False)
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
             monkeypatch.setattr(sys, "path", [str((ROOT / words[0]).parent), *sys.path])

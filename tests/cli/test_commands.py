@@ -185,7 +185,7 @@ def test_user_mistake_gives_one_line_and_exit_code_2(tiny, command, tmp_path, mi
         (["--device", "gpu"], "--device gpu cannot be used here"),
         (["--visual_head", "3"], "embedding width 16 is not divisible by 3 heads"),
         (["--nu", "0"], "nu must be positive"),
-        (["--batch_size", "-1"], "--batch_size must be positive"),
+        (["--batch_size", "-1"], "--batch_size is -1. It must be positive"),
         (["--dataset", "avenue"], "unknown data set 'avenue'"),
     ],
 )

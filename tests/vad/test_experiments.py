@@ -72,7 +72,7 @@ def test_plan_is_ordered_by_seed():
         (["nu"], "takes name=value"),
         (["nu="], "takes name=value"),
         (["gamma=1"], "unknown name. Known names: modality"),
-        (["nu=x"], "nu 'x': not understood"),
+        (["nu=x"], "nu 'x': invalid value"),
         (["nu=2,2.0"], "nu: the value 2 is repeated"),
         (["nu=2", "nu=4"], "nu is set twice"),
         (["keep=last,first"], "unknown value. Choose from last, best"),

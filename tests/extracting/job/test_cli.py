@@ -104,7 +104,7 @@ def test_crop_lists_are_parsed() -> None:
     assert parse_crops("5") == (5,)
     assert parse_crops("5, 0,5") == (0, 5)
     for invalid in ("10", "-1", "", "a", "0..12", "0..99999999999", "9..0", "1.5", "0,,1"):
-        with pytest.raises(InputError, match=r"crops are numbered 0 to 9|no crop in this range"):
+        with pytest.raises(InputError, match=r"crops are numbered 0 to 9|the range is empty"):
             parse_crops(invalid)
 
 

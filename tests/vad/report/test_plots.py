@@ -57,7 +57,7 @@ RESPONSE = pd.DataFrame(
     columns=["masked", "level", "AUC", "w_image"],
 )
 LOG = pd.DataFrame(
-    {"step": [1, 2, 3], "epoch": [0, 0, 1], "loss": [3, 2, 1], "loss_kl": [1, 1, 0], "AUC": [0.5, 0.6, 0.7]}
+    {"step": [1, 2, 3], "epoch": [0, 0, 1], "loss": [3, 2, 1], "loss_kl_event": [1, 1, 0], "AUC": [0.5, 0.6, 0.7]}
 )
 RADAR = {"fusion": {"a": 0.9, "b": 0.8, "c": 0.7}, "image": {"a": 0.6, "b": 0.35}}
 CHANGE = {("image", 0.1): -np.arange(8.0), ("image", 0.5): -2 * np.arange(8.0), ("event", 0.1): np.ones(8)}
@@ -153,7 +153,8 @@ def test_masking_curves_start_unmasked_and_sort_levels(drawn: Callable[..., Figu
 
 def test_training_figure_shows_losses_metrics_epochs(drawn: Callable[..., Figure]) -> None:
     left, right = drawn(plots.draw_training, LOG, title="t").axes
-    assert legend(left.get_legend()) == ["total loss", "kl"]
+    assert legend(left.get_legend()) == ["total loss", "KL event"]
+    assert left.lines[1].get_color() == plots.COLOUR["event"]  # a stream's term has the stream's colour
     assert list(left.lines[0].get_ydata()) == [3, 2, 1]
     assert right.lines[0].get_ydata() == pytest.approx([50, 60, 70])
     assert list(left.lines[-1].get_xdata()) == [3, 3]  # the only new epoch

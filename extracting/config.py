@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vad.files import InputError
-from vad.options import Options
+from vad.options import SCALINGS, TAILS, Options
 
 MODALITIES = ("image", "event")  # in this order everywhere
-TAILS = ("whole", "released")
-SCALINGS = ("clamp", "block")
 ALL_CROPS = tuple(range(10))
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vad.data import lists_metadata
-from vad.datasets import dataset_names, load_dataset
+from vad.datasets import load_dataset
 from vad.files import run_command
-from vad.options import PROFILES, command_parser, preset
+from vad.options import DATASET_HELP, PROFILES, command_parser, preset
 from vad.prepare.audit import audit
 
 
@@ -17,7 +17,7 @@ def main() -> int:
     """Print the findings; returns 1 where there are any."""
     parser = command_parser(__doc__, "python list/audit.py --dataset xd --list_root LISTS --feature_root FEATURES")
     add = parser.add_argument
-    add("--dataset", required=True, metavar="NAME", help=f"{', '.join(dataset_names())} or your own folder")
+    add("--dataset", required=True, metavar="NAME", help=DATASET_HELP)
     add("--split", metavar="NAME", help="split to check against (default: the lists')")
     add("--profile", choices=tuple(PROFILES), metavar="NAME", help="default, paper or released: sets the split")
     add("--list_root", type=Path, metavar="DIR", help="folder of train.csv, test.csv and gt.npy")

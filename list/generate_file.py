@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from vad.datasets import IMAGE_FOLDER, dataset_names, load_dataset
+from vad.datasets import IMAGE_FOLDER, load_dataset
 from vad.files import run_command
-from vad.options import PROFILES, command_parser, parse_crops, preset
+from vad.options import DATASET_HELP, PROFILES, command_parser, parse_crops, preset
 from vad.prepare.lists import make_lists
 
 
@@ -18,7 +18,7 @@ def main(name: str | None = None) -> None:
     parser = command_parser(__doc__, f"python list/{Path(sys.argv[0]).name} {more}--base_path FEATURES/rgb")
     add = parser.add_argument
     if name is None:
-        add("--dataset", required=True, metavar="NAME", help=f"{', '.join(dataset_names())} or your own folder")
+        add("--dataset", required=True, metavar="NAME", help=DATASET_HELP)
     add("--base_path", type=Path, metavar="DIR", help="folder of the image embeddings (default: data/<folder>/rgb)")
     add("--train_save_path", type=Path, metavar="FILE", help="default: list/<folder>/rgb/vitl/train.csv")
     add("--test_save_path", type=Path, metavar="FILE", help="default: list/<folder>/rgb/vitl/test.csv")

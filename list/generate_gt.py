@@ -7,9 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vad.data import lists_metadata, read_list
-from vad.datasets import dataset_names, load_dataset
+from vad.datasets import load_dataset
 from vad.files import run_command
-from vad.options import PROFILES, command_parser, preset
+from vad.options import DATASET_HELP, PROFILES, command_parser, preset
 from vad.prepare.ground_truth import make_ground_truth
 
 
@@ -19,7 +19,7 @@ def main(name: str | None = None) -> None:
     parser = command_parser(__doc__, f"python list/{Path(sys.argv[0]).name}{more}")
     add = parser.add_argument
     if name is None:
-        add("--dataset", required=True, metavar="NAME", help=f"{', '.join(dataset_names())} or your own folder")
+        add("--dataset", required=True, metavar="NAME", help=DATASET_HELP)
     add("--csv_path", type=Path, metavar="FILE", help="test list (default: list/<folder>/rgb/vitl/test.csv)")
     add("--save_path", type=Path, metavar="FILE", help=".npy file, or folder for gt.npy (default: beside test.csv)")
     add("--split", metavar="NAME", help="split whose intervals count (default: the lists')")

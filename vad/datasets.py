@@ -1,6 +1,6 @@
 """Data sets: classes and training values from dataset.toml, annotated videos from annotations.csv.
 
-Built-in and custom data sets use the same two files, which list/README.md describes.
+Built-in and custom data sets use the same two files, which docs/data.md describes.
 """
 
 from __future__ import annotations

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from vad.datasets import load_dataset
+from vad.datasets import dataset_names, load_dataset
 from vad.files import ROOT, InputError
 
 MODALITIES = ("image", "event", "fusion")
+TAILS = ("whole", "released")  # rules for the snippets at a video's end
+SCALINGS = ("clamp", "block")  # divisors of event counts
 
 
 def parse_crops(text: str) -> tuple[int, ...]:
@@ -73,12 +75,15 @@ def option(
 everyday = functools.partial(option, everyday=True)
 
 
+DATASET_HELP = f"{', '.join(dataset_names())} or your own folder"
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of one run; the values here are those of the profile `default`."""
 
     # data
-    dataset: str = everyday("ucfcrime", "ucfcrime, xd, shang, msad, demo or your own folder", "data")
+    dataset: str = everyday("ucfcrime", DATASET_HELP, "data")
     profile: str = everyday("default", "default, paper (its text) or released (its code)", "data",
                             choices=("default", "paper", "released"))  # fmt: skip
     modality: str = everyday("fusion", "image, event or fusion", "data", choices=MODALITIES)
@@ -138,11 +143,11 @@ class Options:
     # lists and extraction (Appendix F.1)
     split: str = option("official", "split column of annotations.csv", "preparation")
     tail: str = option("whole", "snippets at a video's end: whole ones, or released (512-frame blocks)", "preparation",
-                       choices=("whole", "released"))  # fmt: skip
+                       choices=TAILS)  # fmt: skip
     event_threshold: int = option(10, "grey-level difference that is an event, of 255", "preparation")
     event_clamp: int = option(10, "largest event count of a pixel", "preparation")
     event_scaling: str = option("clamp", "divisor of the counts: the clamp, or the block's maximum", "preparation",
-                                choices=("clamp", "block"))  # fmt: skip
+                                choices=SCALINGS)  # fmt: skip
     # runtime
     device: str = everyday("auto", "auto, cpu, cuda, cuda:1", "runtime")
     precision: str = option("fp32", "precision of the forward pass: fp32 or bf16", "runtime", choices=("fp32", "bf16"))

@@ -17,9 +17,9 @@ from extracting.job.ray import Cluster
 from extracting.job.run import ExtractionRun, Output, Summary
 from extracting.job.videos import find_videos, pick_test_videos
 from extracting.video.frames import check_opencv
-from vad.datasets import IMAGE_FOLDER, Dataset, dataset_names, load_dataset
+from vad.datasets import IMAGE_FOLDER, Dataset, load_dataset
 from vad.files import InputError, run_command
-from vad.options import PROFILES, TITLES, add_flags, advanced, command_parser, parse_crops, preset
+from vad.options import DATASET_HELP, PROFILES, TITLES, add_flags, advanced, command_parser, parse_crops, preset
 
 # options that the profile sets unless the user does
 PROFILE_OPTIONS = ("tail", "event_threshold", "event_clamp", "event_scaling")
@@ -99,7 +99,7 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
     flags = command_parser(f"Embed {title}: one .npy (S, D) per video and crop, one row per 16 frames.", example)
     add = flags.add_argument
     if fixed is None:
-        add("--dataset", required=True, metavar="NAME", help=f"{', '.join(dataset_names())} or your own folder")
+        add("--dataset", required=True, metavar="NAME", help=DATASET_HELP)
     if modality is None:
         add("--modality", required=True, choices=("both", *MODALITIES), metavar="NAME",
             help="image, event, or both in one pass over the videos")  # fmt: skip

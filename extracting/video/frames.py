@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extracting.config import TAILS
 from extracting.video.containers import expected_frames
 from extracting.video.log import DecoderLog
 from vad.datasets import SNIPPET_FRAMES, VIDEO_SUFFIXES
 from vad.files import InputError
+from vad.options import TAILS
 
 HEIGHT, WIDTH = 256, 340
 BLOCK_SNIPPETS = 32  # the released code reads blocks of 512 frames

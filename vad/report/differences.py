@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from vad.datasets import load_dataset
 from vad.experiments import read_runs
 from vad.files import run_command
-from vad.options import PROFILES, as_text, command_parser, option_fields, resolve
+from vad.options import PROFILES, Options, as_text, command_parser, option_fields, resolve
 from vad.report.table import NONE
+from vad.report.tables import paired_cells
 from vad.statistics import compare_paired
 
 ORDER = ("paper", "released", "default")
@@ -22,14 +23,15 @@ def differences_table(runs: pd.DataFrame | None = None) -> str:
     """Return the Markdown table: option, meaning, value in each profile, effect on AUC in points.
 
     runs: rows of a runs.csv. The effect of a value is its AUC minus the default's, paired by seed:
-    mean ± standard deviation and 95 % interval, bold where the interval excludes 0.
+    mean and 95 % interval, bold where the interval excludes 0.
     """
-    effects = dict(_effects(runs)) if runs is not None else {}
+    effects = _effects(runs) if runs is not None else {}
+    per_data_set = load_dataset(Options.dataset).training
     rows = [["option", "meaning", *ORDER, "effect on AUC (points)"], ["---"] * 6]
     differing = {name for values in PROFILES.values() for name in values}
     for f in (f for f in option_fields() if f.name in differing or f.name in MEASURED):
         values = [as_text(PROFILES[profile].get(f.name, f.default)) for profile in ORDER]
-        if f.name in ("batch_size", "lr", "max_epoch", "scheduler_milestones", "scheduler_rate"):
+        if f.name in per_data_set:
             values[1:] = ["per data set"] * 2
         flag = f"`--{f.name}`" if f.metadata["flag"] else f"`--sweep {f.name}=…`"
         unmeasured = "trains nothing" if f.metadata["group"] in ("metrics", "masking") else "not measured"
@@ -40,8 +42,8 @@ def differences_table(runs: pd.DataFrame | None = None) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def _effects(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yield (option or profile, its cell) for runs that differ from the default in this option alone."""
+def _effects(runs: pd.DataFrame) -> dict[str, str]:
+    """Return option or profile → its cell, from runs that differ from the default in this option alone."""
     names = [f.name for f in option_fields() if f.name in runs and f.metadata["group"] in GROUPS]
     base = resolve({"dataset": runs["dataset"].iloc[0]})
     defaults = {name: as_text(getattr(base, name)) for name in names}
@@ -59,11 +61,10 @@ def _effects(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
     for (name, value), own in auc.items():
         paired = compare_paired(auc["", ""], own) if name else None
         if paired:
-            low, high = 100 * paired.low, 100 * paired.high
-            text = f"{100 * paired.mean + 0.0:+.1f} [{low:+.1f}, {high:+.1f}]"
-            text = f"**{text}**" if low * high > 0 else text
+            text = " ".join(paired_cells(paired)[:2])
+            text = f"**{text}**" if paired.low * paired.high > 0 else text
             cells.setdefault(name, []).append(text if name == value else f"`{value}` {text}")
-    yield from ((name, "; ".join(texts)) for name, texts in cells.items())
+    return {name: "; ".join(texts) for name, texts in cells.items()}
 
 
 def main() -> None:

@@ -368,6 +368,7 @@ def run_row(run: PlannedRun, content: Mapping[str, Any]) -> dict[str, object]:
         "split": content.get("split", options.get("split")) or "not recorded",
         "data": content.get("fingerprint", content.get("identity", {})).get("data"),
         **content.get("versions", {}),
+        "parameters": content.get("parameters"),
         **{name: content.get(name) for name in ("computing", "seconds", "command", "weights", "epoch", "step")},
         **content["metrics"],
         **{f"{BEST}{name}": best[name] for name in ("epoch", "step", *metrics_of(best))},

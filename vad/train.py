@@ -163,11 +163,15 @@ def train_run(options: Options) -> TrainedRun:
 
 def describe_size(model: IEFVAD, steps: int) -> str:
     """Return the numbers of parameters and steps as text, with a warning for a run of very few steps."""
-    parameters = sum(weight.numel() for weight in model.parameters())
-    text = f"{parameters / 1e6:.2f} million parameters, {steps} training steps"
+    text = f"{parameter_count(model) / 1e6:.2f} million parameters, {steps} training steps"
     if steps >= FEW_STEPS:
         return text
     return f"{text}\nwarning: fewer than {FEW_STEPS} steps train little. Raise --max_epoch, or lower --batch_size."
+
+
+def parameter_count(model: IEFVAD) -> int:
+    """Return the number of trained numbers."""
+    return sum(weight.numel() for weight in model.parameters())
 
 
 def build_network(options: Options, data: TrainingData) -> IEFVAD:
@@ -443,6 +447,7 @@ class RunLog:
             "epoch": row.get("epoch", 0) if path == self.files.best else run.step // self.per_epoch,
             "step": row.get("step", 0) if path == self.files.best else run.step,
             "metrics": metrics_of(row),
+            "parameters": parameter_count(model),
             "computing": self.runtime.describe(),
             "seconds": self.seconds(run),
             "command": command_line(),

@@ -135,7 +135,8 @@ def results_table(
         single = " and ".join(title for title in expected if title != "Table 1")
         notes.insert(0, f"The paper's Table 1 is the mean ± std of {PAPER['table1']['runs']} runs; {single} show "
                         f"one run. Compare a single checkpoint with the latter.")  # fmt: skip
-    notes += [*definition_notes(metrics), *undefined_notes(metrics), *collapse_notes([metrics.get("Ano-AUC", math.nan)])]
+    notes += [*definition_notes(metrics), *undefined_notes(metrics)]
+    notes += collapse_notes([metrics.get("Ano-AUC", math.nan)])
     notes += protocol.notes(beside_paper=bool(expected))
     title = f"{protocol.dataset.title}, {modality}"
     return Table(title, protocol.line(), pd.DataFrame(rows, columns=columns), tuple(notes))

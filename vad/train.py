@@ -176,15 +176,15 @@ def parameter_count(model: IEFVAD) -> int:
 
 def build_network(options: Options, data: TrainingData) -> IEFVAD:
     """Return the untrained network, with principal components of the training videos if --pca is set."""
-    sizes = {"embed_dim": options.pca or data.width, "input_dim": data.width if options.pca else 0}
+    pca, snippets = options.pca, sum(video.snippets for video in data.videos)
+    if pca > min(snippets, data.width):
+        size = f"{snippets} snippets of width {data.width}"
+        raise InputError(f"--pca {pca} is too large: the training videos have {size}. Lower it.")
+    sizes = {"embed_dim": pca or data.width, "input_dim": data.width if pca else 0}
     model = IEFVAD(**sizes, modality=options.modality, **options.group("model"))
-    if options.pca:
-        for name in data.videos[0].streams:
-            x = np.concatenate([load_embedding(video.streams[name], options.nan) for video in data.videos])
-            if min(x.shape) < options.pca:
-                size = f"{len(x)} snippets of width {data.width}"
-                raise InputError(f"--pca {options.pca} is too large: the training videos have {size}. Lower it.")
-            getattr(model, f"{name}_projection").fit(torch.from_numpy(x))
+    for name in data.videos[0].streams if pca else ():
+        x = np.concatenate([load_embedding(video.streams[name], options.nan) for video in data.videos])
+        getattr(model, f"{name}_projection").fit(torch.from_numpy(x))
     return model
 
 

@@ -335,7 +335,7 @@ def test_built_in_data_sets_load_by_name_and_folder() -> None:
     demo = load_dataset("demo")
     assert demo.video_root.parts[-3:] == ("data", "demo", "videos")  # the demo renders its videos
     assert demo.annotation_path == ROOT / "list" / "demo" / "annotations.csv"
-    assert (demo.synthetic, demo.encoder, demo.overrides["paper"]) == (True, "tiny", {"dropout": 0.8})
+    assert (demo.synthetic, demo.encoder, demo.overrides["paper"]) == (True, "tiny", {"visual_layers": 1})
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def _count(file: Path, snippets: int) -> np.ndarray:
     try:
         with np.load(file) as content:
             maps = content["counts"]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"{file}: no readable event maps ({error}). Extract them again with --save_events.") from None
     if len(maps) != snippets:
         raise InputError(f"{file} has {len(maps)} event maps, but the embedding has {snippets} snippets. Extract both "

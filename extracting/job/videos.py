@@ -54,6 +54,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders.sort()  # if two links lead to one folder, always follow the same one
         if current != folder and not folders and is_frame_folder(current):
             yield current
+            continue  # an array beside the frames is no recording
         for name in files:
             if is_source(name):
                 yield current / name

@@ -141,8 +141,10 @@ class Recording:
             reason = f'the package {error.name} is missing; run: pip install ".[events]"'
             raise VideoError(self.path, "unreadable", reason) from None
         except ERRORS as error:
-            reason = f"the events cannot be read ({error}); copy the recording again"
-            raise VideoError(self.path, "damaged", reason) from None
+            advice = "copy the recording again"
+            if "plugin" in str(error):  # files of Metavision are compressed by its own plugin of HDF5
+                advice = "set HDF5_PLUGIN_PATH to the folder with the plugin of its compression"
+            raise VideoError(self.path, "damaged", f"the events cannot be read ({error}); {advice}") from None
 
     def _read_npz(self) -> Iterator[Part]:
         if not zipfile.is_zipfile(self.path):
@@ -155,9 +157,9 @@ class Recording:
         import hdf5plugin  # noqa: F401 (registers the compression of DSEC)
 
         with h5py.File(self.path) as file:
-            events = file.get("CD/events", file.get("events"))  # a table (Metavision); a group of arrays (DSEC)
+            events = file.get("events", file.get("CD/events"))  # a group of arrays (DSEC); a table (Metavision)
             if events is None:
-                reason = "the file contains neither CD/events nor events/x, events/y and events/t; convert it"
+                reason = "the file contains neither events/x, events/y and events/t nor CD/events; convert it"
                 raise VideoError(self.path, "not_video", reason)
             yield from self._read_arrays(events, {**file.attrs, **events.attrs})
 

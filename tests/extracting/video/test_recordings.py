@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import tracemalloc
+import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +100,9 @@ def test_maps_of_a_real_video_and_of_its_events_are_equal(tmp_path: Path, realda
 def test_boundary_events_are_in_the_earlier_pair(tmp_path: Path) -> None:
     """At 10 frames per second, snippet 0 has frames 0 to 15: it counts (0, 1.5] s; (1.5, 1.6] is between snippets."""
     t = [0, 1, 1_500_000, 1_500_001, 1_600_000, 1_600_001, 3_100_000, 3_100_001]
-    path = write_npz(tmp_path / "a.npz", np.arange(8), np.zeros(8, int), np.array(t))
-    maps = maps_of(path, 10)
-    assert [np.flatnonzero(counts[0]).tolist() for counts in maps] == [[1, 2], [5, 6]]
+    for times in (np.array(t) / 1e6, np.array(t)):
+        path = write_npz(tmp_path / "a.npz", np.arange(8), np.zeros(8, int), times)
+        assert [np.flatnonzero(counts[0]).tolist() for counts in maps_of(path, 10)] == [[1, 2], [5, 6]]
     recording = Recording(path, "whole", 10)
     assert (len(list(recording.snippets())), recording.frames) == (2, 33)  # the last event is after frame 31
 
@@ -264,6 +266,7 @@ def test_aedat4_equals_the_events_written(tmp_path: Path) -> None:
 
 # ---- Invalid files -------------------------------------------------------------------------------
 
+EMPTY = {name: np.zeros(0, int) for name in ("x", "y", "t")}
 VALID = {"x": np.arange(5), "y": np.arange(5), "t": np.linspace(0, 1, 5)}
 
 
@@ -280,19 +283,21 @@ VALID = {"x": np.arange(5), "y": np.arange(5), "t": np.linspace(0, 1, 5)}
         ({"t": np.array([None] * 5)}, "damaged", "the events cannot be read (Object arrays cannot be loaded"),
         ({"t": np.arange(4)}, "not_video", "x, y and t have the shapes (5,), (5,), (4,); they must be equally long"),
         ({"t": np.array(4)}, "not_video", "x, y and t have the shapes (5,), (5,), (); they must be equally long"),
+        ({n: np.zeros((5, 1), int) for n in "xyt"}, "not_video", "x, y and t have the shapes (5, 1), (5, 1), (5, 1)"),
         ({"t": None}, "not_video", "the array t is missing; a recording has x, y and t"),
         ({"x": None}, "not_video", "the array x is missing"),
         ({"x": np.arange(5.0)}, "not_video", "the array x contains float64; x and y must be integers"),
         ({"y": np.arange(5) > 2}, "not_video", "the array y contains bool"),
         ({"x": np.array([0, 1, 340, 3, 4])}, "damaged", "event 2 at (340, 2) is outside the sensor of 340×256 pixels"),
         ({"y": np.array([0, 1, 2, 3, -1])}, "damaged", "event 4 at (4, -1) is outside the sensor of 340×256 pixels"),
+        ({"y": np.array([0, 1, 2, 256, 4])}, "damaged", "event 3 at (3, 256) is outside the sensor of 340×256"),
         ({"width": 0}, "damaged", "the sensor has 0×256 pixels; correct its size or the coordinates"),
         ({"width": None, "x": np.arange(5) + 70_000}, "damaged", "the sensor has 70005×5 pixels"),
         ({"width": None, "x": np.arange(5) - 1}, "damaged", "event 0 at (-1, 0) is outside the sensor of 4×5 pixels"),
         ({"width": "wide"}, "damaged", "the events cannot be read (invalid literal for int()"),
         ({"x": [], "y": [], "t": []}, "not_video", "the array x contains float64"),
-        ({name: np.zeros(0, int) for name in "xyt"}, "no_frames", "the recording contains no events; record it again"),
-        ({"width": None, **{name: np.zeros(0, int) for name in "xyt"}}, "no_frames", "the recording contains no events"),
+        (EMPTY, "no_frames", "the recording contains no events; record it again"),
+        ({"width": None, **EMPTY}, "no_frames", "the recording contains no events; record it again"),
     ],
 )
 def test_invalid_npz_is_reported(tmp_path: Path, change: dict, outcome: str, reason: str) -> None:
@@ -300,6 +305,25 @@ def test_invalid_npz_is_reported(tmp_path: Path, change: dict, outcome: str, rea
     np.savez(tmp_path / "a.npz", **{name: array for name, array in arrays.items() if array is not None})
     found = failure(tmp_path / "a.npz")
     assert found[0] == outcome and found[1].startswith(reason), found
+
+
+def test_npz_that_claims_too_many_events_is_reported(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name in VALID:
+            with archive.open(f"{name}.npy", "w") as member:
+                header = {"descr": "<i8", "fortran_order": False, "shape": (10**15,)}
+                np.lib.format.write_array_header_1_0(member, header)
+    outcome, reason = failure(tmp_path / "a.npz")
+    assert outcome == "damaged" and reason.startswith("the events cannot be read (Unable to allocate")
+
+
+def test_array_that_is_no_archive_is_reported(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    assert (
+        failure(tmp_path / "a.npz")[1]
+        == "the events cannot be read (not a complete .npz file); copy the recording again"
+    )
 
 
 def test_errors_name_the_event_of_a_later_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,21 +338,15 @@ def test_errors_name_the_event_of_a_later_part(tmp_path: Path, monkeypatch: pyte
 
 def sources(tmp_path: Path) -> list[Path]:
     """Return a recording of each format whose packages are installed."""
-    events, files = random_events(20_000), [write_npz(tmp_path / "a.npz", **random_events(20_000))]
+    events = random_events(20_000)
     np.savez_compressed(tmp_path / "b.npz", **events)
-    files.append(tmp_path / "b.npz")
+    files = [write_npz(tmp_path / "a.npz", **events), tmp_path / "b.npz"]
     for write in (write_dsec, write_metavision):
         try:
             files.append(write(tmp_path / f"{write.__name__}.h5", events))
         except pytest.skip.Exception:
             continue
-    return [*files, GOLDEN / "events.aedat4"] if "aedat" in installed() else files
-
-
-def installed() -> set[str]:
-    import importlib.util
-
-    return {name for name in ("aedat", "h5py") if importlib.util.find_spec(name)}
+    return [*files, GOLDEN / "events.aedat4"] if find_spec("aedat") else files
 
 
 def test_truncated_and_foreign_files_are_reported(tmp_path: Path) -> None:
@@ -369,7 +387,7 @@ def test_other_hdf5_files_are_reported(tmp_path: Path) -> None:
     pytest.importorskip("hdf5plugin", reason="hdf5plugin is not installed")
     path = tmp_path / "a.h5"
     layouts = {
-        "other/x": ("not_video", "the file contains neither CD/events nor events/x, events/y and events/t"),
+        "other/x": ("not_video", "the file contains neither events/x, events/y and events/t nor CD/events; convert it"),
         "events/x": ("not_video", "the array y is missing; a recording has x, y and t"),
         "events": ("not_video", "the array x is missing"),
         "events/x/y": ("damaged", "the events cannot be read"),
@@ -381,11 +399,21 @@ def test_other_hdf5_files_are_reported(tmp_path: Path) -> None:
         assert found[0] == outcome and found[1].startswith(reason), found
 
 
+def test_unknown_compression_is_named(tmp_path: Path) -> None:
+    """Blosc's number in the file is replaced by that of Metavision's compression, which is not on PyPI."""
+    path = write_dsec(tmp_path / "a.h5", random_events(3000))
+    data = path.read_bytes()
+    blosc, metavision = (number.to_bytes(2, "little") for number in (32001, 0x8ECF))
+    assert data.count(blosc) == 4  # x, y, t and p
+    path.write_bytes(data.replace(blosc, metavision))
+    outcome, reason = failure(path)
+    assert outcome == "damaged"
+    assert reason.endswith("; set HDF5_PLUGIN_PATH to the folder with the plugin of its compression")
+
+
 @pytest.mark.parametrize(("suffix", "package"), [(".h5", "h5py"), (".hdf5", "h5py"), (".aedat4", "aedat")])
-def test_missing_packages_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, package: str
-) -> None:
-    monkeypatch.setitem(os.sys.modules, package, None)
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"x")
     outcome, reason = failure(path)

@@ -107,6 +107,14 @@ def test_boundary_events_are_in_the_earlier_pair(tmp_path: Path) -> None:
     assert (len(list(recording.snippets())), recording.frames) == (2, 33)  # the last event is after frame 31
 
 
+def test_seconds_are_rounded_to_microseconds(tmp_path: Path) -> None:
+    """Events one microsecond after the last frame of a snippet. Seconds times 1e6, cut, would count 4 of them."""
+    t = 1_600_000 * np.arange(200) + 1_500_001
+    x = np.zeros(200, int)
+    assert np.count_nonzero((t / 1e6 * 1e6).astype(int) < t) == 4
+    assert totals(write_npz(tmp_path / "a.npz", x, x, t / 1e6)) == [0] * 200
+
+
 @pytest.mark.parametrize(
     ("last", "whole", "released", "frames"),
     [(1_400_001, 1, 0, 16), (1_500_000, 1, 0, 16), (1_500_001, 1, 1, 17), (3_000_001, 2, 2, 32), (3_000_000, 1, 1, 31)],

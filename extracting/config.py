@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vad.datasets import RECORDING_SUFFIXES
 from vad.files import InputError
 from vad.options import SCALINGS, TAILS, Options
 
@@ -29,7 +30,7 @@ class Config:
     event_clamp: int = Options.event_clamp  # larger event counts are clamped to this
     event_scaling: str = Options.event_scaling  # see `video.events.EventScaling`
     save_events: bool = False  # also write the event maps
-    fps: float | None = None  # frame rate of frame folders, which do not store one
+    fps: float | None = None  # frame rate of frame folders and recordings, which do not store one
     workers: int = 1  # number of decoder processes
     time_limit: float = 120.0  # seconds without a new snippet after which a video is given up
     strict: bool = False  # stop at the first video that is not ok
@@ -49,9 +50,15 @@ class Config:
             if not getattr(self, name) >= 1:
                 raise InputError(f"--{name} {getattr(self, name)} must be at least 1")
 
+    @property
+    def recording_fps(self) -> float:
+        """Frames per second that divide an event-camera recording into snippets."""
+        return self.fps or 30.0
+
     def provenance(self, modality: str) -> dict[str, Any]:
         """Return the settings that affect the embeddings of one modality, for the manifest."""
         events = {name: value for name, value in asdict(self).items() if name.startswith("event_")}
+        events["recording_fps"] = self.recording_fps
         return {"modality": modality, "tail": self.tail} | (events if modality == "event" else {})
 
 
@@ -59,7 +66,7 @@ class Config:
 class Job:
     """One video of an extraction."""
 
-    path: Path  # a video file or a frame folder
+    path: Path  # a video file, a frame folder or an event-camera recording
     video: str  # path relative to --video_dir
     name: str  # [<Class>/]<video>, the base name of the embedding files
     size: int  # bytes; for a frame folder the sum over its frames
@@ -67,3 +74,8 @@ class Job:
     attempt: int = 1
     outcome: str = ""  # set if the video is rejected without opening it
     reason: str = ""
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether this is an event-camera recording, which has no images."""
+        return self.path.suffix.lower() in RECORDING_SUFFIXES and not self.path.is_dir()

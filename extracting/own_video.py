@@ -12,6 +12,7 @@ from extracting.clip.encoder import Encoder
 from extracting.config import Config, Job
 from extracting.job.files import embedding_path
 from extracting.job.run import Output, run
+from extracting.job.videos import require_images
 from extracting.video.frames import check_opencv
 from vad.files import InputError
 
@@ -37,6 +38,7 @@ def embed_own_videos(
             raise InputError(f"two videos are named {stem}, and so would be their results. Rename one of them.")
     outputs = {m: Output.of(m, folder / m, encoder, config) for m, encoder in encoders.items()}
     jobs = [_job(video, outputs) for video in videos]
+    require_images(jobs, outputs)
     paths = [
         {m: embedding_path(out.folder, job.name, config.crops[0]) for m, out in outputs.items()}
         for job in jobs

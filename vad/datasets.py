@@ -23,11 +23,14 @@ from vad.files import ROOT, InputError, read_text
 SNIPPET_FRAMES = 16  # frames per snippet: one time step of an embedding or score
 IMAGE_FOLDER = "rgb"  # image embeddings below their root; lists below list/<folder>/
 MANIFEST = "manifest.jsonl"  # written by the extraction into the embedding folder
+EVENT_MAPS = "__events.npz"  # ending of the event maps, which the extraction may also write there
 VIDEO_SUFFIXES = frozenset([
     ".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg",
     ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".vob",
 ])  # fmt: skip
 FRAME_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"])
+RECORDING_SUFFIXES = frozenset([".npz", ".h5", ".hdf5", ".aedat4"])  # of event cameras
+SOURCE_SUFFIXES = VIDEO_SUFFIXES | RECORDING_SUFFIXES  # files that embeddings are made from
 BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "list/ped2", "demo")  # first those of the paper
 SEVERAL = "several"  # class count of multi-label videos, which only XD-Violence has
 SIDES = ("train", "test")
@@ -267,12 +270,18 @@ class Dataset:
         return labels
 
 
+def is_source(name: str) -> bool:
+    """Return whether a file name is that of a video or recording. Hidden files and event maps are none."""
+    suffix = Path(name).suffix.lower()
+    return suffix in SOURCE_SUFFIXES and not name.startswith(".") and not name.endswith(EVENT_MAPS)
+
+
 def video_name(text: str) -> str:
-    """Return the name of a video without folder and video suffix."""
+    """Return the name of a video or recording without folder and suffix."""
     # NFC: some file systems decompose accented letters
     name = re.split(r"[\\/]", unicodedata.normalize("NFC", text.strip()))[-1]
     stem, dot, suffix = name.rpartition(".")
-    return stem if stem and dot + suffix.lower() in VIDEO_SUFFIXES else name
+    return stem if stem and dot + suffix.lower() in SOURCE_SUFFIXES else name
 
 
 def _read_annotations(dataset: Dataset) -> list[AnnotatedVideo]:

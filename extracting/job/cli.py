@@ -15,7 +15,7 @@ from extracting.config import MODALITIES, Config, Job
 from extracting.job.manifest import OUTCOMES
 from extracting.job.ray import Cluster
 from extracting.job.run import ExtractionRun, Output, Summary
-from extracting.job.videos import find_videos, pick_test_videos
+from extracting.job.videos import find_videos, pick_test_videos, require_images
 from extracting.video.frames import check_opencv
 from vad.datasets import IMAGE_FOLDER, Dataset, load_dataset
 from vad.files import InputError, run_command
@@ -55,6 +55,7 @@ def extract(modality: str | None = None, fixed: Dataset | None = None) -> int:
         raise InputError(f"--video_dir is missing. Give the folder of the {record.title} videos.")
     jobs, missing = select_videos(flags, config, record, find_videos(video_dir))
     jobs = jobs[shard]
+    require_images(jobs, modalities)
     print(f"{len(jobs)} videos in {video_dir} · crops {','.join(map(str, config.crops))}")
     if flags.ray is not None:
         with Cluster(flags.ray or None, specs, config, max_actors=max(1, len(jobs))) as cluster:
@@ -137,7 +138,7 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
     add("--time_limit", type=float, default=Config.time_limit, metavar="X",
         help=advanced(f"seconds without a snippet that end a video (default: {Config.time_limit:g})"))  # fmt: skip
     add("--strict", action="store_true", help=advanced("stop at the first video that is not ok"))
-    add("--fps", type=float, metavar="X", help=advanced("frame rate of folders of frames, for the manifest"))
+    add("--fps", type=float, metavar="X", help=advanced("frame rate of frame folders; of recordings, default 30"))
     add("--test_list", type=Path, metavar="FILE", help=advanced("list of the test videos (default: the split's)"))
     return flags
 
@@ -251,6 +252,9 @@ def print_summary(summary: Summary, outputs: Mapping[str, Output]) -> None:
         embedded = sum(record.embedded for record in summary.done[modality])
         before = len(summary.before[modality])
         print(f"{out.folder}: {embedded} videos written, {before} already finished{speed}")
+        notes = [record for record in summary.done[modality] if record.outcome == "ok" and record.reason]
+        for record in notes[:1]:
+            print(f"{len(notes)} videos have a note in the manifest; {record.video}: {record.reason}")
     problems: dict[tuple[str, str, str], list[str]] = {}
     for modality, record in summary.problems:
         problems.setdefault((record.outcome, record.video, record.reason), []).append(modality)

@@ -18,9 +18,10 @@ import numpy as np
 
 from extracting.config import Job
 from extracting.video.decode import DecodeResult
+from vad.datasets import EVENT_MAPS
 from vad.files import InputError
 
-NAME_BYTES = 255 - len("__events.npz")  # longest video name without suffix, on common file systems
+NAME_BYTES = 255 - len(EVENT_MAPS)  # longest video name without suffix, on common file systems
 READ_SNIPPETS = 256
 RESUME = "Finished embeddings are kept; run the same command again to resume."
 
@@ -32,7 +33,7 @@ def embedding_path(folder: Path, name: str, crop: int) -> Path:
 
 def event_map_path(folder: Path, name: str) -> Path:
     """Return the path of the event maps of one video: `counts` (S, 256, 340) uint8, not clamped or cropped."""
-    return folder / f"{name}__events.npz"
+    return folder / f"{name}{EVENT_MAPS}"
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

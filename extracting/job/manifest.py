@@ -18,13 +18,13 @@ from vad.files import InputError
 OUTCOMES = {
     "ok": "embedded",
     "short": "embedded; the container declares more frames than can be decoded",
-    "no_frames": "the file opens but contains no frames",
+    "no_frames": "the file opens but contains no frames, or no events",
     "too_short": "shorter than one snippet",
-    "damaged": "decoding stopped with an error, or a frame of a folder is missing",
+    "damaged": "decoding stopped with an error, a frame of a folder is missing, or an event is invalid",
     "conversion_failed": "OpenCV returned frames that it could not convert",
     "not_finite": "an embedding contains NaN or infinite values",
     "empty": "an empty file",
-    "not_video": "cannot be opened as a video",
+    "not_video": "cannot be opened as a video or recording",
     "unreadable": "cannot be read, or the name is too long or not valid UTF-8",
     "same_name": "another video would write the same files",
     "decoder_died": "the decoder process crashed in every attempt",
@@ -42,7 +42,7 @@ class Record:
     name: str  # [<Class>/]<video>, the base name of its files
     bytes: int  # size of the video file, to detect that it was replaced
     outcome: str  # a key of OUTCOMES
-    reason: str = ""  # explains any outcome but "ok"
+    reason: str = ""  # explains any outcome but "ok", or is a note
     frames: int = 0  # decoded
     declared: int | None = None  # frame count stored in the container
     fps: float | None = None

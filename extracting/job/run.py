@@ -49,7 +49,10 @@ class Output:
     def record(self, job: Job, result: DecodeResult) -> Record:
         """Return the manifest record of a video, without its snippets and crops."""
         decoded = {name: getattr(result, name) for name in ("outcome", "reason", "frames", "declared", "fps")}
-        provenance = {"settings": self.settings, "encoder": self.hash, "weights": self.note}
+        settings = dict(self.settings)
+        if not job.is_recording:
+            settings.pop("recording_fps", None)  # affects recordings only
+        provenance = {"settings": settings, "encoder": self.hash, "weights": self.note}
         return Record(job.video, job.name, job.size, **decoded, **provenance)
 
 

@@ -1,23 +1,23 @@
-"""Find the videos in a folder, and select the test videos of a data set."""
+"""Find the videos and recordings in a folder, and select the test videos of a data set."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from extracting.config import Job
 from extracting.job.files import NAME_BYTES
 from extracting.video.frames import frame_files, is_frame_folder
-from vad.datasets import VIDEO_SUFFIXES, Dataset
+from vad.datasets import SOURCE_SUFFIXES, Dataset, is_source
 from vad.files import InputError
 from vad.prepare.lists import read_names, video_key
 
 
 def find_videos(folder: Path) -> list[Job]:
-    """Return the video files and frame folders below a folder, sorted by path.
+    """Return the video files, frame folders and event-camera recordings below a folder, sorted by path.
 
     The parent folder of a video is its class, unless the parent is `folder` itself. Unreadable videos
     and videos that would write the same files (a.mp4 and a.avi) are included with an outcome.
@@ -28,7 +28,7 @@ def find_videos(folder: Path) -> list[Job]:
     folder = folder.absolute()  # processes on other machines have another working directory
     jobs = [_job(path, folder) for path in sorted(_walk(folder))]
     if not jobs:
-        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+        suffixes = " ".join(sorted(SOURCE_SUFFIXES))
         raise InputError(
             f"--video_dir {folder}: no videos found (searched for {suffixes} and folders of frames)"
         )
@@ -39,7 +39,7 @@ def find_videos(folder: Path) -> list[Job]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield video files and frame folders below a folder. Links are followed, each real folder once."""
+    """Yield video files, frame folders and recordings below a folder. Links are followed, each real folder once."""
     seen = set()
 
     def unreadable(error: OSError) -> None:
@@ -56,8 +56,9 @@ def _walk(folder: Path) -> Iterator[Path]:
         is_mask = current.name.endswith("_gt")
         if current != folder and not folders and not is_mask and is_frame_folder(current):
             yield current
+            continue  # an array beside the frames is no recording
         for name in files:
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+            if is_source(name):
                 yield current / name
 
 
@@ -84,6 +85,16 @@ def _refuse_same_name(job: Job, videos: Sequence[str]) -> Job:
     others = " and ".join(other for other in videos if other != job.video)
     reason = f"{others} would also write {job.name}__0.npy; rename one of the videos"
     return replace(job, outcome="same_name", reason=reason)
+
+
+def require_images(jobs: Sequence[Job], modalities: Iterable[str]) -> None:
+    """Raise InputError if image embeddings are to be made of an event-camera recording."""
+    recording = next((job for job in jobs if job.is_recording), None)
+    if recording and "image" in modalities:
+        raise InputError(
+            f"{recording.path} is an event-camera recording and has no images. Give --modality event,"
+            " or move the recordings to another folder."
+        )
 
 
 def pick_test_videos(

@@ -22,6 +22,7 @@ import numpy as np
 from extracting.config import Config, Job
 from extracting.video.events import EventCounter, EventScaling
 from extracting.video.frames import HEIGHT, WIDTH, Video, VideoError
+from extracting.video.recordings import Recording
 
 LENGTH = struct.Struct("<I")  # size in bytes of the pickled message that follows
 QUEUE_SIZE = 2  # messages of up to 4 MB; queueing lets decoding and sending overlap
@@ -32,7 +33,7 @@ class DecodeResult:
     """Result of decoding one video."""
 
     outcome: str  # a key of `job.manifest.OUTCOMES`
-    reason: str = ""  # explains any outcome but "ok"
+    reason: str = ""  # explains any outcome but "ok", or is a note
     frames: int = 0  # decoded
     declared: int | None = None  # frame count stored in the container
     fps: float | None = None
@@ -114,12 +115,15 @@ def _send_snippets(
     video = None
     maps = maps_path.open("wb") if maps_path else None
     try:
-        video = Video(job.path, config.tail, config.fps)
-        for frames in video.snippets():
+        if job.is_recording:
+            video = Recording(job.path, config.tail, config.recording_fps)
+        else:
+            video = Video(job.path, config.tail, config.fps)
+        for snippet in video.snippets():
             if "image" in job.modalities:
-                send("image", array=frames)
+                send("image", array=snippet)
             if "event" in job.modalities:
-                counts = count(frames, config.event_threshold)
+                counts = snippet if job.is_recording else count(snippet, config.event_threshold)
                 if maps:
                     maps.write(counts)
                 for clamped, divisors in scaling.add(counts):

@@ -190,6 +190,17 @@ def _open(path: Path) -> cv2.VideoCapture:
         # OpenCV would crash this process
         reason = "the path is not valid UTF-8; rename the file or folder"
         raise VideoError(path, "unreadable", reason)
+    check_content(path)
+    # videos are decoded in parallel; more threads per video were slower even for a single video
+    capture = cv2.VideoCapture(location, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        reason = "cannot be opened as a video; check that the file is a complete video"
+        raise VideoError(path, "not_video", reason)
+    return capture
+
+
+def check_content(path: Path) -> None:
+    """Raise VideoError if a file does not exist, cannot be read or is empty."""
     try:
         if not path.is_file() and not path.is_symlink():
             raise VideoError(path, "unreadable", "the file does not exist")
@@ -199,12 +210,6 @@ def _open(path: Path) -> cv2.VideoCapture:
         raise VideoError(path, "unreadable", f"cannot be read ({error.strerror})") from None
     if empty:
         raise VideoError(path, "empty", "the file is empty (0 bytes); copy it again")
-    # videos are decoded in parallel; more threads per video were slower even for a single video
-    capture = cv2.VideoCapture(location, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    if not capture.isOpened():
-        reason = "cannot be opened as a video; check that the file is a complete video"
-        raise VideoError(path, "not_video", reason)
-    return capture
 
 
 def _unwritten_rows(capture: cv2.VideoCapture) -> int:

@@ -230,6 +230,7 @@ def test_every_alias_maps_to_the_same_key(tmp_path: Path) -> None:
     assert dataset.key("v.1__#2.x") == "v.1__#2.x"  # not in the table, and .x is no video suffix
     assert video_name(unicodedata.normalize("NFD", "é.avi")) == "é"
     assert video_name(".mp4") == ".mp4"
+    assert {video_name(f"Fire/a{suffix}") for suffix in (".npz", ".h5", ".HDF5", ".aedat4")} == {"a"}
 
 
 def test_split_selects_the_interval_column(tmp_path: Path) -> None:

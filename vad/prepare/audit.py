@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from vad import data
-from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, VIDEO_SUFFIXES, Dataset
+from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, Dataset, is_source
 from vad.files import InputError
 from vad.prepare import ground_truth as gt
 from vad.prepare.lists import scan, shorten
@@ -136,10 +136,10 @@ def audit(
 
 
 def _video_files(dataset: Dataset, folder: Path | None) -> set[str]:
-    """Return the key of every video file. Raise InputError if the given folder contains none."""
+    """Return the key of every video and recording. Raise InputError if the given folder contains none."""
     root = folder or dataset.video_root
     paths = sorted(root.rglob("*")) if root and root.is_dir() else []
-    names = [p.stem for p in paths if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")]
+    names = [p.stem for p in paths if is_source(p.name)]
     if folder and not names:
         raise InputError(f"--video_root {root} {'contains no videos' if root.is_dir() else 'does not exist'}.")
     return set(map(dataset.key, names))

@@ -10,10 +10,10 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from vad.data import LISTS_METADATA, split_crop
-from vad.datasets import IMAGE_FOLDER, SIDES, VIDEO_SUFFIXES, Dataset
+from vad.datasets import IMAGE_FOLDER, SIDES, SOURCE_SUFFIXES, Dataset
 from vad.files import InputError, read_text, sha256, write_bytes, write_json
 
-_ENDINGS = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
+_ENDINGS = "|".join(sorted(suffix[1:] for suffix in SOURCE_SUFFIXES))
 _FILE = re.compile(rf'.*?\.({_ENDINGS}|npy)(?=[\s,"]|$)', re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s,;]+")
 

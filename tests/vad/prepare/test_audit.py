@@ -195,6 +195,12 @@ def test_every_error_gives_its_own_findings(clean, error: str) -> None:
         assert not example or any(text.replace(f"{clean.root}/", "").startswith(example) for text in result[check])
 
 
+def test_recordings_count_as_videos_and_event_maps_do_not(clean) -> None:
+    (clean.root / "videos/Crash/c2.mp4").rename(clean.root / "videos/Crash/c2.h5")
+    (clean.root / "videos/Crash/c2__events.npz").touch()
+    assert not run(clean).findings
+
+
 def test_other_split_reports_videos_that_change_sides(clean) -> None:
     clean_lists = {path: path.read_text() for path in (clean.lists / "train.csv", clean.lists / "test.csv")}
     for path, text in clean_lists.items():

@@ -116,6 +116,7 @@ def test_invalid_list_is_refused(street, text: str, says: str) -> None:
         ("path,label\n/d/rgb/Crash/c1__0.npy,Crash\n/d/rgb/Crash/c1__1.npy,Crash\nn1__5.npy,x\n", ["c1", "n1"]),
         ("odd name\nn1\n", ["odd name", "n1"]),  # known by its embedding
         ("my clip.avi Crash 1 2\nn1\n", ["my clip", "n1"]),
+        ("my clip.h5 Crash 1 2\nn1.aedat4\n", ["my clip", "n1"]),
     ],
 )
 def test_names_are_read_from_lists_of_any_form(street, text: str, names: list[str]) -> None:

@@ -86,7 +86,7 @@ class Dataset:
     encoder: str = "vitl"
     window: int = 256  # time steps T per window
     synthetic: bool = False  # rendered by the demo
-    fps: float | None = None  # of all videos, if the video files are unavailable
+    fps: float | None = None  # frame rate of the videos, for times without a video file; None: unknown
     annotations: str = "annotations.csv"  # path, relative to the TOML file
     folders: Folders = field(default_factory=dict)
     training: Training = field(default_factory=dict)

@@ -23,8 +23,9 @@ BINS = 15  # calibration bins (k/15, (k+1)/15]; the first includes a score of 0
 ALARM = 0.5  # scores of at least this value are alarms
 QUARTILES = {"median": 0.5, "lower quartile": 0.25, "upper quartile": 0.75}
 PER_VIDEO = ("AUC within videos", *(f"per-video AUC, {part}" for part in QUARTILES), "videos with AUC below 0.5")
-# metrics shown as percentages; the others are shown as fractions
-PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO)
+MIXED = "videos with both kinds of frames"
+# metrics shown as percentages; the others are shown as they are
+PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO, "events touched", "recall")
 # definitions printed below the tables that show a metric
 DEFINITIONS: Mapping[str, str] = {
     "AP (trapezoid)": "AP (trapezoid): trapezoidal area under the precision–recall curve.",
@@ -219,9 +220,12 @@ def video_aucs(videos: Sequence[ScoredVideo]) -> dict[str, float]:
 
 
 def video_spread(aucs: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
-    """Return weighted mean, median, quartiles, and fraction below 0.5 of the AUCs of `within_videos`, NaN without."""
+    """Return weighted mean, median, quartiles, fraction below 0.5 and number of the AUCs of `within_videos`.
+
+    All but the number are NaN if no video contains normal and anomalous frames.
+    """
     aucs, pairs = aucs[pairs > 0], pairs[pairs > 0]
     if not len(aucs):
-        return dict.fromkeys(PER_VIDEO, math.nan)
+        return {**dict.fromkeys(PER_VIDEO, math.nan), MIXED: 0.0}
     spread = (np.average(aucs, weights=pairs), *np.quantile(aucs, list(QUARTILES.values())), (aucs < 0.5).mean())
-    return dict(zip(PER_VIDEO, map(float, spread), strict=True))
+    return dict(zip((*PER_VIDEO, MIXED), map(float, (*spread, len(aucs))), strict=True))

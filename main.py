@@ -14,7 +14,7 @@ from vad.experiments import train_many
 from vad.files import run_command
 from vad.options import Options, add_flags, command_parser, explicit_options, resolve
 from vad.report.report import report_sweep, report_training
-from vad.report.table import SUFFIXES
+from vad.report.table import SUFFIXES, render_all
 from vad.train import run_name, train_run
 
 
@@ -48,16 +48,16 @@ def main() -> int:
         if flags.runs is None and not flags.sweep:
             trained = train_run(options)
             if os.environ.get("RANK", "0") == "0":  # only the first of several processes
-                table, words = report_training(trained, options)
+                results, words = report_training(trained, options)
                 print()
-                print(table.render(flags.format), file=tables)
+                print(render_all(results, flags.format), file=tables)
                 print(words)
             return 0
         result = train_many(explicit, flags.sweep, flags.runs, flags.jobs)
         if len(result.runs):
-            table, files = report_sweep(result, Path(options.figure_dir) / run_name(options))
+            results, files = report_sweep(result, Path(options.figure_dir) / run_name(options))
             print()
-            print(table.render(flags.format), file=tables)
+            print(render_all(results, flags.format), file=tables)
             names = ", ".join(str(path) for path in files if path.suffix in (".txt", ".png"))
             print(f"\ntable, picture and runs: {names}, {result.log}")
         print(*("", *result.failures), sep="\n" if result.failures else "", end="")

@@ -16,7 +16,7 @@ from vad.files import ROOT, InputError
 WEIGHTS = (DATASET.data_root / "weights").relative_to(ROOT)  # written by `demo.encoder`
 COMMANDS = (
     ("-m", "demo.encoder"),
-    ("extracting/gen.py", "--dataset", DATASET.name, "--modality", "both", "--crops", "5",
+    ("extracting/gen.py", "--dataset", DATASET.name, "--modality", "both", "--crops", "5", "--save_events",
      "--clip_ckpt", f"{WEIGHTS}/untrained_image.pt", "--event_ckpt", f"{WEIGHTS}/untrained_event.pt"),
     ("list/generate_file.py", "--dataset", DATASET.name),
     ("list/generate_gt.py", "--dataset", DATASET.name),

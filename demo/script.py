@@ -32,6 +32,7 @@ class SceneScript:
     light: np.ndarray = field(init=False)  # (frames, 3) gain of B, G, R
     sign: np.ndarray = field(init=False)  # (frames,) gain of the neon sign
     noise: np.ndarray = field(init=False)  # (frames,) sensor noise, grey levels
+    disturbed: np.ndarray = field(init=False)  # (frames,) bool: noise or flicker, which affect only the events
 
 
 def write_script(seed: int, index: int, label: str) -> SceneScript:
@@ -164,11 +165,13 @@ def _add_light_changes(rng: np.random.Generator, script: SceneScript) -> None:
 def _add_event_noise(rng: np.random.Generator, script: SceneScript) -> None:
     """Add sensor noise, mains flicker or a flickering sign, which affect the events but not the image."""
     script.noise, script.sign = np.full(script.frames, 1.5), np.ones(script.frames)
+    script.disturbed = np.zeros(script.frames, bool)
     for _ in range(int(rng.choice(3, p=(0.45, 0.35, 0.20)))):
         source = ("noise", "mains", "sign")[int(rng.integers(3))]
         length = int(rng.integers(24, 80))
         s = int(rng.integers(0, script.frames - length))
         span = slice(s, s + length)
+        script.disturbed[span] = True
         if source == "noise":
             script.noise[span] = rng.uniform(4, 6.5)
         elif source == "mains":

@@ -27,7 +27,7 @@ def main() -> int:
     add("--json", action="store_true", help="print JSON with every example")
     flags = parser.parse_args()
     dataset = load_dataset(flags.dataset)
-    lists = flags.list_root or dataset.list_root
+    lists = flags.list_root or dataset.lists_of(flags.split or dataset.splits[0])
     recorded = None if flags.profile else lists_metadata(lists / "test.csv").get("split")
     report = audit(
         dataset,

@@ -32,19 +32,21 @@ def main(name: str | None = None) -> None:
     add("--allow_missing", action="store_true", help="leave out videos without embeddings")
     flags = parser.parse_args()
     dataset, options = load_dataset(name or flags.dataset), preset(flags.profile)
-    summary = make_lists(
-        dataset,
-        flags.split or dataset.default_split(options.split),
-        flags.base_path or dataset.data_root / IMAGE_FOLDER,
-        flags.train_save_path or dataset.list_root / "train.csv",
-        flags.test_save_path or dataset.list_root / "test.csv",
-        train_crops=parse_crops(flags.train_crops) if flags.train_crops else None,
-        test_crops=parse_crops(flags.test_crops) if flags.test_crops else options.test_crops,
-        train_list=flags.train_list,
-        test_list=flags.test_list,
-        allow_missing=flags.allow_missing,
-    )
-    print("\n".join(summary))
+    one = (flags.split or dataset.default_split(options.split),)
+    for split in dataset.splits if dataset.split_per_run and not flags.split else one:
+        summary = make_lists(
+            dataset,
+            split,
+            flags.base_path or dataset.data_root / IMAGE_FOLDER,
+            flags.train_save_path or dataset.lists_of(split) / "train.csv",
+            flags.test_save_path or dataset.lists_of(split) / "test.csv",
+            train_crops=parse_crops(flags.train_crops) if flags.train_crops else None,
+            test_crops=parse_crops(flags.test_crops) if flags.test_crops else options.test_crops,
+            train_list=flags.train_list,
+            test_list=flags.test_list,
+            allow_missing=flags.allow_missing,
+        )
+        print("\n".join(summary))
 
 
 if __name__ == "__main__":

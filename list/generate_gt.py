@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vad.data import lists_metadata, read_list
-from vad.datasets import load_dataset
+from vad.datasets import Dataset, load_dataset
 from vad.files import run_command
 from vad.options import DATASET_HELP, PROFILES, command_parser, preset
 from vad.prepare.ground_truth import make_ground_truth
@@ -28,12 +29,21 @@ def main(name: str | None = None) -> None:
     add("--feature_root", type=Path, metavar="DIR", help="folder of rgb/ (default: as recorded in lists.json)")
     flags = parser.parse_args()
     dataset = load_dataset(name or flags.dataset)
-    csv_path = flags.csv_path or dataset.list_root / "test.csv"
+    if dataset.split_per_run and not (flags.csv_path or flags.split):
+        paths = [dataset.lists_of(split) / "test.csv" for split in dataset.splits]
+    else:
+        paths = [flags.csv_path or dataset.lists_of(flags.split) / "test.csv"]
+    for csv_path in paths:
+        print("\n".join(write(flags, dataset, csv_path)))
+
+
+def write(flags: argparse.Namespace, dataset: Dataset, csv_path: Path) -> list[str]:
+    """Write gt.npy beside a test list, or where the flags say. Return the lines of its summary."""
     split = None if flags.profile else lists_metadata(csv_path).get("split")
     if not (flags.split or flags.profile or split):  # without lists.json the video names show the split
         split = dataset.split_of([], [row.video for row in read_list(csv_path, dataset)])[0]
     preferred = str(split or preset(flags.profile or "default").split)
-    summary = make_ground_truth(
+    return make_ground_truth(
         dataset,
         flags.split or dataset.default_split(preferred),
         csv_path,
@@ -41,7 +51,6 @@ def main(name: str | None = None) -> None:
         masks=flags.masks,
         feature_root=flags.feature_root,
     )
-    print("\n".join(summary))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from model.fusion import EPSILON_PLACEMENTS, Fused, fuse
+from model.fusion_baselines import BASELINES, LateFusion
 from model.kalman import TEMPORAL_UPDATES, TemporalUpdate
+from model.projection import PrincipalComponents
 from model.refinement import Refinement
 from model.temporal_encoder import TemporalEncoder
-from model.uncertainty import NOISE_MODELS, GaussianHead, effective_logvar, precision
+from model.uncertainty import NOISE_MODELS, GaussianHead, effective_logvar, full_precision, precision
 
 MODALITIES = ("image", "event", "fusion")
+FUSIONS = ("inverse_variance", *BASELINES)
 PADDINGS = ("masked", "attended")
 
 
@@ -28,10 +31,12 @@ class IEFVADConfig:
     """All options that affect the network's output; the numeric defaults are the paper's."""
 
     embed_dim: int = 768  # D, 768 for CLIP ViT-L/14
+    input_dim: int = 0  # width of embeddings that are reduced to D principal components; 0: D, unchanged
     num_layers: int = 2  # of each temporal encoder
     num_heads: int = 8
     dropout: float = 0.1  # of the attention weights
     modality: str = "fusion"  # "image" or "event" for a single-modality network
+    fusion: str = "inverse_variance"  # or a key of `BASELINES`; unused in a single-modality network
     noise_model: str = "StudentT"
     nu: float = 8.0  # ν, degrees of freedom of Student's t
     epsilon: float = 1e-8  # ε of Eq. 4 and 5
@@ -46,6 +51,7 @@ class IEFVADConfig:
             self,
             {
                 "modality": MODALITIES,
+                "fusion": FUSIONS,
                 "noise_model": NOISE_MODELS,
                 "epsilon_placement": EPSILON_PLACEMENTS,
                 "temporal_update": TEMPORAL_UPDATES,
@@ -57,6 +63,7 @@ class IEFVADConfig:
             ("epsilon", 0 <= self.epsilon < math.inf, "finite and not negative"),
             ("num_refinement_steps", self.num_refinement_steps >= 0, "0 or more"),
             ("lambda_ref", math.isfinite(self.lambda_ref), "finite"),
+            ("input_dim", not 0 < self.input_dim < self.embed_dim, "0, or at least embed_dim"),
             ("num_layers", self.num_layers >= 1, "1 or more"),
             ("dropout", 0 <= self.dropout < 1, "at least 0 and less than 1"),
         ):
@@ -66,6 +73,11 @@ class IEFVADConfig:
             raise ConfigError(
                 f"embedding width {self.embed_dim} is not divisible by {self.num_heads} heads"
             )
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embeddings that the network takes."""
+        return self.input_dim or self.embed_dim
 
 
 def check_choices(config: object, choices: Mapping[str, Iterable[str]]) -> None:
@@ -80,12 +92,12 @@ class IEFVADOutput:
     """Output for a batch of windows; mean and log-variance of an unused modality are None."""
 
     logits: Tensor  # (B, T, 1) before the sigmoid
-    fused: Tensor  # (B, T, D) state after refinement
+    fused: Tensor  # (B, T, D) state after refinement; (2B, T, D) for late fusion
     image_mu: Tensor | None  # (B, T, D)
     event_mu: Tensor | None  # (B, T, D)
     image_logvar: Tensor | None  # (B, T, D) log σ² from the head, not log σ²_eff
     event_logvar: Tensor | None  # (B, T, D)
-    weight_image: Tensor  # (B, T, D) ŵ_i
+    weight_image: Tensor  # (B, T, D) ŵ_i; NaN for a fusion without weights
     weight_event: Tensor  # (B, T, D) ŵ_e
     gain: Tensor  # (B, T, D) Kalman gain; 1 means that the state equals the observation
     variance: Tensor  # (B, T, D) posterior variance of the state before refinement
@@ -104,12 +116,18 @@ class IEFVAD(nn.Module):
             "num_heads": c.num_heads,
             "dropout": c.dropout,
         }
+        projection = {"input_dim": c.input_dim, "embed_dim": c.embed_dim}
         if c.modality != "event":
+            self.image_projection = PrincipalComponents(**projection) if c.input_dim else nn.Identity()
             self.image_encoder = TemporalEncoder(**encoder)
             self.image_head = GaussianHead(embed_dim=c.embed_dim)
         if c.modality != "image":
+            self.event_projection = PrincipalComponents(**projection) if c.input_dim else nn.Identity()
             self.event_encoder = TemporalEncoder(**encoder)
             self.event_head = GaussianHead(embed_dim=c.embed_dim)
+        if c.modality == "fusion" and c.fusion != "inverse_variance":
+            baseline = BASELINES[c.fusion]
+            self.fusion = baseline(embed_dim=c.embed_dim, num_heads=c.num_heads)
         self.temporal_update = TemporalUpdate(
             embed_dim=c.embed_dim, temporal_update=c.temporal_update, epsilon=c.epsilon
         )
@@ -123,7 +141,8 @@ class IEFVAD(nn.Module):
     ) -> IEFVADOutput:
         """Score a batch of windows.
 
-        image, event: (B, T, D) embeddings, None for the modality that the network does not use.
+        image, event: (B, T, D) embeddings, None for the modality that the network does not use; D is
+        `IEFVADConfig.embedding_width`.
         lengths: (B,) number of valid steps of each window; None means that all T are valid.
         Raises ValueError for embeddings of another shape.
         """
@@ -131,18 +150,20 @@ class IEFVAD(nn.Module):
         image_mu = image_logvar = event_mu = event_logvar = None
         # fmt: off
         if self.config.modality != "event":
-            x = self._validate("image", image)                                  # (B, T, D)
+            x = self.image_projection(self._validate("image", image))           # (B, T, D)
             h = self.image_encoder(x, mask)                                     # (B, T, D)
             image_mu, image_logvar = self.image_head(h)                         # (B, T, D) each
         if self.config.modality != "image":
-            x = self._validate("event", event)                                  # (B, T, D)
+            x = self.event_projection(self._validate("event", event))           # (B, T, D)
             h = self.event_encoder(x, mask)                                     # (B, T, D)
             event_mu, event_logvar = self.event_head(h)                         # (B, T, D) each
-        z = self._fuse(image_mu, event_mu, image_logvar, event_logvar)          # (B, T, D) each
+        z = self._fuse(image_mu, event_mu, image_logvar, event_logvar, mask)    # (B, T, D) each
         filtered = self.temporal_update(z.mean, z.variance)                     # (B, T, D) each
         state = self.refinement(filtered.state)                                 # (B, T, D)
         logits = self._classify(state)                                          # (B, T, 1)
         # fmt: on
+        if isinstance(getattr(self, "fusion", None), LateFusion):
+            logits = LateFusion.mean_score(logits)
         return IEFVADOutput(
             logits=logits,
             fused=state,
@@ -162,15 +183,21 @@ class IEFVAD(nn.Module):
         event_mu: Tensor | None,
         image_logvar: Tensor | None,
         event_logvar: Tensor | None,
+        mask: Tensor | None,
     ) -> Fused:
         """Fuse the two streams (Section 3.3), or give a single stream weight 1."""
         c = self.config
         if c.modality == "fusion":
+            image_logvar = effective_logvar(image_logvar, c.noise_model, c.nu)
+            event_logvar = effective_logvar(event_logvar, c.noise_model, c.nu)
+            if c.fusion != "inverse_variance":
+                variance = (full_precision(s).exp() for s in (image_logvar, event_logvar))
+                return self.fusion((image_mu, event_mu), tuple(variance), mask)
             return fuse(
                 image_mu,
                 event_mu,
-                effective_logvar(image_logvar, c.noise_model, c.nu),
-                effective_logvar(event_logvar, c.noise_model, c.nu),
+                image_logvar,
+                event_logvar,
                 epsilon=c.epsilon,
                 epsilon_placement=c.epsilon_placement,
             )
@@ -196,8 +223,8 @@ class IEFVAD(nn.Module):
 
     def _validate(self, name: str, x: Tensor | None) -> Tensor:
         """Check the shape; convert float16 embeddings here, after their copy to the GPU."""
-        if x is None or x.dim() != 3 or x.shape[-1] != self.config.embed_dim:
+        if x is None or x.dim() != 3 or x.shape[-1] != self.config.embedding_width:
             shape = None if x is None else tuple(x.shape)
-            expected = f"(B, T, {self.config.embed_dim})"
+            expected = f"(B, T, {self.config.embedding_width})"
             raise ValueError(f"{name} embeddings must have shape {expected}, not {shape}")
         return x.to(self.classifier.weight.dtype)

@@ -27,7 +27,8 @@ VIDEO_SUFFIXES = frozenset([
     ".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg",
     ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".vob",
 ])  # fmt: skip
-BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "demo")  # in the order of the paper
+FRAME_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"])
+BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "list/ped2", "demo")  # first those of the paper
 SEVERAL = "several"  # class count of multi-label videos, which only XD-Violence has
 SIDES = ("train", "test")
 
@@ -37,6 +38,7 @@ Intervals = tuple[tuple[int, int], ...]
 class Training(TypedDict, total=False):
     """Values of [training] (Appendix F.2). `vad.options` documents them."""
 
+    pca: int
     batch_size: int
     paired: bool
     lr: float
@@ -86,6 +88,7 @@ class Dataset:
     encoder: str = "vitl"
     window: int = 256  # time steps T per window
     synthetic: bool = False  # rendered by the demo
+    split_per_run: bool = False  # the run with seed k has the k-th split and its own lists
     fps: float | None = None  # frame rate of the videos, for times without a video file; None: unknown
     annotations: str = "annotations.csv"  # path, relative to the TOML file
     folders: Folders = field(default_factory=dict)
@@ -118,9 +121,13 @@ class Dataset:
 
     @property
     def list_root(self) -> Path:
-        """Folder of train.csv, test.csv and gt.npy."""
-        built_in = ROOT / "list" / self.folder / IMAGE_FOLDER / self.encoder
+        """Folder of train.csv, test.csv and gt.npy; see `lists_of`."""
+        built_in = ROOT / "list" / self.folder / IMAGE_FOLDER / self.encoder.rpartition(":")[2]
         return self._beside("lists", "lists") if self.custom else built_in
+
+    def lists_of(self, split: str) -> Path:
+        """Return the folder of a split's lists: one folder for all splits, unless each run has its own."""
+        return self.list_root / split if self.split_per_run else self.list_root
 
     @property
     def annotation_path(self) -> Path:
@@ -199,6 +206,10 @@ class Dataset:
     def default_split(self, preferred: str) -> str:
         """Return the preferred split if the table has it, else its first split."""
         return preferred if preferred in self.splits else self.splits[0]
+
+    def split_of_run(self, seed: int) -> str:
+        """Return the split of the run with this seed, if `split_per_run`."""
+        return self.splits[seed % len(self.splits)]
 
     def split_names(self, split: str, side: str) -> list[str]:
         """Return the names of a split's "train" or "test" videos. Raises InputError for an unknown split."""

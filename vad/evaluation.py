@@ -67,6 +67,7 @@ class Protocol:
     noise_model: str = "StudentT"
     videos: int | None = None  # number of test videos
     runs: int | None = None  # number of runs
+    splits: int = 1  # number of splits, if each run has its own
     footnotes: tuple[str, ...] = ()  # warnings about these runs, printed below each of their tables
 
     @property
@@ -79,6 +80,7 @@ class Protocol:
         parts = {
             "dataset": self.dataset.title,
             "split": f"{self.split} split" if self.split else "split not recorded",
+            **({"split": f"{self.splits} random splits, one per run"} if self.splits > 1 else {}),
             "videos": "" if self.videos is None else f"{self.videos} test videos",
             "profile": f"profile {self.profile}",
             "noise_model": f"noise model {self.noise_model}",
@@ -158,7 +160,7 @@ class TestSet:
 
 def open_test_set(options: Options, dataset: Dataset) -> TestSet:
     """Open a test set. Raises InputError if its list, embeddings and ground truth do not match."""
-    root = Path(options.list_root) if options.list_root else dataset.list_root
+    root = Path(options.list_root) if options.list_root else dataset.lists_of(options.split)
     train_list, test_list, gt_path = (root / name for name in ("train.csv", "test.csv", "gt.npy"))
     if not test_list.is_file():
         commands = preparation_commands(dataset)
@@ -285,7 +287,7 @@ class Run:
         }
 
 
-SHAPE_OPTIONS = ("visual_layers", "num_refinement_steps")  # fixed by the tensor shapes
+SHAPE_OPTIONS = ("visual_layers", "num_refinement_steps", "fusion")  # fixed by the tensors
 FIXED_OPTIONS = (*SHAPE_OPTIONS, "visual_head", "dropout")  # an evaluation may change all other network options
 NETWORK_OPTIONS = tuple(f.name for f in option_fields("model") if f.name not in FIXED_OPTIONS)
 
@@ -367,10 +369,10 @@ def open_checkpoint(
 
 def check_width(path: Path | str, model: IEFVAD, width: int, source: str) -> None:
     """Raise InputError if the width of a checkpoint is not that of its embeddings, named by `source`."""
-    if model.config.embed_dim != width:
+    if model.config.embedding_width != width:
         raise InputError(
-            f"{path} is a model for embeddings of width {model.config.embed_dim}, but {source} have width {width}. "
-            f"Use the encoder of its training, or another checkpoint."
+            f"{path} is a model for embeddings of width {model.config.embedding_width}, but {source} have width "
+            f"{width}. Use the encoder of its training, or another checkpoint."
         )
 
 
@@ -379,7 +381,8 @@ def shared_protocol(runs: Sequence[Run], count: int | None = None, footnotes: Se
     kinds = {run.weights for run in runs}
     several_kinds = "mixed" if kinds & set(SELECTED) else "several"
     notes = dict.fromkeys(f"{note}." for run in runs for note in run.notes)
-    return runs[0].test.protocol(kinds.pop() if len(kinds) == 1 else several_kinds, count, (*notes, *footnotes))
+    protocol = runs[0].test.protocol(kinds.pop() if len(kinds) == 1 else several_kinds, count, (*notes, *footnotes))
+    return replace(protocol, splits=len({run.test.split for run in runs}) if protocol.dataset.split_per_run else 1)
 
 
 def save_results(runs: Sequence[Run], folder: Path, prefix: str = "") -> None:

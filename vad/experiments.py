@@ -17,15 +17,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
 from vad.datasets import load_dataset
-from vad.evaluation import Protocol
+from vad.evaluation import Protocol, TestSet
 from vad.files import InputError, read_text, write_bytes
 from vad.options import MODALITIES, Options, as_text, option_fields, parse_value, resolve, upgrade
 from vad.runtime import Runtime, available_cores, pick_device
+from vad.statistics import seeds_needed
 from vad.train import best_row, check_model, metrics_of, open_data, run_name, train_run
 
 BEST = "best on test "  # prefix of columns whose metrics were selected on the test set
@@ -131,8 +133,12 @@ def plan_runs(explicit: Mapping[str, object], sweep: Sequence[str], runs: int | 
         suffix = "".join("_" + re.sub(r"[^\w.+=-]", "-", part) for part in parts)
         plan.append((options, point, suffix))
     seeds = range(base.seed, base.seed + (runs or 1))
+    splits = {seed: resolve({**explicit, "seed": seed}).split for seed in seeds}
     return [
-        PlannedRun(replace(options, exp_name=f"{experiment}{suffix}_seed{seed}", seed=seed), point, not suffix)
+        PlannedRun(
+            replace(options, exp_name=f"{experiment}{suffix}_seed{seed}", seed=seed, split=splits[seed]), point,
+            not suffix,
+        )
         for seed in seeds
         for options, point, suffix in plan
     ]
@@ -172,6 +178,7 @@ class SweepResult:
     planned: int
     failures: tuple[str, ...]
     log: Path  # <exp_name>_runs.csv
+    tests: tuple[TestSet, ...]  # test sets of the runs
     differing: tuple[str, ...] = field(default=())  # protocol fields that differ between runs
 
 
@@ -184,12 +191,14 @@ def train_many(explicit: Mapping[str, object], sweep: Sequence[str], runs: int |
     options = resolve(explicit)
     if "LOCAL_RANK" in os.environ:
         raise InputError("--runs and --sweep start their own processes. Do not use torchrun, or train one --seed.")
-    protocols = _open_all_data(plan)
+    tests = _open_all_data(plan)
+    protocols = [test.protocol(test.options.keep) for test in tests]
     jobs = max(1, min(jobs or default_jobs(options.device), len(plan)))
     log = Path(options.checkpoint_dir) / f"{run_name(options)}_runs.csv"
     print(options.describe())
     print(f"{len(plan)} runs, {jobs} at a time. Log of each run: {_output(plan[0].options)}"
           f"{' …' if plan[1:] else ''}")  # fmt: skip
+    print(spread_note(plan, log))
     rows, failures = _train_all(plan, jobs, log)
     done = [run for run in plan if run.name in rows]
     frame = pd.DataFrame([
@@ -197,22 +206,52 @@ def train_many(explicit: Mapping[str, object], sweep: Sequence[str], runs: int |
     ])  # fmt: skip
     kinds = {rows[run.name]["weights"] for run in done}
     protocol = replace(protocols[0], weights=kinds.pop() if len(kinds) == 1 else "several")
+    if protocol.dataset.split_per_run:
+        protocol = replace(protocol, splits=len({p.split for p in protocols}))
+        protocols = [replace(p, split=protocol.split) for p in protocols]
     differing = [name for name in ("split", "test_crops", "ano_auc", "noise_model")
                  if len({getattr(p, name) for p in protocols}) > 1]  # fmt: skip
     differing += ["weights"] if protocol.weights == "several" else []
     names = tuple(parse_sweeps(sweep))
     base = next((tuple(run.values.values()) for run in plan if run.is_base), None) if names else None
-    return SweepResult(names, frame, base, protocol, len(plan), tuple(failures), log, tuple(differing))
+    return SweepResult(
+        names, frame, base, protocol, len(plan), tuple(failures), log, tuple(tests), tuple(differing)
+    )
 
 
-def _open_all_data(plan: Sequence[PlannedRun]) -> list[Protocol]:
+def spread_note(plan: Sequence[PlannedRun], log: Path) -> str:
+    """Return how many seeds would show a difference of one point, from the spread of the finished runs in `log`.
+
+    The spread is that of the paired differences from the base; without a sweep, √2 times that over seeds.
+    """
+    metric = load_dataset(plan[0].options.dataset).metric
+    finished = read_runs(log).set_index("run")[metric].astype(float) if log.is_file() else {}
+    values: dict[tuple[str, ...], dict[int, float]] = {}
+    for run in plan:
+        if run.name in finished:
+            values.setdefault(tuple(run.values.values()), {})[run.options.seed] = finished[run.name]
+    base = values.get(next((tuple(run.values.values()) for run in plan if run.is_base), ()), {})
+    spreads = [
+        np.std([value - base[seed] for seed, value in other.items() if seed in base], ddof=1)
+        for other in values.values()
+        if other is not base and len(base.keys() & other.keys()) > 1
+    ]
+    if not spreads and len(base) > 1:
+        spreads = [2**0.5 * np.std(list(base.values()), ddof=1)]
+    if not spreads:
+        return "Each run is paired by seed. After two seeds, this line says how many show a difference of one point."
+    std = float(np.sqrt(np.mean(np.square(spreads))))
+    number = f"{seeds_needed(std)} seeds" if std else "2 seeds"
+    return f"Spread so far: {metric} differs by ± {100 * std:.2f} points. To show one point takes about {number}."
+
+
+def _open_all_data(plan: Sequence[PlannedRun]) -> list[TestSet]:
     """Check the data of every run and build its window cache, before any process starts."""
-    opened: dict[object, Protocol] = {}
+    opened: dict[object, TestSet] = {}
     for options in (run.options for run in plan):
         key = replace(options, exp_name="", seed=0, explicit=(), **_data_independent_options())
         if key not in opened:
-            data = open_data(options, Runtime(pick_device("cpu")))
-            opened[key] = data.test.protocol(options.keep)
+            opened[key] = open_data(options, Runtime(pick_device("cpu"))).test
     return list(opened.values())
 
 
@@ -329,6 +368,7 @@ def run_row(run: PlannedRun, content: Mapping[str, Any]) -> dict[str, object]:
         "split": content.get("split", options.get("split")) or "not recorded",
         "data": content.get("fingerprint", content.get("identity", {})).get("data"),
         **content.get("versions", {}),
+        "parameters": content.get("parameters"),
         **{name: content.get(name) for name in ("computing", "seconds", "command", "weights", "epoch", "step")},
         **content["metrics"],
         **{f"{BEST}{name}": best[name] for name in ("epoch", "step", *metrics_of(best))},

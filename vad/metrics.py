@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -24,8 +25,13 @@ ALARM = 0.5  # scores of at least this value are alarms
 QUARTILES = {"median": 0.5, "lower quartile": 0.25, "upper quartile": 0.75}
 PER_VIDEO = ("AUC within videos", *(f"per-video AUC, {part}" for part in QUARTILES), "videos with AUC below 0.5")
 MIXED = "videos with both kinds of frames"
+SPREAD_SNIPPETS, SPREAD_DIMENSIONS = "ŵ_i, std over snippets", "ŵ_i, std over dimensions"
+# the same metric with each score replaced by the mean score of its video
+VIDEO_MEANS = {name: f"{name}, mean of each video" for name in ("AUC", "AP", "Ano-AUC")}
 # metrics shown as percentages; the others are shown as they are
-PERCENT = ("AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO, "events touched", "recall")
+PERCENT = (
+    "AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO, *VIDEO_MEANS.values(), "events touched", "recall",
+)  # fmt: skip
 # definitions printed below the tables that show a metric
 DEFINITIONS: Mapping[str, str] = {
     "AP (trapezoid)": "AP (trapezoid): trapezoidal area under the precision–recall curve.",
@@ -160,6 +166,23 @@ def modality_weights(videos: Sequence[ScoredVideo]) -> dict[str, float]:
     return means
 
 
+def weight_by_dimension(videos: Sequence[ScoredVideo]) -> np.ndarray:
+    """Return the mean ŵ_i of each dimension over all snippets of all videos, (D,)."""
+    lengths = [len(video.scores) for video in videos]
+    return np.average([video.weight_image_by_dimension for video in videos], 0, lengths)
+
+
+def weight_spread(videos: Sequence[ScoredVideo]) -> dict[str, float]:
+    """Return how far ŵ_i varies: its standard deviation over snippets and over dimensions, or NaN without snippets.
+
+    Each is of the mean over the other.
+    """
+    if not any(len(video.scores) for video in videos):
+        return {SPREAD_SNIPPETS: math.nan, SPREAD_DIMENSIONS: math.nan}
+    over_time = np.concatenate([video.weights["image"] for video in videos])
+    return {SPREAD_SNIPPETS: float(over_time.std()), SPREAD_DIMENSIONS: float(weight_by_dimension(videos).std())}
+
+
 def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = "abnormal") -> dict[str, float]:
     """Return every metric of an evaluation as a fraction, or NaN where undefined (see `UNDEFINED`).
 
@@ -170,16 +193,23 @@ def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = 
     data = samples(videos)
     normal = samples(v for v in videos if not dataset.is_anomalous(v.label))
     alarms, frames = normal.negative[normal.scores >= ALARM].sum(), normal.negative.sum()
+    abnormal = [in_ano_auc(v.label, dataset, ano_auc) for v in videos]
+    by_video = [replace(v, scores=np.full_like(v.scores, v.scores.mean())) if len(v.scores) else v for v in videos]
+    means = samples(by_video)
     # called AP in older repositories
     trapezoid = auc(*precision_recall(data)) if data.positive.any() else math.nan
     return {
         "AUC": roc_auc(data),
         "AP": average_precision(data),
         "AP (trapezoid)": float(trapezoid),
-        "Ano-AUC": roc_auc(samples(v for v in videos if in_ano_auc(v.label, dataset, ano_auc))),
+        "Ano-AUC": roc_auc(samples(compress(videos, abnormal))),
         "FAR@0.5": float(alarms / frames) if frames else math.nan,
         "Brier": float(data.squared_errors.sum() / data.frames.sum()),  # Appendix H
+        VIDEO_MEANS["AUC"]: roc_auc(means),
+        VIDEO_MEANS["AP"]: average_precision(means),
+        VIDEO_MEANS["Ano-AUC"]: roc_auc(samples(compress(by_video, abnormal))),
         **modality_weights(videos),
+        **weight_spread(videos),
     }
 
 

@@ -101,6 +101,8 @@ class Options:
     visual_layers: int = option(2, "attention layers of each encoder", "model", argument="num_layers")
     visual_head: int = option(8, "attention heads", "model", argument="num_heads")
     dropout: float = option(0.1, "attention dropout", "model")
+    fusion: str = option("inverse_variance", "inverse_variance (Section 3.3), or to compare with: equal, concat, gate, "
+                         "cross_attention, late", "model")  # fmt: skip
     noise_model: str = option("StudentT", "StudentT or Gaussian (Section 3.2)", "model")
     nu: float = option(8.0, "degrees of freedom ν of Student's t", "model")
     epsilon: float = option(1e-8, "ε of the weights (Eq. 4)", "model")
@@ -118,6 +120,7 @@ class Options:
     kl_noise_model: str = option("model", "noise model of the KL terms: model (the network's), StudentT, Gaussian",
                                  "loss")  # fmt: skip
     # training (Appendix F.2)
+    pca: int = option(0, "principal components of the training embeddings to use; 0: the embeddings", "training")
     batch_size: int = option(64, "videos in a batch; of each class where paired", "training")
     paired: bool = option(True, "as many normal as anomalous videos in a batch", "training", flag=False)
     lr: float = option(2e-5, "learning rate of AdamW", "training")
@@ -259,9 +262,11 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
     overrides = {name: as_field(value) for name, value in dataset.overrides.get(profile, {}).items()}
     if unknown := [name for name in overrides if name not in names]:
         raise InputError(f"{dataset.path}: [overrides.{profile}] has no option {unknown[0]}. See main.py --help_all.")
+    seed = int(explicit.get("seed", Options.seed))
     values = {
         **dataset.training,
         **preset_values(profile),
+        **({"split": dataset.split_of_run(seed)} if dataset.split_per_run else {}),
         **overrides,
         **kept,
         **explicit,

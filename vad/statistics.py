@@ -20,6 +20,7 @@ from vad.metrics import ALARM, BINS, PER_VIDEO, Samples, in_ano_auc, samples, vi
 from vad.scoring import ScoredVideo
 
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
+POWER = 0.8  # probability of showing a difference that exists
 CHUNK = 50  # resamples per batch, to limit memory
 SIGN_PATTERNS = 9999  # of the sign-flip test: all patterns for up to 13 pairs, otherwise random ones
 PAIRED_NOTE = "95 % interval: Student's t of the paired differences; p: sign-flip test."
@@ -125,9 +126,9 @@ class PairedComparison:
         """Return the comparison in one sentence, in percentage points."""
         points = f"{100 * self.mean:+.2f} points"
         if self.pairs == 1:
-            return f"{points} in the only shared seed; one pair allows no significance test"
+            return f"{points} in the only pair; one pair allows no significance test"
         interval = f"95 % interval {100 * self.low:+.2f} … {100 * self.high:+.2f}"
-        test = f"p = {self.p:.3g}, higher in {self.higher} of {self.pairs} seeds"
+        test = f"p = {self.p:.3g}, higher in {self.higher} of {self.pairs} pairs"
         if self.differs:
             verdict = "higher" if self.mean > 0 else "lower"
         elif smallest_p(self.pairs) >= 1 - LEVEL:
@@ -148,6 +149,16 @@ def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> PairedComp
     half_width = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * stats.sem(d)) if n > 1 else math.nan
     p, mean = sign_flip_p(d) if n > 1 else math.nan, float(d.mean())
     return PairedComparison(mean, mean - half_width, mean + half_width, p, n, int((d > 0).sum()), int((d < 0).sum()))
+
+
+def seeds_needed(std: float, difference: float = 0.01) -> int:
+    """Return the number of paired runs that show a mean difference at the 5 % level with a power of 80 %.
+
+    It is ((z_0.975 + z_0.8) · std / difference)², rounded up, for the standard deviation `std` of the paired
+    differences. Source: any text on sample sizes, such as Cohen, Statistical Power Analysis, 1988.
+    """
+    z = stats.norm.ppf(0.5 + LEVEL / 2) + stats.norm.ppf(POWER)
+    return math.ceil((z * std / difference) ** 2)
 
 
 def sign_flip_p(differences: np.ndarray) -> float:

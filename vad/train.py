@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.nn.utils import get_total_norm
@@ -37,6 +38,7 @@ from vad.data import (
     data_fingerprint,
     embedding_root,
     find_videos,
+    load_embedding,
     read_list,
     resolve_path,
 )
@@ -48,6 +50,7 @@ from vad.options import Options, as_field, as_text, resolve, upgrade
 from vad.runtime import Runtime, available_cores, command_line, seed_everything, seed_step, start, versions
 
 SAVE_SECONDS = 120  # longest time between two saves of the state, which is also saved after each epoch
+FEW_STEPS = 100  # a run below this gets a warning
 MAX_NAMED_VIDEOS = 8  # in an error about a batch
 
 
@@ -63,9 +66,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run: the content of its checkpoint and the protocol of its metrics."""
+    """A finished run: the content of its checkpoint, its test set, and the protocol of its metrics."""
 
     content: Mapping[str, Any]
+    test: TestSet
     protocol: Protocol
 
 
@@ -140,8 +144,7 @@ def train_run(options: Options) -> TrainedRun:
               f"{', '.join(f'{name} {version}' for name, version in versions().items())}")  # fmt: skip
         print(f"data {fingerprint['data']}; {command_line()}")
         seed_everything(options.seed)
-        model = IEFVAD(embed_dim=data.width, modality=options.modality, **options.group("model"))
-        model = model.to(runtime.device)
+        model = build_network(options, data).to(runtime.device)
         objective = Objective(config=model.config, **options.group("loss"))
         sampler = PairedBatches(
             data.videos, options.batch_size, options.paired, options.seed, runtime.rank, runtime.world
@@ -153,8 +156,36 @@ def train_run(options: Options) -> TrainedRun:
             num_workers=min(4, available_cores()) if runtime.on_gpu or not data.windows.cached else 0,
             pin_memory=runtime.on_gpu,
         )
+        print(describe_size(model, options.max_epoch * len(sampler)))
         content = train(model, objective, loader, data.test, options, fingerprint, runtime)
-        return TrainedRun(content, data.test.protocol(content["weights"]))
+        return TrainedRun(content, data.test, data.test.protocol(content["weights"]))
+
+
+def describe_size(model: IEFVAD, steps: int) -> str:
+    """Return the numbers of parameters and steps as text, with a warning for a run of very few steps."""
+    text = f"{parameter_count(model) / 1e6:.2f} million parameters, {steps} training steps"
+    if steps >= FEW_STEPS:
+        return text
+    return f"{text}\nwarning: fewer than {FEW_STEPS} steps train little. Raise --max_epoch, or lower --batch_size."
+
+
+def parameter_count(model: IEFVAD) -> int:
+    """Return the number of trained numbers."""
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def build_network(options: Options, data: TrainingData) -> IEFVAD:
+    """Return the untrained network, with principal components of the training videos if --pca is set."""
+    pca, snippets = options.pca, sum(video.snippets for video in data.videos)
+    if pca > min(snippets, data.width):
+        size = f"{snippets} snippets of width {data.width}"
+        raise InputError(f"--pca {pca} is too large: the training videos have {size}. Lower it.")
+    sizes = {"embed_dim": pca or data.width, "input_dim": data.width if pca else 0}
+    model = IEFVAD(**sizes, modality=options.modality, **options.group("model"))
+    for name in data.videos[0].streams if pca else ():
+        x = np.concatenate([load_embedding(video.streams[name], options.nan) for video in data.videos])
+        getattr(model, f"{name}_projection").fit(torch.from_numpy(x))
+    return model
 
 
 def cache_folder(options: Options, test: TestSet, rows: Sequence[ListRow]) -> Path | None:
@@ -416,6 +447,7 @@ class RunLog:
             "epoch": row.get("epoch", 0) if path == self.files.best else run.step // self.per_epoch,
             "step": row.get("step", 0) if path == self.files.best else run.step,
             "metrics": metrics_of(row),
+            "parameters": parameter_count(model),
             "computing": self.runtime.describe(),
             "seconds": self.seconds(run),
             "command": command_line(),

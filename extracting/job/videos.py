@@ -52,7 +52,9 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders.sort()  # if two links lead to one folder, always follow the same one
-        if current != folder and not folders and is_frame_folder(current):
+        # Test001_gt of UCSD Ped has masks, not frames
+        is_mask = current.name.endswith("_gt")
+        if current != folder and not folders and not is_mask and is_frame_folder(current):
             yield current
         for name in files:
             if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):

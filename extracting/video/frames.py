@@ -13,13 +13,12 @@ import numpy as np
 
 from extracting.video.containers import expected_frames
 from extracting.video.log import DecoderLog
-from vad.datasets import SNIPPET_FRAMES, VIDEO_SUFFIXES
+from vad.datasets import FRAME_SUFFIXES, SNIPPET_FRAMES, VIDEO_SUFFIXES
 from vad.files import InputError
 from vad.options import TAILS
 
 HEIGHT, WIDTH = 256, 340
 BLOCK_SNIPPETS = 32  # the released code reads blocks of 512 frames
-FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 
 
 class VideoError(InputError):

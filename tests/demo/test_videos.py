@@ -34,16 +34,16 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_half_of_each_split_is_normal():
-    """Of 108 training and 54 test videos, half are normal and a sixth belongs to each of three classes."""
+    """Of 432 training and 108 test videos, half are normal and a sixth belongs to each of three classes."""
     videos = plan_videos(0, TRAIN, TEST)
-    for split, number in (("train", 108), ("test", 54)):
+    for split, number in (("train", 432), ("test", 108)):
         labels = [video.label for video in videos if video.split == split]
         assert len(labels) == number
         assert labels.count(DATASET.normal) == number // 2
         assert {labels.count(label) for label in DATASET.classes} == {number // 6}
     assert len({video.name for video in videos}) == len(videos)
     # existing embeddings and ground truth of users have this length
-    assert sum(video.frames for video in videos) == 29_464
+    assert sum(video.frames for video in videos) == 96_026
 
 
 def test_annotation_rows_have_the_documented_format():
@@ -160,7 +160,7 @@ def test_prepare_runs_the_documented_commands(monkeypatch: pytest.MonkeyPatch, c
     assert commands == [[sys.executable, *line] for line in demo.COMMANDS]
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "$ python -m demo.encoder"
-    assert printed[1].startswith("$ python extracting/gen.py --dataset demo --modality both --crops 5 --clip_ckpt ")
+    assert printed[1].startswith("$ python extracting/gen.py --dataset demo --modality both --crops 5 --save_events ")
     assert all((ROOT / line[0]).is_file() for line in demo.COMMANDS[1:])
 
 

@@ -327,7 +327,7 @@ def test_split_of_returns_split_and_leaked_videos(tmp_path: Path) -> None:
 
 
 def test_built_in_data_sets_load_by_name_and_folder() -> None:
-    assert dataset_names() == (*NAMES, "demo")
+    assert dataset_names() == (*NAMES, "ped2", "demo")
     assert load_dataset("ucf") is load_dataset("ucfcrime")
     dataset = load_dataset("ucf")
     assert (dataset.flag_value, dataset.folder, dataset.custom) == ("ucfcrime", "ucf", False)
@@ -336,7 +336,7 @@ def test_built_in_data_sets_load_by_name_and_folder() -> None:
     demo = load_dataset("demo")
     assert demo.video_root.parts[-3:] == ("data", "demo", "videos")  # the demo renders its videos
     assert demo.annotation_path == ROOT / "list" / "demo" / "annotations.csv"
-    assert (demo.synthetic, demo.encoder, demo.overrides["paper"]) == (True, "tiny", {"dropout": 0.8})
+    assert (demo.synthetic, demo.encoder, demo.overrides["paper"]) == (True, "tiny", {"visual_layers": 1})
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_training_values_equal_the_released_ones(name: str, expected: tuple[obje
 
 
 def test_options_match_configurations_of_model_and_loss() -> None:
-    config = {f.name: f.default for f in fields(IEFVADConfig) if f.name not in ("embed_dim", "modality")}
+    config = {f.name: f.default for f in fields(IEFVADConfig) if f.name not in ("embed_dim", "input_dim", "modality")}
     assert Options().group("model") == config  # the same names and the same defaults
     loss = {name: p.default for name, p in inspect.signature(Objective).parameters.items() if name != "config"}
     assert Options().group("loss") == loss
@@ -127,7 +127,7 @@ def test_field_defines_flag_fingerprint_and_description() -> None:
     changed = {"visual_layers": 3, "paired": False, "test_crops": (0, 5), "rollback": True, "noise_model": "Gaussian"}
     base = Options()
     for f in (f for g in ("model", "loss", "training", "evaluation") for f in option_fields(g)):
-        doubled = f.default * 2 if isinstance(f.default, int | float) else "other"
+        doubled = f.default * 2 + 1 if isinstance(f.default, int | float) else "other"
         value = changed.get(f.name, (f.metadata["choices"] or (doubled,))[-1])
         other = Options(**{f.name: value}, explicit=(f.name,))
         assert other.fingerprint() != base.fingerprint() and other.fingerprint()[f.name] == value

@@ -109,7 +109,7 @@ def audit(
     all_values: search embeddings for NaN even if they have more than 2 GiB.
     Raises InputError if a given folder lacks the expected files, or if there is nothing to audit.
     """
-    lists = list_root or dataset.list_root
+    lists = list_root or dataset.lists_of(split)
     names = [f"{side}.csv" for side in SIDES if (lists / f"{side}.csv").is_file()]
     if list_root and not names:
         raise InputError(f"--list_root {lists} contains neither train.csv nor test.csv.")
@@ -205,7 +205,7 @@ def _counts(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]
 
 def _splits(dataset: Dataset, split: str, rows: pd.DataFrame) -> Iterator[Check]:
     """Check for videos in both lists, in neither list, and on the wrong side of the official split."""
-    official_split = dataset.default_split("official")
+    official_split = split if dataset.split_per_run else dataset.default_split("official")
     official = {side: dataset.split_names(official_split, side) for side in SIDES}
     train, test = (rows[rows.side == side].drop_duplicates("key") for side in SIDES)
     note = f"the {split} split {{}} on them" if split != official_split else ""

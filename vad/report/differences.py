@@ -16,7 +16,7 @@ from vad.statistics import compare_paired
 
 ORDER = ("paper", "released", "default")
 GROUPS = ("model", "loss", "training", "evaluation")  # of options that `make questions` varies
-MEASURED = ("noise_model", "epsilon", "kl_noise_model", "lambda_reg", "lambda_kl")  # equal in all profiles
+MEASURED = ("fusion", "noise_model", "epsilon", "kl_noise_model", "lambda_reg", "lambda_kl")  # equal in all profiles
 
 
 def differences_table(runs: pd.DataFrame | None = None) -> str:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from vad.datasets import Dataset
 from vad.files import InputError
-from vad.metrics import binary_kl, evaluate
+from vad.metrics import binary_kl, evaluate, weight_by_dimension
 from vad.scoring import ScoredVideo, Transform
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5)  # masking ratios of Tables 6–9
@@ -89,14 +89,8 @@ def run_masking(
     for stream, level in tqdm(conditions, desc="masking", unit="condition"):
         videos = score(mask_stream(stream, level, axis, seed, dataset.window))
         rows.append(_row(MASKED[stream], level, clean, videos, dataset))
-        change[stream, level] = _weight_by_dimension(videos) - _weight_by_dimension(clean)
+        change[stream, level] = weight_by_dimension(videos) - weight_by_dimension(clean)
     return MaskingResponse(pd.DataFrame(rows), change)
-
-
-def _weight_by_dimension(videos: Sequence[ScoredVideo]) -> np.ndarray:
-    """Return the mean ŵ_i of each dimension over all snippets of all videos, (D,)."""
-    lengths = [len(video.scores) for video in videos]
-    return np.average([video.weight_image_by_dimension for video in videos], 0, lengths)
 
 
 def _row(

@@ -16,10 +16,12 @@ from vad.experiments import TABLE_COMMANDS, SweepResult
 from vad.files import InputError
 from vad.options import MODALITIES, Options, as_text
 from vad.report import plots
+from vad.report.baselines import baseline_table
 from vad.report.paper import paper_methods, paper_sweep
 from vad.report.table import Table, render_all
 from vad.report.tables import (
     Intervals,
+    average_splits,
     class_table,
     method_table,
     results_table,
@@ -51,6 +53,7 @@ def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) ->
         metrics = ("AUC", "Ano-AUC", "AP")
         bars = {m: {name: list(group[m]) for name, group in frame.groupby("modality")} for m in metrics}
         pictures += plots.draw_modalities(bars, folder / "modalities", title=title)
+    tables["baselines"] = baseline_table([run.test for run in groups.get("fusion", runs)], protocol, frame)
     tables["classes"], radar = _classes(groups, protocol, folder / "classes", title)
     pictures += radar + _curves(runs, groups, folder, title)
     pictures += draw_timelines(select_videos(first.videos), folder, video_dir, first.dataset.fps)
@@ -97,7 +100,8 @@ def report_table(
         models = {name: [run for run in runs if run.options.noise_model == name] for name in names}
         bounds = {name: mean_intervals(group) for name, group in models.items()}
         frame = runs_frame([run for group in models.values() for run in group])
-        table = method_table(frame, shared_protocol(runs, footnotes=notes), bounds)
+        protocol = shared_protocol(runs, footnotes=notes)
+        table = method_table(frame, protocol, bounds)
     else:
         count = count_of(groups)
         if count is None:
@@ -107,13 +111,15 @@ def report_table(
         several = f", mean of {count} runs" if count and count > 1 else ""
         title = f"{protocol.dataset.title}, {protocol.videos} test videos{several}"
         table, pictures = _classes(groups, protocol, folder / "figure2", title)
+    baselines = baseline_table([run.test for run in groups.get("fusion", runs)], protocol, runs_frame(runs))
     table.save(folder / f"table{number}")
+    baselines.save(folder / f"table{number}_baselines")
     save_results(runs, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
-    return [table], pictures
+    return [table, baselines], pictures
 
 
-def report_training(trained: TrainedRun, options: Options) -> tuple[Table, str]:
-    """Return the results table of a newly trained run and closing lines to print; draw its training curves."""
+def report_training(trained: TrainedRun, options: Options) -> tuple[list[Table], str]:
+    """Return results and baselines of a newly trained run, and closing lines to print; draw its training curves."""
     content, metric = trained.content, trained.protocol.dataset.metric
     best, name = best_row(content, metric), run_name(options)
     path = Path(options.figure_dir) / name / "training"
@@ -123,11 +129,13 @@ def report_training(trained: TrainedRun, options: Options) -> tuple[Table, str]:
         f"{best['step']} ({name}_best.pth)\n"
         f"{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv"
     )
-    return results_table(content["metrics"], trained.protocol, modality=options.modality), summary
+    results = results_table(content["metrics"], trained.protocol, modality=options.modality)
+    run = pd.DataFrame([{"modality": options.modality, **content["metrics"]}])
+    return [results, baseline_table([trained.test], trained.protocol, run)], summary
 
 
-def report_sweep(result: SweepResult, folder: Path) -> tuple[Table, list[Path]]:
-    """Return the table of a sweep, or of several seeds, and the paths of its files and figure.
+def report_sweep(result: SweepResult, folder: Path) -> tuple[list[Table], list[Path]]:
+    """Return the table of a sweep, or of several seeds, the baselines, and the paths of its files and figure.
 
     Also draw the training curves of each run in a folder of its own next to `folder`.
     """
@@ -142,7 +150,7 @@ def report_sweep(result: SweepResult, folder: Path) -> tuple[Table, list[Path]]:
     if names:
         title, (_, paper) = result.protocol.dataset.title, paper_sweep(result)
         files += plots.draw_sweep(runs, path, names=names, title=title, paper=paper)
-    return table, files
+    return [table, baseline_table(result.tests, result.protocol)], files
 
 
 def show(tables: Sequence[Table], pictures: Sequence[Path], folder: Path, form: str) -> None:
@@ -226,12 +234,15 @@ def recorded(run: Run) -> dict[str, str]:
     """Return weights, options and modality of a run as text: all that distinguishes runs, except the seed."""
     options = {name: as_text(value) for name, value in run.options.recorded().items()}
     del options["dataset"]  # it has several spellings; `open_runs` accepts one data set only
+    if run.dataset.split_per_run:
+        options["split"] = "one per run"
     return {"weights": run.weights, **options, "modality": run.modality}
 
 
 def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Return one row per run: modality, seed (None: unknown), weights, options as text, metrics as fractions."""
-    return pd.DataFrame([{**recorded(run), "seed": run.seed, **run.metrics} for run in runs])
+    frame = pd.DataFrame([{**recorded(run), "seed": run.seed, **run.metrics} for run in runs])
+    return average_splits(frame, [run.test.split for run in runs]) if runs[0].dataset.split_per_run else frame
 
 
 def by_modality(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -11,7 +11,7 @@ import pandas as pd
 from vad.evaluation import MARK, SELECTED, Protocol
 from vad.experiments import BEST, SweepResult, short_name
 from vad.localisation import COLUMNS, LOCALISATION_NOTES, RATES, Localisation, metric_key
-from vad.metrics import UNDEFINED
+from vad.metrics import UNDEFINED, VIDEO_MEANS
 from vad.options import MODALITIES, option_fields
 from vad.report.paper import METRICS, PAPER, Printed, paper_method, paper_methods, paper_numbers, paper_sweep
 from vad.report.table import (
@@ -55,6 +55,17 @@ def varying_options(runs: pd.DataFrame) -> list[str]:
     """Return the options, and `weights`, that differ between runs, except modality and seed."""
     names = ["weights", *(f.name for f in option_fields() if f.name not in ("modality", "seed"))]
     return [name for name in names if name in runs and runs[name].nunique() > 1]
+
+
+def average_splits(runs: pd.DataFrame, splits: Sequence[str]) -> pd.DataFrame:
+    """Return one row per set of options and split, with the mean metrics over the seeds of the split.
+
+    splits: the split of each run. The number of the split replaces the seed, so later steps pair runs by split.
+    """
+    numbers = runs.select_dtypes("number").columns.drop("seed")
+    by = [name for name in runs if name not in (*numbers, "seed")]
+    runs = runs.assign(seed=pd.factorize(pd.Series(splits), sort=True)[0])
+    return runs.groupby([*by, "seed"], sort=False, dropna=False)[list(numbers)].mean().reset_index()
 
 
 def grouped(runs: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -112,6 +123,8 @@ def results_table(
     columns = ["metric", "here", *extra, *(cell for title in expected for cell in (title, "diff."))]
     rows = []
     for name, value in metrics.items():
+        if name in VIDEO_MEANS.values():  # in the table of baselines
+            continue
         cells = [metric_label(name), marked(value_cell(name, value), protocol.mark)]
         cells += [interval_cell(name, intervals.get(name)) for _ in extra]
         for numbers in expected.values():
@@ -123,7 +136,9 @@ def results_table(
         single = " and ".join(title for title in expected if title != "Table 1")
         notes.insert(0, f"The paper's Table 1 is the mean ± std of {PAPER['table1']['runs']} runs; {single} show "
                         f"one run. Compare a single checkpoint with the latter.")  # fmt: skip
-    notes += [*definition_notes(metrics), *undefined_notes(metrics), *protocol.notes(beside_paper=bool(expected))]
+    notes += [*definition_notes(metrics), *undefined_notes(metrics)]
+    notes += collapse_notes([metrics.get("Ano-AUC", math.nan)])
+    notes += protocol.notes(beside_paper=bool(expected))
     title = f"{protocol.dataset.title}, {modality}"
     return Table(title, protocol.line(), pd.DataFrame(rows, columns=columns), tuple(notes))
 
@@ -224,21 +239,33 @@ def seeds_table(runs: pd.DataFrame, protocol: Protocol) -> Table:
     runs = runs.assign(modality=pd.Categorical(runs.modality, MODALITIES, ordered=True))
     runs = runs.sort_values([*varying, "modality"], kind="stable").astype({"modality": str})
     frame = summarise(runs, ["modality", *varying], [m for m in METRICS if m in runs])
-    notes = (*_fusion_gains(runs, varying, protocol.dataset.metric), *protocol.notes(beside_paper=False))
-    title = f"{protocol.dataset.title}: mean ± std over seeds"
+    notes = (
+        *_fusion_gains(runs, varying, protocol.dataset.metric), *collapse_notes(runs.get("Ano-AUC", ())),
+        *protocol.notes(beside_paper=False),
+    )  # fmt: skip
+    title = f"{protocol.dataset.title}: mean ± std over {'splits' if protocol.dataset.split_per_run else 'seeds'}"
     return Table(title, protocol.line(omit=varying), frame, notes)
 
 
 def _fusion_gains(runs: pd.DataFrame, varying: Sequence[str], metric: str) -> Iterator[str]:
-    """Compare fusion with each single stream, paired by seed, because one seed can dominate a mean."""
+    """Compare fusion with each single stream, paired by seed or split."""
     for key, group in grouped(runs.dropna(subset="seed"), varying):
         values = group.pivot(index="seed", columns="modality", values=metric)
         for stream in (m for m in ("image", "event") if {m, "fusion"} <= set(values)):
-            gains = (values["fusion"] - values[stream]).dropna()
-            if len(gains):
+            paired = compare_paired(values[stream].to_dict(), values["fusion"].to_dict())
+            if paired:
                 group_name = f" ({', '.join(key)})" if key else ""
-                higher = f"higher in {(gains > 0).sum()} of {len(gains)} seeds"
-                yield f"fusion − {stream}{group_name}: {metric} {100 * gains.mean():+.2f} points, {higher}."
+                yield f"fusion − {stream}{group_name}, {metric}: {paired.describe()}."
+
+
+def collapse_notes(values: Iterable[float]) -> list[str]:
+    """Return a note if runs have an Ano-AUC below 50. values: Ano-AUC of each run, as a fraction."""
+    values = list(values)
+    collapsed = sum(value < 0.5 for value in values)
+    if not collapsed:
+        return []
+    return [f"Warning: Ano-AUC is below 50 in {collapsed} of {len(values)} runs. Inside abnormal videos, they score "
+            f"normal snippets higher. See docs/training.md, A run that does not learn."]  # fmt: skip
 
 
 def sweep_runs(result: SweepResult) -> tuple[pd.DataFrame, list[str]]:
@@ -247,7 +274,11 @@ def sweep_runs(result: SweepResult) -> tuple[pd.DataFrame, list[str]]:
     columns = [f"{prefix}{m}" for m in METRICS for prefix in ("", BEST)]
     numbers = {c: result.runs[c].replace("", "nan").astype(float) for c in columns if c in result.runs}
     seeds = {"seed": result.runs["seed"].astype(int)}
-    return result.runs.assign(**names, **numbers, **seeds), list(names)
+    runs = result.runs.assign(**names, **numbers, **seeds)
+    if result.protocol.dataset.split_per_run:
+        columns = ["modality", "weights", *names, "seed", *numbers]
+        runs = average_splits(runs[list(dict.fromkeys(columns))], runs["split"])
+    return runs, list(names)
 
 
 def sweep_table(result: SweepResult) -> Table:
@@ -271,12 +302,12 @@ def sweep_table(result: SweepResult) -> Table:
         for name, column in zip((f"Δ {metric}", INTERVAL, "p"), zip(*cells, strict=True), strict=True):
             frame[name] = column
         notes += _base_notes(names, result.base, values)
-    if missing := result.planned - len(runs):
+    if missing := result.planned - len(result.runs):
         notes.append(f"{missing} of {result.planned} runs failed and are missing from this table.")
-    notes += result.protocol.notes(beside_paper=bool(printed))
-    seeds = sorted(set(runs["seed"]))
+    notes += [*collapse_notes(runs.get("Ano-AUC", ())), *result.protocol.notes(beside_paper=bool(printed))]
+    seeds, several = sorted(set(runs["seed"])), "splits" if result.protocol.dataset.split_per_run else "seeds"
     header = result.protocol.line(omit=[*result.names, *result.differing]) + SEPARATOR
-    header += f"mean ± std over seeds {_seed_range(seeds)}" if len(seeds) > 1 else f"one run each, seed {seeds[0]}"
+    header += f"mean ± std over {several} {_seed_range(seeds)}" if len(seeds) > 1 else f"one run each, seed {seeds[0]}"
     return Table(title, header, frame, tuple(notes))
 
 

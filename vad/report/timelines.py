@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from vad.data import TestVideo, Video, embedding_header
-from vad.datasets import SNIPPET_FRAMES, VIDEO_SUFFIXES
+from vad.datasets import FRAME_SUFFIXES, SNIPPET_FRAMES, VIDEO_SUFFIXES
 from vad.evaluation import Run, TestSet, shared_protocol
 from vad.files import InputError
 from vad.metrics import roc_auc, samples
@@ -129,10 +130,10 @@ def draw_timelines(
 
     fps: frames per second of videos without a file.
     """
-    files: dict[str, Path] = {}  # the first file of each name
-    for path in sorted(video_dir.rglob("*")) if video_dir else ():
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            files.setdefault(path.stem, path)
+    files: dict[str, Path] = {}  # the first video file, or folder of frames, of each name
+    for root, _, names in sorted(os.walk(video_dir, followlinks=True)) if video_dir else ():
+        files.setdefault(Path(root).name, Path(root))
+        files |= {Path(n).stem: Path(root, n) for n in sorted(names) if Path(n).suffix.lower() in VIDEO_SUFFIXES}
     pictures = []
     for video in tqdm(videos, desc="timelines", unit="video", leave=False):
         thumbnails, own_fps = read_thumbnails(files.get(video.name), len(video.frame_labels))
@@ -142,10 +143,12 @@ def draw_timelines(
 
 
 def read_thumbnails(path: Path | None, frames: int) -> tuple[list[np.ndarray], float | None]:
-    """Return RGB frames from the middle of equal parts of a video, and its frame rate.
+    """Return RGB frames from the middle of equal parts of a video or folder of frames, and its frame rate.
 
     The list is empty if the file is missing or too short. The rate is None if the file does not give it.
     """
+    if path and path.is_dir():
+        return _folder_thumbnails(path, frames), None
     capture = cv2.VideoCapture(str(path)) if path else None
     if capture is None or not capture.isOpened():
         return [], None
@@ -159,6 +162,15 @@ def read_thumbnails(path: Path | None, frames: int) -> tuple[list[np.ndarray], f
     fps = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return thumbnails if len(thumbnails) == len(indices) else [], fps or None
+
+
+def _folder_thumbnails(folder: Path, frames: int) -> list[np.ndarray]:
+    files = [file for file in folder.iterdir() if file.suffix.lower() in FRAME_SUFFIXES]
+    if len(files) < frames:
+        return []
+    files.sort(key=lambda file: (len(file.name), file.name))  # 9.jpg before 10.jpg
+    pictures = [cv2.imread(str(files[int((k + 0.5) * frames / THUMBNAILS)])) for k in range(THUMBNAILS)]
+    return [cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) for picture in pictures if picture is not None]
 
 
 def spans(mask: np.ndarray) -> list[tuple[int, int]]:

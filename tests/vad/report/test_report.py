@@ -130,7 +130,10 @@ def test_log_goes_to_stderr_unless_the_format_is_text(capsys) -> None:
 
 
 @pytest.mark.parametrize(("names", "stem"), [((), "runs"), (("nu", "num_refinement_steps"), "sweep_nu_N")])
-def test_sweep_report_has_table_figure_and_curves(tmp_path: Path, names: tuple[str, ...], stem: str) -> None:
+def test_sweep_report_has_table_figure_and_curves(
+    tmp_path: Path, names: tuple[str, ...], stem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vad.report.report.baseline_table", lambda tests, protocol: (tests, protocol))
     rows = [
         {"run": f"x/r{seed}{nu}", "seed": str(seed), "weights": "last", "AUC": value, f"{BEST}AUC": "0.9",
          "nu": "8.0", "sweep nu": nu, "sweep num_refinement_steps": steps}
@@ -143,9 +146,10 @@ def test_sweep_report_has_table_figure_and_curves(tmp_path: Path, names: tuple[s
         (tmp_path / run).parent.mkdir(exist_ok=True)
         log = pd.DataFrame({"step": [1, 2], "epoch": [0, 1], "loss": [2.0, 1.0], "AUC": [0.5, 0.6]})
         log.to_csv(tmp_path / f"{run}.csv")
-    result = SweepResult(names, runs, None, protocol, len(runs), (), tmp_path / "x" / "sweep_runs.csv")
-    table, files = report_sweep(result, tmp_path / "figures" / "sweep")
+    result = SweepResult(names, runs, None, protocol, len(runs), (), tmp_path / "x" / "sweep_runs.csv", ())
+    (table, baselines), files = report_sweep(result, tmp_path / "figures" / "sweep")
     assert {path.parent.name for path in tmp_path.rglob("training.png")} == {Path(run).name for run in runs["run"]}
+    assert baselines == ((), protocol)
     suffixes = ["txt", "md", "tex", "csv", *(["png", "pdf"] if names else [])]
     assert [path.name for path in files] == [f"{stem}.{suffix}" for suffix in suffixes]
     assert all(path.stat().st_size for path in files)

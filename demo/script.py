@@ -10,8 +10,9 @@ import numpy as np
 
 from demo.actors import COATS, Pedestrian, Visit, animal, car, fire, person, random_appearance
 from demo.scene import HEDGE, HEIGHT, KERB, LANES, SIGN, WIDTH, Point, distractor, hedge, street
+from vad.datasets import load_dataset
 
-FPS = 12
+FPS = load_dataset("demo").fps
 SECONDS = (10, 15, 40)  # shortest, mean and longest video
 SHORTEST = 36  # minimum length of an anomaly, frames
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
 LAYERS = {
     "vad": (
         {"files"}, {"datasets"}, {"options"}, {"data", "runtime"}, {"scoring", "prepare"}, {"metrics"}, {"statistics"},
-        {"evaluation"}, {"train"}, {"experiments"}, {"report"},
+        {"localisation"}, {"evaluation"}, {"train"}, {"experiments"}, {"report"},
     ),
     "extracting": ({"config"}, {"video"}, {"clip"}, {"job"}, {"own_video"}),
 }  # fmt: skip

@@ -10,6 +10,7 @@
 | scoring | the only inference loop |
 | prepare/ | lists, ground truth and audit, used by the scripts in list/ |
 | metrics, statistics | metrics of scored videos; bootstrap intervals and paired tests |
+| localisation | events touched, event F1 and delay at a rate of false alarms |
 | evaluation | test sets, checkpoints, and the protocol line above every table |
 | train | training loop, files of a run, exact resume |
 | experiments | multiple seeds and sweeps, <exp_name>_runs.csv |

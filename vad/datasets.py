@@ -92,7 +92,7 @@ class Dataset:
     window: int = 256  # time steps T per window
     synthetic: bool = False  # rendered by the demo
     split_per_run: bool = False  # the run with seed k has the k-th split and its own lists
-    fps: float | None = None  # of all videos, if the video files are unavailable
+    fps: float | None = None  # frame rate of the videos, for times without a video file; None: unknown
     annotations: str = "annotations.csv"  # path, relative to the TOML file
     folders: Folders = field(default_factory=dict)
     training: Training = field(default_factory=dict)

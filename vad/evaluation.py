@@ -26,7 +26,7 @@ from vad.data import (
 )
 from vad.datasets import IMAGE_FOLDER, SNIPPET_FRAMES, Dataset, load_dataset
 from vad.files import InputError, read_json, sha256, write_bytes, write_json
-from vad.metrics import calibration_error, evaluate, per_class, samples, video_aucs, video_spread
+from vad.metrics import calibration_error, evaluate, per_class, samples, video_aucs, video_spread, within_videos
 from vad.options import Options, option_fields, resolve, upgrade
 from vad.prepare.ground_truth import load_ground_truth, provenance_notes
 from vad.prepare.lists import shorten
@@ -262,7 +262,8 @@ class Run:
         """All metrics as fractions: the paper's, calibration, spread over videos, and modality weights."""
         metrics = evaluate(self.videos, self.dataset, ano_auc=self.options.ano_auc)
         weights = {name: metrics.pop(name) for name in list(metrics) if name.startswith("w_")}
-        return {**metrics, "ECE": calibration_error(samples(self.videos)), **video_spread(self.videos), **weights}
+        spread = video_spread(*within_videos(self.videos))
+        return {**metrics, "ECE": calibration_error(samples(self.videos)), **spread, **weights}
 
     @cached_property
     def classes(self) -> dict[str, float]:

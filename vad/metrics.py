@@ -23,13 +23,14 @@ from vad.scoring import ScoredVideo
 BINS = 15  # calibration bins (k/15, (k+1)/15]; the first includes a score of 0
 ALARM = 0.5  # scores of at least this value are alarms
 QUARTILES = {"median": 0.5, "lower quartile": 0.25, "upper quartile": 0.75}
-PER_VIDEO = (*(f"per-video AUC, {part}" for part in QUARTILES), "videos with AUC below 0.5")
+PER_VIDEO = ("AUC within videos", *(f"per-video AUC, {part}" for part in QUARTILES), "videos with AUC below 0.5")
+MIXED = "videos with both kinds of frames"
 SPREAD_SNIPPETS, SPREAD_DIMENSIONS = "ŵ_i, std over snippets", "ŵ_i, std over dimensions"
 # the same metric with each score replaced by the mean score of its video
 VIDEO_MEANS = {name: f"{name}, mean of each video" for name in ("AUC", "AP", "Ano-AUC")}
-# metrics shown as percentages; the others are shown as fractions
+# metrics shown as percentages; the others are shown as they are
 PERCENT = (
-    "AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO, *VIDEO_MEANS.values(),
+    "AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO, *VIDEO_MEANS.values(), "events touched", "recall",
 )  # fmt: skip
 # definitions printed below the tables that show a metric
 DEFINITIONS: Mapping[str, str] = {
@@ -38,6 +39,7 @@ DEFINITIONS: Mapping[str, str] = {
     "ECE": f"ECE: expected calibration error over frames, {BINS} bins of equal width.",
     "kl": "KL: KL(unmasked ‖ masked prediction), mean over frames, in nats.",
     **dict.fromkeys(PER_VIDEO, "Per-video AUC: AUC within each video that contains normal and anomalous frames."),
+    "AUC within videos": "AUC within videos: AUC over those (anomalous, normal) pairs of frames that lie in one video.",
 }
 # reasons for NaN, printed below the tables that show a metric
 UNDEFINED: Mapping[str, str] = {
@@ -234,16 +236,26 @@ def per_class(videos: Sequence[ScoredVideo], dataset: Dataset) -> dict[str, floa
     return {name: measure(samples(group)) for name, group in members.items() if group}
 
 
-def video_aucs(videos: Iterable[ScoredVideo]) -> dict[str, float]:
+def within_videos(videos: Sequence[ScoredVideo]) -> tuple[np.ndarray, np.ndarray]:
+    """Return AUC and number of (anomalous, normal) pairs of frames of each video, (V,) each. NaN without pairs."""
+    parts = [samples([video]) for video in videos]
+    pairs = [float(part.positive.sum() * part.negative.sum()) for part in parts]
+    return np.array([roc_auc(part) for part in parts]), np.array(pairs)
+
+
+def video_aucs(videos: Sequence[ScoredVideo]) -> dict[str, float]:
     """Return the AUC within each video that contains normal and anomalous frames, by name."""
-    mixed = (v for v in videos if v.frame_labels.any() and not v.frame_labels.all())
-    return {v.name: roc_auc(samples([v])) for v in mixed}
+    aucs = zip(videos, *within_videos(videos), strict=True)
+    return {video.name: float(auc) for video, auc, pairs in aucs if pairs}
 
 
-def video_spread(videos: Iterable[ScoredVideo]) -> dict[str, float]:
-    """Return median, quartiles, and fraction below 0.5 of `video_aucs`, or NaN if it is empty."""
-    values = np.array(list(video_aucs(videos).values()))
-    if not len(values):
-        return dict.fromkeys(PER_VIDEO, math.nan)
-    spread = (*np.quantile(values, list(QUARTILES.values())), (values < 0.5).mean())
-    return dict(zip(PER_VIDEO, map(float, spread), strict=True))
+def video_spread(aucs: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
+    """Return weighted mean, median, quartiles, fraction below 0.5 and number of the AUCs of `within_videos`.
+
+    All but the number are NaN if no video contains normal and anomalous frames.
+    """
+    aucs, pairs = aucs[pairs > 0], pairs[pairs > 0]
+    if not len(aucs):
+        return {**dict.fromkeys(PER_VIDEO, math.nan), MIXED: 0.0}
+    spread = (np.average(aucs, weights=pairs), *np.quantile(aucs, list(QUARTILES.values())), (aucs < 0.5).mean())
+    return dict(zip((*PER_VIDEO, MIXED), map(float, (*spread, len(aucs))), strict=True))

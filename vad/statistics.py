@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 from scipy.sparse import csr_matrix
 
 from vad.datasets import Dataset
-from vad.metrics import ALARM, BINS, Samples, in_ano_auc, samples
+from vad.metrics import ALARM, BINS, PER_VIDEO, Samples, in_ano_auc, samples, video_spread, within_videos
 from vad.scoring import ScoredVideo
 
 RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
@@ -37,7 +38,7 @@ def draw_counts(videos: int, resamples: int = RESAMPLES) -> np.ndarray:
 def resample(
     videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = "abnormal", resamples: int = RESAMPLES
 ) -> dict[str, np.ndarray]:
-    """Return AUC, AP, Ano-AUC, FAR@0.5, Brier and ECE of every resample, (R,) each, NaN where undefined.
+    """Return AUC, AP, Ano-AUC, FAR@0.5, Brier, ECE and `PER_VIDEO` of every resample, (R,) each, NaN where undefined.
 
     The drawn videos do not depend on the scores, so all runs share the same resamples.
     """
@@ -52,6 +53,9 @@ def resample(
     # ECE is Σ_b |Σ positive − Σ score| / n: the number of frames of a bin cancels
     gaps = data.positive - data.scores.astype(np.float64) * data.frames
     gaps = np.bincount(BINS * owner + data.bins, gaps, BINS * V).reshape(V, BINS)
+    aucs, pairs = within_videos(videos)
+    drawn = (np.repeat(np.arange(V), row) for row in counts.astype(int))
+    spreads = pd.DataFrame([video_spread(aucs[row], pairs[row]) for row in drawn])
     with np.errstate(invalid="ignore"):  # 0/0 gives NaN in a resample without the required frames
         auc, precision = _areas(data, owner, counts)
         return {
@@ -61,6 +65,7 @@ def resample(
             "FAR@0.5": counts @ (normal * alarms) / (counts @ (normal * negative)),
             "Brier": counts @ errors / (counts @ frames),
             "ECE": np.abs(counts @ gaps).sum(1) / (counts @ frames),
+            **{name: spreads[name].to_numpy() for name in PER_VIDEO},
         }
 
 

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import get_type_hints
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -399,6 +400,13 @@ def test_anomalous_test_videos_have_intervals(name: str, split: str) -> None:
     dataset = load_dataset(name)
     for video in dataset.split_names(split, "test"):
         dataset.intervals(video, split)  # raises if there is none
+
+
+def test_frame_rates_are_those_of_the_videos(realdata: Path) -> None:
+    """Four clips of UCF-Crime have its 30 frames per second."""
+    files = sorted((realdata / "videos").glob("*_x264.mp4"))
+    rates = [cv2.VideoCapture(str(file)).get(cv2.CAP_PROP_FPS) for file in files]
+    assert rates == pytest.approx([load_dataset("ucfcrime").fps] * 4)
 
 
 # --- published ground truth from the tables alone ----------------------------------------------------

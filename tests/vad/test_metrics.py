@@ -203,7 +203,8 @@ def test_undefined_metrics_are_nan_with_a_reason() -> None:
     abnormal = [scored("a", "Abuse", [0.1], snippets([1]))]
     assert math.isnan(evaluate(abnormal, UCFCRIME)["FAR@0.5"])
     assert math.isnan(metrics.per_class(abnormal, UCFCRIME)["Abuse"])
-    assert all(map(math.isnan, metrics.video_spread(abnormal).values()))
+    *spread, number = metrics.video_spread(*metrics.within_videos(abnormal)).values()
+    assert all(map(math.isnan, spread)) and number == 0
 
 
 def test_per_video_auc_is_computed_within_each_video(videos: list[ScoredVideo]) -> None:
@@ -214,8 +215,21 @@ def test_per_video_auc_is_computed_within_each_video(videos: list[ScoredVideo]) 
     for v in mixed:
         assert result[v.name] == pytest.approx(roc_auc_score(*by_frame([v])), abs=1e-12)
     values = list(result.values())
-    expected = [*np.percentile(values, [50, 25, 75]), np.mean(np.less(values, 0.5))]
-    assert list(metrics.video_spread(videos).values()) == pytest.approx(expected)
+    expected = [*np.percentile(values, [50, 25, 75]), np.mean(np.less(values, 0.5)), len(mixed)]
+    _, *spread = metrics.video_spread(*metrics.within_videos(videos)).values()
+    assert spread == pytest.approx(expected)
+
+
+def test_auc_within_videos_is_the_share_of_pairs_won(videos: list[ScoredVideo]) -> None:
+    """The pairs of an anomalous and a normal frame of one video are compared one by one; a tie is half a win."""
+    won = pairs = 0
+    for v in videos:
+        labels, scores = by_frame([v])
+        differences = scores[labels == 1][:, None] - scores[labels == 0]
+        won += (differences > 0).sum() + (differences == 0).sum() / 2
+        pairs += differences.size
+    result = metrics.video_spread(*metrics.within_videos(videos))
+    assert result["AUC within videos"] == pytest.approx(won / pairs, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +268,16 @@ def test_published_ucf_crime_scores_give_published_results(realdata: Path) -> No
     assert result["AP"] == pytest.approx(0.339173, abs=5e-7)
     assert result["AP (trapezoid)"] == pytest.approx(0.339992, abs=5e-7)
     assert result["FAR@0.5"] == pytest.approx(0.00474, abs=5e-6)
+
+
+def test_published_auc_falls_within_videos(realdata: Path) -> None:
+    """PEL4VAD's 86.76 is 70.94 over the pairs of frames of one video; the median of 140 videos is 80.65."""
+    videos = published(realdata, "ucf_gt_290.published", "ucf_pel4vad_scores", "ucf_test_290")
+    aucs, pairs = metrics.within_videos(videos)
+    result = metrics.video_spread(aucs, pairs)
+    assert result["AUC within videos"] == pytest.approx(0.7094, abs=5e-5)
+    assert result["per-video AUC, median"] == pytest.approx(0.8065, abs=5e-5)
+    assert (result[metrics.MIXED], (aucs < 0.5).sum()) == (140, 18)
 
 
 def test_published_xd_violence_scores_give_known_results(realdata: Path) -> None:

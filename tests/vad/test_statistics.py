@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from vad.datasets import load_dataset
-from vad.metrics import calibration_error, evaluate, samples
+from vad.metrics import PER_VIDEO, calibration_error, evaluate, samples, video_spread, within_videos
 from vad.scoring import ScoredVideo
 from vad.statistics import compare_paired, draw_counts, intervals, multiple_tests_note, resample, sign_flip_p
 
@@ -43,10 +43,11 @@ def test_resample_equals_evaluation_of_the_drawn_videos() -> None:
     result = resample(videos, UCFCRIME, resamples=70)  # more than one chunk
     counts = draw_counts(15, 70)
     assert set(counts.sum(1)) == {15.0}
-    assert list(result) == ["AUC", "AP", "Ano-AUC", "FAR@0.5", "Brier", "ECE"]
+    assert list(result) == ["AUC", "AP", "Ano-AUC", "FAR@0.5", "Brier", "ECE", *PER_VIDEO]
     for row, times in enumerate(counts.astype(int)):
         drawn = [v for v, n in zip(videos, times, strict=True) for _ in range(n)]
-        expected = {**evaluate(drawn, UCFCRIME), "ECE": calibration_error(samples(drawn))}
+        spread = video_spread(*within_videos(drawn))
+        expected = {**evaluate(drawn, UCFCRIME), "ECE": calibration_error(samples(drawn)), **spread}
         for name, values in result.items():
             assert values[row] == pytest.approx(expected[name], abs=1e-12, nan_ok=True), name
 
@@ -62,7 +63,7 @@ def test_undefined_metrics_of_a_resample_are_nan() -> None:
     result = resample([normal], UCFCRIME, resamples=3)
     assert result["FAR@0.5"].tolist() == [0.5, 0.5, 0.5]
     undefined = {name for name, values in result.items() if np.isnan(values).all()}
-    assert undefined == {"AUC", "AP", "Ano-AUC"}
+    assert undefined == {"AUC", "AP", "Ano-AUC", *PER_VIDEO}
     assert set(intervals(result)) == {"FAR@0.5", "Brier", "ECE"}
 
 

@@ -16,11 +16,12 @@ import pandas as pd
 
 from vad.evaluation import MARK
 from vad.files import write_bytes
-from vad.metrics import DEFINITIONS, PERCENT, UNDEFINED
+from vad.metrics import DEFINITIONS, MIXED, PERCENT, UNDEFINED
 
 SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex", "csv": ".csv"}
 SEPARATOR = " · "  # between the parts of the protocol line
 NONE, NAN = "-", "n/a"  # no such number exists; undefined on these videos
+DIGITS = {MIXED: 0, "delay (s)": 2}  # of metrics that are no fractions
 SPREAD_NOTE = "±: standard deviation over runs (n − 1)."
 
 _MATH = {
@@ -174,8 +175,8 @@ def metric_label(name: str) -> str:
 
 
 def _unit(name: str) -> tuple[int, int]:
-    """Return factor and number of digits: percent with two digits, or the fraction with four."""
-    return (100, 2) if name in PERCENT else (1, 4)
+    """Return factor and number of digits: percent with two digits, the fraction with four, or as in `DIGITS`."""
+    return (100, 2) if name in PERCENT else (1, DIGITS.get(name, 4))
 
 
 def value_cell(name: str, value: float) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from vad.evaluation import MARK, SELECTED, Protocol
 from vad.experiments import BEST, SweepResult, short_name
+from vad.localisation import COLUMNS, LOCALISATION_NOTES, RATES, Localisation, metric_key
 from vad.metrics import UNDEFINED, VIDEO_MEANS
 from vad.options import MODALITIES, option_fields
 from vad.report.paper import METRICS, PAPER, Printed, paper_method, paper_methods, paper_numbers, paper_sweep
@@ -204,6 +205,26 @@ def class_table(runs: Mapping[str, pd.DataFrame], protocol: Protocol) -> Table:
     notes += protocol.notes(beside_paper=bool(printed))
     title = f"Table 2, {dataset.title}: {dataset.metric} (%) of each class"
     return Table(title, protocol.line(), pd.DataFrame(rows, columns=columns), tuple(notes))
+
+
+def localisation_table(result: Localisation, protocol: Protocol, *, modality: str = "fusion") -> Table:
+    """Return the table of events and alarms of one run: numbers and intervals at each rate of false alarms."""
+    rows = []
+    for rate in RATES:
+        names = {column: metric_key(column, rate) for column in COLUMNS}
+        cells = [marked(value_cell(column, result.metrics[name]), protocol.mark) for column, name in names.items()]
+        bounds = [interval_cell(column, result.intervals.get(name)) for column, name in names.items()]
+        rows += [[f"at most {rate:g} per hour", *cells], [f"  {INTERVAL}", *bounds]]
+    notes = [*LOCALISATION_NOTES, INTERVAL_NOTE]
+    if any(map(math.isnan, result.metrics.values())):
+        reason = "no event is touched" if result.events else "these videos contain no event"
+        notes.append(f"{NAN}: {reason if result.hours else 'there are no normal videos'}.")
+    amounts = f"{result.events} events, {result.hours:.3g} hours of normal videos at {result.fps:g} frames per second"
+    assumed = "" if protocol.dataset.fps else " (assumed: dataset.toml has no fps)"
+    title = f"{protocol.dataset.title}, {modality}: events and false alarms"
+    frame = pd.DataFrame(rows, columns=["false alarms", *map(metric_label, COLUMNS)])
+    notes += protocol.notes(beside_paper=False)
+    return Table(title, protocol.line() + SEPARATOR + amounts + assumed, frame, tuple(notes))
 
 
 # seeds and sweeps

@@ -7,12 +7,14 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from vad.datasets import load_dataset
 from vad.evaluation import Protocol
 from vad.experiments import BEST, SweepResult, parse_sweeps, plan_runs
+from vad.localisation import COLUMNS, RATES, Localisation, metric_key
 from vad.report import tables
 from vad.report.masking_tables import masking_table
 from vad.report.paper import PAPER
@@ -89,6 +91,49 @@ def test_metric_definitions_are_in_the_notes() -> None:
     notes = tables.results_table(RESULT, protocol("demo")).notes
     assert any(note.startswith("FAR@0.5: share of") and "normal-labelled videos" in note for note in notes)
     assert not any("ECE" in note for note in notes)  # not in this table
+
+
+def localised(fps: float | None = 30.0, **missing: object) -> Localisation:
+    """Return metrics that count up from 0.00 in steps of 0.01, with resamples 0.002 lower and higher."""
+    names = [metric_key(column, rate) for rate in RATES for column in COLUMNS]
+    values = {name: k / 100 for k, name in enumerate(names)}
+    resampled = {name: np.array([value - 0.002, value + 0.002]) for name, value in values.items()}
+    return replace(Localisation(values, resampled, 156, 5.998, fps or 30), **missing)
+
+
+def test_localisation_table_has_rates_as_rows() -> None:
+    """Events touched and recall are percentages. Of two resamples, the interval leaves out 2.5 % on each side."""
+    table = tables.localisation_table(localised(), protocol("ucfcrime", weights="best"))
+    assert columns(table) == ["false alarms", "threshold", "events touched (%)", "recall (%)", "F1@0.3", "F1@0.5",
+                              "F1@0.7", "delay (s)"]  # fmt: skip
+    first, interval, *_, last, _ = table.lines[1:]
+    assert first == ["at most 0.1 per hour", "0.0000†", "1.00†", "2.00†", "0.0300†", "0.0400†", "0.0500†", "0.06†"]
+    assert interval[2:4] == ["[0.81, 1.19]", "[1.81, 2.19]"] and len(table.lines) == 7
+    assert last[:3] == ["at most 10 per hour", "0.1400†", "15.00†"]
+    assert table.protocol.endswith(" · 156 events, 6 hours of normal videos at 30 frames per second")
+    assert any(note.startswith("F1@x: 2 · matches / (alarms + events)") for note in table.notes)
+    assert not any(note.startswith(NAN) for note in table.notes)
+
+
+def test_localisation_table_names_an_assumed_frame_rate() -> None:
+    unknown = replace(load_dataset("ucfcrime"), fps=None)
+    table = tables.localisation_table(localised(None), replace(protocol("ucfcrime"), dataset=unknown))
+    assert table.protocol.endswith("at 30 frames per second (assumed: dataset.toml has no fps)")
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ({"hours": 0.0}, "there are no normal videos"),
+        ({"events": 0}, "these videos contain no event"),
+        ({}, "no event is touched"),
+    ],
+)
+def test_undefined_localisation_has_its_reason(missing: dict[str, float], reason: str) -> None:
+    values = {**localised().metrics, metric_key("delay (s)", 1): math.nan}
+    table = tables.localisation_table(localised(metrics=values, **missing), protocol("ucfcrime"))
+    assert cells(table, "at most 1 per hour")["delay (s)"] == NAN
+    assert f"{NAN}: {reason}." in table.notes
 
 
 def test_undefined_metric_is_shown_with_its_reason() -> None:

@@ -29,7 +29,7 @@ def fusion_tables(runs: pd.DataFrame) -> str:
     """
     dataset = load_dataset(runs["dataset"].iloc[0])
     numbers = [*METRICS, *WEIGHTS, "parameters"]
-    runs = runs.assign(**{name: runs[name].astype(float) for name in numbers}, seed=runs["seed"].astype(int))
+    runs = runs.assign(**{name: pd.to_numeric(runs[name]) for name in numbers}, seed=runs["seed"].astype(int))
     base = resolve({"dataset": dataset.flag_value})
     defaults = {name: getattr(base, name) for name in ("temporal_update", "noise_model", "mil", "padding")}
     chosen = runs[(runs.modality == "fusion") & (runs.profile == base.profile)]
@@ -57,7 +57,7 @@ def _fusions(groups: Groups, lambda_kl: object) -> Iterator[list[str]]:
     order = {f: g for (f, kl), g in groups.items() if kl == lambda_kl}
     for fusion in [BASE, *(f for f in order if f != BASE)]:
         group = order[fusion]
-        millions = f"{group['parameters'].iloc[0] / 1e6:.2f}"
+        millions = f"{group['parameters'].max() / 1e6:.2f}"
         means = (mean_cell(group[m]) for m in METRICS)
         yield [fusion, str(len(group)), millions, *means, *(_difference(base, group, m) for m in METRICS)]
 

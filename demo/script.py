@@ -13,7 +13,7 @@ from demo.scene import HEDGE, HEIGHT, KERB, LANES, SIGN, WIDTH, Point, distracto
 from vad.datasets import load_dataset
 
 FPS = load_dataset("demo").fps
-SECONDS = (10, 15, 40)  # shortest, mean and longest video
+SECONDS = (7, 8.5, 18)  # shortest, mean and longest video
 SHORTEST = 36  # minimum length of an anomaly, frames
 
 
@@ -113,7 +113,7 @@ def _add_ponies(rng: np.random.Generator, script: SceneScript) -> None:
     edges = [edge for interval in script.intervals for edge in interval]
     for _ in range(int(rng.choice(3, p=(0.3, 0.4, 0.3)))):
         for _ in range(50):
-            length = int(rng.integers(SHORTEST, 100))
+            length = int(rng.integers(SHORTEST, min(100, script.frames)))
             s = int(rng.integers(0, script.frames - length))
             # a pony at the hedge must not hide the first or last frame of an anomaly
             if all(abs(edge - end) > 12 for edge in edges for end in (s, s + length)):

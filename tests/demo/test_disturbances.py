@@ -62,5 +62,5 @@ def test_weights_that_follow_disturbances_have_auc_one(demo):
 
 def test_missing_demo_is_named(demo):
     (demo / "demo.json").unlink()
-    with pytest.raises(InputError, match="there is no demo. Make it first: python -m demo"):
+    with pytest.raises(InputError, match="there is no demo"):
         disturbances.disturbed_snippets()

@@ -43,7 +43,7 @@ def test_half_of_each_split_is_normal():
         assert {labels.count(label) for label in DATASET.classes} == {number // 6}
     assert len({video.name for video in videos}) == len(videos)
     # existing embeddings and ground truth of users have this length
-    assert sum(video.frames for video in videos) == 96_026
+    assert sum(video.frames for video in videos) == 54_719
 
 
 def test_annotation_rows_have_the_documented_format():

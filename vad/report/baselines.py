@@ -28,7 +28,7 @@ CELL = (16, 20)  # pixels of a cell of an event map (256, 340): 16 × 17 cells
 LABELS, SUM, LARGEST = "label of the video", "events in the frame", f"events in the fullest {CELL[0]} × {CELL[1]} cell"
 SUPERVISED = "logistic regression on snippet labels"
 DEFINITIONS = {
-    LABELS: "1 for every snippet of an abnormal video, 0 for the others. A score per video cannot have a larger AUC.",
+    LABELS: "1 for every snippet of an abnormal video, 0 for the others: what telling videos apart alone gives.",
     SUM: "number of events of a snippet, without training.",
     LARGEST: "the same in the cell with the most events.",
     SUPERVISED: "trained with the anomalous frames of the training videos, which the method does not see.",
@@ -79,7 +79,7 @@ def _by_baseline(tests: Sequence[TestSet]) -> dict[str, list[dict[str, float]]]:
 def baselines(test: TestSet) -> dict[str, dict[str, float]]:
     """Return baseline → AUC, AP and Ano-AUC as fractions, NaN where a baseline is not available.
 
-    `LABELS`: each snippet has its video's label, 1 or 0. No score per video can exceed this AUC.
+    `LABELS`: each snippet has its video's label, 1 or 0, as if a model only told videos apart.
     `SUM`, `LARGEST`: untrained numbers of events, see `event_counts`.
     `SUPERVISED`: see `supervised`.
     """

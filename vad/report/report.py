@@ -14,6 +14,7 @@ import pandas as pd
 from vad.evaluation import WEIGHTS, Protocol, Run, save_results, shared_protocol
 from vad.experiments import TABLE_COMMANDS, SweepResult
 from vad.files import InputError
+from vad.localisation import localisation
 from vad.options import MODALITIES, Options, as_text
 from vad.report import plots
 from vad.report.baselines import baseline_table
@@ -23,6 +24,7 @@ from vad.report.tables import (
     Intervals,
     average_splits,
     class_table,
+    localisation_table,
     method_table,
     results_table,
     seeds_table,
@@ -54,6 +56,8 @@ def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) ->
         bars = {m: {name: list(group[m]) for name, group in frame.groupby("modality")} for m in metrics}
         pictures += plots.draw_modalities(bars, folder / "modalities", title=title)
     tables["baselines"] = baseline_table([run.test for run in groups.get("fusion", runs)], protocol, frame)
+    located = localisation(first.videos, first.dataset)
+    tables["localisation"] = localisation_table(located, shared_protocol([first], 1), modality=first.modality)
     tables["classes"], radar = _classes(groups, protocol, folder / "classes", title)
     pictures += radar + _curves(runs, groups, folder, title)
     pictures += draw_timelines(select_videos(first.videos), folder, video_dir, first.dataset.fps)

@@ -47,7 +47,7 @@ def extract(modality: str | None = None, fixed: Dataset | None = None) -> int:
     record = fixed or load_dataset(flags.dataset)
     selected = modality or flags.modality
     modalities = MODALITIES if selected == "both" else (selected,)
-    config = read_config(flags, modalities)
+    config = read_config(flags, modalities, record)
     specs = read_outputs(flags, modalities, record)
     shard = read_shard(flags.shard)
     video_dir = flags.video_dir or record.video_root
@@ -138,12 +138,12 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
     add("--time_limit", type=float, default=Config.time_limit, metavar="X",
         help=advanced(f"seconds without a snippet that end a video (default: {Config.time_limit:g})"))  # fmt: skip
     add("--strict", action="store_true", help=advanced("stop at the first video that is not ok"))
-    add("--fps", type=float, metavar="X", help=advanced("frame rate of frame folders; of recordings, default 30"))
+    add("--fps", type=float, metavar="X", help=advanced("frame rate of frame folders and recordings (default: the data set's, or 30)"))
     add("--test_list", type=Path, metavar="FILE", help=advanced("list of the test videos (default: the split's)"))
     return flags
 
 
-def read_config(flags: argparse.Namespace, modalities: Sequence[str]) -> Config:
+def read_config(flags: argparse.Namespace, modalities: Sequence[str], record: Dataset) -> Config:
     """Return the settings. An option that is not set explicitly comes from the profile."""
     profile = preset(flags.profile)
     save_events = getattr(flags, "save_events", False)
@@ -159,7 +159,7 @@ def read_config(flags: argparse.Namespace, modalities: Sequence[str]) -> Config:
         crops=parse_crops(crops),
         **{name: getattr(profile, name) if value is None else value for name, value in explicit.items()},
         save_events=save_events,
-        fps=flags.fps,
+        fps=record.fps if flags.fps is None else flags.fps,
         workers=workers if flags.workers is None else flags.workers,
         time_limit=flags.time_limit,
         strict=flags.strict,

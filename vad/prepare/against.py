@@ -1,0 +1,248 @@
+"""Compare two folders of embeddings of the same videos, and name the causes of their difference.
+
+"Here" is the folder of --feature_root, "there" the folder of --against. Thresholds were set on EfficientNet-Lite0 and
+-Lite1 embeddings of ten real videos; the comment beside each gives the measured values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from vad import data
+from vad.datasets import IMAGE_FOLDER, SNIPPET_FRAMES, Dataset
+from vad.files import InputError
+from vad.prepare.audit import in_threads
+from vad.prepare.lists import scan_folder, shorten
+
+VIDEOS, SNIPPETS = 32, 256  # videos that are read, and the first snippets of each
+LAGS, CHANGES = 16, 600  # largest shift that is searched, in snippets; rows of a CKA
+ROUNDING, NORM_ROUNDING = 5e-4, 0.01  # largest 1 − cosine, and error of a norm, under float16 and bf16
+CLEARLY = 0.75  # a shift or another order of crops must reduce the mean of 1 − cosine to this share
+SAME_TOWER = 0.4  # least centred cosine; colour order 0.7–0.9, another crop 0.8, another tower 0.0
+SAME_VIDEO = 0.4  # least CKA; another tower 0.6–0.9, other videos or another order in time at most 0.3
+OTHER_FRAMES = 0.4  # largest persistence of a difference; one frame −0.2–0.1, colour order or another crop 0.6–0.9
+ONE_FRAME = 1.3  # least ratio of variation; one frame to the mean of sixteen 1.6–2.5, the mean of four 1.2
+
+# tail rule → S of a video of f frames; the last explains published arrays that are a snippet short
+TAIL_RULES = {
+    "whole": lambda f: f // SNIPPET_FRAMES,
+    "released": lambda f: (f - np.where(f % 512 <= SNIPPET_FRAMES, f % 512, 0)) // SNIPPET_FRAMES,
+    "ceil (padded last snippet)": lambda f: -(-f // SNIPPET_FRAMES),
+    "whole without the last frame": lambda f: (f - 1) // SNIPPET_FRAMES,
+}
+Files = Mapping[str, Mapping[int, Path]]  # video → crop → file
+
+
+def compare(dataset: Dataset, here: Path, there: Path) -> dict[str, list[str]]:
+    """Return modality → causes of its difference, image before event; none for embeddings equal up to rounding.
+
+    Values are read from a sample of the videos. Raises InputError for folders without a common modality.
+    """
+    own, others = _files(here, dataset), _files(there, dataset)
+    causes = {name: _compare(own[name], others[name]) for name in data.STREAMS if name in own and name in others}
+    if not causes:
+        raise InputError(f"{here} has only {min(own)} embeddings, {there} only {min(others)} embeddings.")
+    if len(causes) == 2 and all(causes.values()):
+        crossed = _compare(own["image"], others["event"]) + _compare(own["event"], others["image"])
+        if not crossed:
+            return {name: ["the image and event folders are interchanged"] for name in causes}
+    return causes
+
+
+def sentence(causes: Mapping[str, Sequence[str]]) -> str:
+    """Return one sentence with the causes of every modality."""
+    ends = {name: f"differ: {', and '.join(c)}" if c else "are equal up to rounding" for name, c in causes.items()}
+    return f"The {'; the '.join(f'{name} embeddings {end}' for name, end in ends.items())}."
+
+
+def _files(root: Path, dataset: Dataset) -> dict[str, Files]:
+    """Return modality → its files."""
+    files = {}
+    for name in (*dataset.event_folders, IMAGE_FOLDER):
+        modality = "image" if name == IMAGE_FOLDER else "event"
+        if (root / name).is_dir() and modality not in files:
+            videos = scan_folder(root / name, dataset)
+            files[modality] = {v: {c: root / path for c, path in sorted(crops.items())} for v, crops in videos.items()}
+    if not files:
+        raise InputError(f"{root} contains neither {IMAGE_FOLDER}/ nor {' nor '.join(dataset.event_folders)}/.")
+    return files
+
+
+def _compare(here: Files, there: Files) -> list[str]:
+    causes = []
+    for place, one, other in (("here", here, there), ("there", there, here)):
+        names = sorted(one.keys() & other.keys())
+        crops = [f"{name}__{crop}" for name in names for crop in one[name] if crop not in other[name]]
+        for title, lost in (("videos", sorted(one.keys() - other.keys())), ("crops", crops)):
+            if lost:
+                causes.append(f"{len(lost):,} {title} are only {place} ({shorten(lost, 3)})")
+    if not names:
+        return causes
+    paths = [next(iter(files[name].values())) for name in names for files in (here, there)]
+    S = np.array([shape[0] for shape, _ in in_threads(data.embedding_header, paths, "headers")]).reshape(-1, 2)
+    groups = [(tuple(here[name]), tuple(there[name])) for name in names]
+    own, other = Counter(groups).most_common(1)[0][0]  # crops of most videos
+    usual = [name for name, group, s in zip(names, groups, S, strict=True) if group == (own, other) and s.all()]
+    sample = sorted(np.random.default_rng(0).permutation(usual)[:VIDEOS].tolist())
+    if not sample:  # no snippets
+        return causes + _tail_causes(S)
+    x, y = _read(here, sample), _read(there, sample)
+    lag, i, j = _align(x, y, own, other)
+    start = f"they start {abs(lag)} snippets later {'there' if lag > 0 else 'here'}"
+    causes += [start] if lag else _tail_causes(S)  # a shift changes S
+    moved = [(own[p], other[q]) for p, q in zip(i, j, strict=True) if own[p] != other[q]]
+    if moved:
+        mirrored = all(abs(p - q) == 5 for p, q in moved)
+        text = "mirrored and unmirrored crops are swapped" if mirrored else "crops are numbered differently"
+        causes.append(f"{text} (crop here is crop there: {', '.join(f'{p} is {q}' for p, q in moved)})")
+    X, Y, video = _join(x, y, lag)
+    return causes + _value_causes(X[:, i], Y[:, j], np.array(sample)[video])
+
+
+def _tail_causes(S: np.ndarray) -> list[str]:
+    """Return the pair of tail rules that explains S (V, 2) of most videos; of equal pairs, by most video lengths f."""
+    differing = np.count_nonzero(S[:, 0] != S[:, 1])
+    if not differing:
+        return []
+    f = SNIPPET_FRAMES * (S.min(1, keepdims=True) - 1) + np.arange(4 * SNIPPET_FRAMES)
+    scores = {}
+    for one, other in permutations(TAIL_RULES, 2):
+        fits = (TAIL_RULES[one](f) == S[:, :1]) & (TAIL_RULES[other](f) == S[:, 1:])
+        scores[one, other] = fits.any(1).sum(), fits.sum()
+    one, other = max(scores, key=scores.get)
+    text = f"S differs in {differing:,} of {len(S):,} videos"
+    if scores[one, other][0] > len(S) - differing / 2:
+        return [f"{text} because the tail rule is {one} here but {other} there"]
+    return [f"{text} by {np.median(np.diff(S)):+.0f} in the median, which no tail rule explains"]
+
+
+def _read(files: Files, names: Sequence[str]) -> list[np.ndarray]:
+    """Return the first snippets of each video (S, C, D); NaN becomes 0."""
+    videos, widths = [], set()
+    for name in names:
+        crops = [data.load_embedding(path, nan="zero")[:SNIPPETS] for path in files[name].values()]
+        widths |= {crop.shape[1] for crop in crops}
+        if len(widths) > 1:
+            raise InputError(f"{name} has embeddings of another width D than the videos before it. Extract it again.")
+        videos.append(np.stack([crop[: min(map(len, crops))] for crop in crops], axis=1))
+    return videos
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-30)
+
+
+def _join(x: Sequence[np.ndarray], y: Sequence[np.ndarray], lag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Join all videos, with snippet t + lag of x beside snippet t of y. The third array is the video of each row."""
+    X, Y = [v[max(lag, 0) :] for v in x], [v[max(-lag, 0) :] for v in y]
+    S = [min(len(p), len(q)) for p, q in zip(X, Y, strict=True)]
+    X, Y = (np.concatenate([v[:s] for v, s in zip(side, S, strict=True)]) for side in (X, Y))
+    return X, Y, np.repeat(np.arange(len(S)), S)
+
+
+def _align(x: Sequence[np.ndarray], y: Sequence[np.ndarray], own: Sequence[int], other: Sequence[int]) -> tuple:
+    """Return the shift in snippets, and the positions of the crops here and there that belong together.
+
+    Crops of equal number do (or of equal position, if none is in both), unless other pairs are clearly closer.
+    """
+    i = [own.index(crop) for crop in own if crop in other] or list(range(min(len(own), len(other))))
+    j = [other.index(crop) for crop in own if crop in other] or i
+    if x[0].shape[2] != y[0].shape[2]:
+        return 0, i, j
+    a, b = [_unit(v[:, i].mean(1)) for v in x], [_unit(v[:, j].mean(1)) for v in y]
+    reach = min(LAGS, int(np.median([len(v) for v in a])) // 2)
+    errors = {}
+    for lag in sorted(range(-reach, reach + 1), key=abs):  # of equal shifts the shortest is found
+        A, B, _ = _join(a, b, lag)
+        errors[lag] = 1 - (A * B).sum(1).mean()
+    lag = min(errors, key=errors.get)
+    if errors[0] < ROUNDING or errors[lag] > CLEARLY * errors[0]:
+        lag = 0
+    X, Y, _ = _join(x, y, lag)
+    similarity = np.einsum("tid,tjd->ij", _unit(X), _unit(Y), optimize=True)  # (crops here, crops there)
+    error = 1 - similarity / max(len(X), 1)
+    found = linear_sum_assignment(error)
+    if error[i, j].mean() > ROUNDING and error[found].mean() < CLEARLY * error[i, j].mean():
+        i, j = map(list, found)
+    return lag, i, j
+
+
+def _value_causes(X: np.ndarray, Y: np.ndarray, video: np.ndarray) -> list[str]:
+    """Return the causes that remain after shift and order of crops: NaN, norms, then the content."""
+    N, M, causes = np.linalg.norm(X, axis=2), np.linalg.norm(Y, axis=2), []
+    for place, lost in (("here", (N == 0) & (M > 0)), ("there", (N > 0) & (M == 0))):
+        if lost.any():
+            causes.append(f"{lost.any(1).sum():,} snippets are NaN or 0 only {place}")
+    valid = (N > 0).all(1) & (M > 0).all(1)
+    x, y, N, M, video = _unit(X[valid]), _unit(Y[valid]), N[valid], M[valid], video[valid]
+    own, other = x.shape[2], y.shape[2]
+    cosines = (x * y).sum(2) if own == other else np.zeros(N.shape)
+    same = ((cosines >= 1 - ROUNDING) & (abs(M - N) <= NORM_ROUNDING * N)).all(1)
+    if same.all():
+        return causes
+    different, videos = np.unique(video[~same]), len(np.unique(video))
+    if len(different) < videos / 2:  # the medians below would hide the cause
+        return [*causes, f"{len(different)} of {videos} videos read are different ({shorten(different, 3)})"]
+    causes += _norm_causes(N, M)
+    cosine = np.median(cosines)
+    if causes and cosine > 1 - ROUNDING:
+        return causes
+    a, b = _unit(x.mean(1)), _unit(y.mean(1))
+    after = np.flatnonzero(video[1:] == video[:-1])  # snippets with a next one
+    centred = np.median((_unit(a - a.mean(0)) * _unit(b - b.mean(0))).sum(1)) if own == other else 0
+    # the mean of one or two videos is too close to their snippets
+    if centred >= SAME_TOWER or (videos < 3 and cosine > 0.9):
+        return [*causes, _frames_cause(a, b, after, cosine)]
+    width = f"both of width {own}" if own == other else f"width {own} here, {other} there"
+    if len(after) < 8:
+        return [*causes, f"the tower or the videos are different ({width}; too few snippets to tell which)"]
+    after = after[:: -(-len(after) // CHANGES)]
+    # of changes: as embeddings change slowly, their own CKA with other videos is 0.9
+    cka = _cka(a[after + 1] - a[after], b[after + 1] - b[after])
+    if cka >= SAME_VIDEO:
+        return [*causes, f"another tower embedded the same videos ({width}, CKA {cka:.2f})"]
+    return [*causes, f"the content is unrelated ({width}, CKA {cka:.2f}): other videos, or another order in time"]
+
+
+def _norm_causes(N: np.ndarray, M: np.ndarray) -> list[str]:
+    """Return the cause of different norms (rows, C): rows L2-normalised on one side, or a constant factor."""
+    unit = [bool((abs(norms - 1) < NORM_ROUNDING).all()) for norms in (N, M)]
+    if unit[0] != unit[1]:
+        return [f"the rows are L2-normalised only {'here' if unit[0] else 'there'}"]
+    low, factor, high = np.quantile(M / N, (0.05, 0.5, 0.95))
+    if high < low * (1 + 2 * NORM_ROUNDING) and abs(factor - 1) > NORM_ROUNDING:
+        return [f"the values there are {factor:.4g} times those here"]
+    return []
+
+
+def _frames_cause(a: np.ndarray, b: np.ndarray, after: np.ndarray, cosine: float) -> str:
+    """Return whether one side embeds one frame of a snippet and the other the mean of sixteen.
+
+    Such a difference is new in every snippet; one in colour or resize persists. One frame varies more than the mean.
+    """
+    r = a - b
+    persistence = (r[after] * r[after + 1]).sum() / max((r[after] ** 2 + r[after + 1] ** 2).sum() / 2, 1e-30)
+    if len(after) and persistence <= OTHER_FRAMES:
+        one, other = (np.median(1 - (v[after] * v[after + 1]).sum(1)) for v in (a, b))
+        if max(one, other) > ONE_FRAME * min(one, other):
+            frame, mean = ("here", "there") if one > other else ("there", "here")
+            return f"a snippet is one frame {frame} but the mean of its sixteen frames {mean}"
+    return f"a small but systematic difference (cosine {cosine:.3f}), such as colour order, resize or precision"
+
+
+def _cka(X: np.ndarray, Y: np.ndarray) -> float:
+    """Return the linear CKA (Kornblith et al. 2019) with the unbiased HSIC, by U-centring (Székely & Rizzo 2014)."""
+    n, grams = len(X), (X @ X.T, Y @ Y.T)
+    for K in grams:
+        np.fill_diagonal(K, 0)
+        sums = K.sum(0)
+        K += sums.sum() / (n - 1) / (n - 2) - (sums + sums[:, None]) / (n - 2)
+        np.fill_diagonal(K, 0)
+    K, L = grams
+    return float((K * L).sum() / np.sqrt(max((K * K).sum() * (L * L).sum(), 1e-30)))

@@ -37,15 +37,13 @@ TAIL_RULES = {
     "whole without the last frame": lambda f: (f - 1) // SNIPPET_FRAMES,
 }
 Files = Mapping[str, Mapping[int, Path]]  # video → crop → file
+Arrays = Sequence[np.ndarray]  # an array for each video
 
 
 def compare(dataset: Dataset, here: Path, there: Path) -> dict[str, list[str]]:
-    """Return modality → causes of its difference, image before event; none for embeddings equal up to rounding.
-
-    Values are read from a sample of the videos. Raises InputError for folders without a common modality.
-    """
+    """Return modality → causes, none if equal up to rounding; raise InputError for folders without a common one."""
     own, others = _files(here, dataset), _files(there, dataset)
-    causes = {name: _compare(own[name], others[name]) for name in data.STREAMS if name in own and name in others}
+    causes = {name: _compare(own[name], others[name]) for name in own if name in others}
     if not causes:
         raise InputError(f"{here} has only {min(own)} embeddings, {there} only {min(others)} embeddings.")
     if len(causes) == 2 and all(causes.values()):
@@ -62,9 +60,8 @@ def sentence(causes: Mapping[str, Sequence[str]]) -> str:
 
 
 def _files(root: Path, dataset: Dataset) -> dict[str, Files]:
-    """Return modality → its files."""
     files = {}
-    for name in (*dataset.event_folders, IMAGE_FOLDER):
+    for name in (IMAGE_FOLDER, *dataset.event_folders):
         modality = "image" if name == IMAGE_FOLDER else "event"
         if (root / name).is_dir() and modality not in files:
             videos = scan_folder(root / name, dataset)
@@ -88,14 +85,14 @@ def _compare(here: Files, there: Files) -> list[str]:
     S = np.array([shape[0] for shape, _ in in_threads(data.embedding_header, paths, "headers")]).reshape(-1, 2)
     groups = [(tuple(here[name]), tuple(there[name])) for name in names]
     own, other = Counter(groups).most_common(1)[0][0]  # crops of most videos
-    usual = [name for name, group, s in zip(names, groups, S, strict=True) if group == (own, other) and s.all()]
+    usual = [name for name, group in zip(names, groups, strict=True) if group == (own, other)]
     sample = sorted(np.random.default_rng(0).permutation(usual)[:VIDEOS].tolist())
-    if not sample:  # no snippets
-        return causes + _tail_causes(S)
     x, y = _read(here, sample), _read(there, sample)
     lag, i, j = _align(x, y, own, other)
-    start = f"they start {abs(lag)} snippets later {'there' if lag > 0 else 'here'}"
-    causes += [start] if lag else _tail_causes(S)  # a shift changes S
+    if lag:  # which changes S
+        causes.append(f"they start {abs(lag)} snippets later {'there' if lag > 0 else 'here'}")
+    else:
+        causes += _tail_causes(S)
     moved = [(own[p], other[q]) for p, q in zip(i, j, strict=True) if own[p] != other[q]]
     if moved:
         mirrored = all(abs(p - q) == 5 for p, q in moved)
@@ -107,28 +104,25 @@ def _compare(here: Files, there: Files) -> list[str]:
 
 def _tail_causes(S: np.ndarray) -> list[str]:
     """Return the pair of tail rules that explains S (V, 2) of most videos; of equal pairs, by most video lengths f."""
-    differing = np.count_nonzero(S[:, 0] != S[:, 1])
-    if not differing:
-        return []
     f = SNIPPET_FRAMES * (S.min(1, keepdims=True) - 1) + np.arange(4 * SNIPPET_FRAMES)
     scores = {}
     for one, other in permutations(TAIL_RULES, 2):
         fits = (TAIL_RULES[one](f) == S[:, :1]) & (TAIL_RULES[other](f) == S[:, 1:])
         scores[one, other] = fits.any(1).sum(), fits.sum()
     one, other = max(scores, key=scores.get)
-    text = f"S differs in {differing:,} of {len(S):,} videos"
-    if scores[one, other][0] > len(S) - differing / 2:
-        return [f"{text} because the tail rule is {one} here but {other} there"]
-    return [f"{text} by {np.median(np.diff(S)):+.0f} in the median, which no tail rule explains"]
+    differing = np.count_nonzero(S[:, 0] != S[:, 1])
+    cause = f"because the tail rule is {one} here but {other} there"
+    if scores[one, other][0] <= len(S) - differing / 2:
+        cause = f"by {np.median(np.diff(S)):+.0f} in the median, which no tail rule explains"
+    return [f"S differs in {differing:,} of {len(S):,} videos {cause}"] if differing else []
 
 
-def _read(files: Files, names: Sequence[str]) -> list[np.ndarray]:
+def _read(files: Files, names: Sequence[str]) -> Arrays:
     """Return the first snippets of each video (S, C, D); NaN becomes 0."""
-    videos, widths = [], set()
+    videos = []
     for name in names:
         crops = [data.load_embedding(path, nan="zero")[:SNIPPETS] for path in files[name].values()]
-        widths |= {crop.shape[1] for crop in crops}
-        if len(widths) > 1:
+        if len({array.shape[-1] for array in (*crops, *videos)}) > 1:
             raise InputError(f"{name} has embeddings of another width D than the videos before it. Extract it again.")
         videos.append(np.stack([crop[: min(map(len, crops))] for crop in crops], axis=1))
     return videos
@@ -138,7 +132,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-30)
 
 
-def _join(x: Sequence[np.ndarray], y: Sequence[np.ndarray], lag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _join(x: Arrays, y: Arrays, lag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Join all videos, with snippet t + lag of x beside snippet t of y. The third array is the video of each row."""
     X, Y = [v[max(lag, 0) :] for v in x], [v[max(-lag, 0) :] for v in y]
     S = [min(len(p), len(q)) for p, q in zip(X, Y, strict=True)]
@@ -146,13 +140,11 @@ def _join(x: Sequence[np.ndarray], y: Sequence[np.ndarray], lag: int) -> tuple[n
     return X, Y, np.repeat(np.arange(len(S)), S)
 
 
-def _align(x: Sequence[np.ndarray], y: Sequence[np.ndarray], own: Sequence[int], other: Sequence[int]) -> tuple:
-    """Return the shift in snippets, and the positions of the crops here and there that belong together.
-
-    Crops of equal number do (or of equal position, if none is in both), unless other pairs are clearly closer.
-    """
-    i = [own.index(crop) for crop in own if crop in other] or list(range(min(len(own), len(other))))
-    j = [other.index(crop) for crop in own if crop in other] or i
+def _align(x: Arrays, y: Arrays, own: Sequence[int], other: Sequence[int]) -> tuple:
+    """Return the shift in snippets, and the positions of the crops here and there that belong together."""
+    common = [crop for crop in own if crop in other]  # belong together, unless other pairs are clearly closer
+    i = [own.index(crop) for crop in common] or list(range(min(len(own), len(other))))
+    j = [other.index(crop) for crop in common] or i
     if x[0].shape[2] != y[0].shape[2]:
         return 0, i, j
     a, b = [_unit(v[:, i].mean(1)) for v in x], [_unit(v[:, j].mean(1)) for v in y]
@@ -160,13 +152,11 @@ def _align(x: Sequence[np.ndarray], y: Sequence[np.ndarray], own: Sequence[int],
     errors = {}
     for lag in sorted(range(-reach, reach + 1), key=abs):  # of equal shifts the shortest is found
         A, B, _ = _join(a, b, lag)
-        errors[lag] = 1 - (A * B).sum(1).mean()
-    lag = min(errors, key=errors.get)
-    if errors[0] < ROUNDING or errors[lag] > CLEARLY * errors[0]:
-        lag = 0
+        errors[lag] = 1 - (A * B).sum() / max(len(A), 1)
+    best = min(errors, key=errors.get)
+    lag = best if errors[0] > ROUNDING and errors[best] < CLEARLY * errors[0] else 0
     X, Y, _ = _join(x, y, lag)
-    similarity = np.einsum("tid,tjd->ij", _unit(X), _unit(Y), optimize=True)  # (crops here, crops there)
-    error = 1 - similarity / max(len(X), 1)
+    error = 1 - np.tensordot(_unit(X), _unit(Y), ([0, 2], [0, 2])) / max(len(X), 1)  # (crops here, crops there)
     found = linear_sum_assignment(error)
     if error[i, j].mean() > ROUNDING and error[found].mean() < CLEARLY * error[i, j].mean():
         i, j = map(list, found)
@@ -199,26 +189,23 @@ def _value_causes(X: np.ndarray, Y: np.ndarray, video: np.ndarray) -> list[str]:
     # the mean of one or two videos is too close to their snippets
     if centred >= SAME_TOWER or (videos < 3 and cosine > 0.9):
         return [*causes, _frames_cause(a, b, after, cosine)]
-    width = f"both of width {own}" if own == other else f"width {own} here, {other} there"
-    if len(after) < 8:
-        return [*causes, f"the tower or the videos are different ({width}; too few snippets to tell which)"]
-    after = after[:: -(-len(after) // CHANGES)]
+    after = after[:: len(after) // CHANGES + 1]
     # of changes: as embeddings change slowly, their own CKA with other videos is 0.9
-    cka = _cka(a[after + 1] - a[after], b[after + 1] - b[after])
-    if cka >= SAME_VIDEO:
-        return [*causes, f"another tower embedded the same videos ({width}, CKA {cka:.2f})"]
-    return [*causes, f"the content is unrelated ({width}, CKA {cka:.2f}): other videos, or another order in time"]
+    cka = _cka(a[after + 1] - a[after], b[after + 1] - b[after]) if len(after) > 7 else np.nan
+    cause = "the tower or the videos are different"  # too few snippets to tell which
+    if not np.isnan(cka):
+        cause = "another tower embedded the same videos" if cka >= SAME_VIDEO else "the content is unrelated"
+    return [*causes, f"{cause} (width {own} here, {other} there, CKA {cka:.2f})"]
 
 
 def _norm_causes(N: np.ndarray, M: np.ndarray) -> list[str]:
     """Return the cause of different norms (rows, C): rows L2-normalised on one side, or a constant factor."""
     unit = [bool((abs(norms - 1) < NORM_ROUNDING).all()) for norms in (N, M)]
+    low, factor, high = np.quantile(M / N, (0.05, 0.5, 0.95))
     if unit[0] != unit[1]:
         return [f"the rows are L2-normalised only {'here' if unit[0] else 'there'}"]
-    low, factor, high = np.quantile(M / N, (0.05, 0.5, 0.95))
-    if high < low * (1 + 2 * NORM_ROUNDING) and abs(factor - 1) > NORM_ROUNDING:
-        return [f"the values there are {factor:.4g} times those here"]
-    return []
+    constant = high < low * (1 + 2 * NORM_ROUNDING) and abs(factor - 1) > NORM_ROUNDING
+    return [f"the values there are {factor:.4g} times those here"] if constant else []
 
 
 def _frames_cause(a: np.ndarray, b: np.ndarray, after: np.ndarray, cosine: float) -> str:

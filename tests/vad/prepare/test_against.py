@@ -101,8 +101,15 @@ FAULTS: dict[str, tuple[Callable[[Videos], Videos], str]] = {
         each(lambda x: x @ matrix(48)),
         "another tower embedded the same videos (width 32 here, 48 there, CKA ",
     ),
-    "other tower": (each(lambda x: x @ matrix(D)), "another tower embedded the same videos (both of width 32, CKA "),
-    "unrelated": (lambda _: OTHER, "the content is unrelated (both of width 32, CKA "),
+    "other tower": (
+        each(lambda x: x @ matrix(D)),
+        "another tower embedded the same videos (width 32 here, 32 there, CKA ",
+    ),
+    "unrelated": (lambda _: OTHER, "the content is unrelated (width 32 here, 32 there, CKA "),
+    "no snippets": (
+        each(lambda x: x[:0]),
+        "S differs in 6 of 6 videos by -32 in the median, which no tail rule explains",
+    ),
     "videos missing": (
         lambda v: {name: x for name, x in v.items() if name not in ("c1", "c4")},
         "2 videos are only here (c1, c4)",

@@ -119,6 +119,10 @@ FAULTS: dict[str, tuple[Callable[[Videos], Videos], str]] = {
         each(lambda x: x + 0.15 * x @ matrix(D)),
         "a small but systematic difference (cosine 0.9",
     ),
+    "contrast": (  # varies more, as one frame does, but persists
+        each(lambda x: x + 0.6 * (x - x.mean(0))),
+        "a small but systematic difference (cosine 0.9",
+    ),
     "NaN": (each(nan_rows), "12 snippets are NaN or 0 only there"),
     "one video": (lambda v: {**v, "c2": OTHER["c2"]}, "1 of 6 videos read are different (c2)"),
     "permuted and normalised": (
@@ -148,6 +152,8 @@ def test_sides_are_not_confused(street, tmp_path: Path) -> None:
     for name, end in ends.items():
         here = write(tmp_path / name, FAULTS[name][0](IMAGE), EVENT)
         assert compare(street.dataset, here, there)["image"][0].endswith(end)
+    here = write(tmp_path / "released", FAULTS["released tail rule"][0](IMAGE), EVENT)
+    assert compare(street.dataset, here, there)["image"][0].endswith("the tail rule is released here but whole there")
 
 
 def test_interchanged_folders_are_named(street, tmp_path: Path) -> None:
@@ -179,6 +185,18 @@ def test_fault_of_small_folders_is_named(snippets, crops, videos, street, tmp_pa
     for root in (here, there):
         (root / "event_thr_10").rmdir()
     assert compare(street.dataset, here, there) == {"image": ["the rows are L2-normalised only there"]}
+
+
+def test_few_snippets_do_not_raise_the_cka(street, tmp_path: Path) -> None:
+    """A biased CKA of 21 changes of width 768 is above 0.5 for unrelated embeddings."""
+    rng = np.random.default_rng(4)
+    for folder in ("a", "b"):
+        (tmp_path / folder / "rgb").mkdir(parents=True)
+        for name in ("c0", "c1", "c2"):
+            walk = rng.standard_normal((8, 768)).cumsum(0).astype(np.float32)
+            np.save(tmp_path / folder / "rgb" / f"{name}__5.npy", walk)
+    causes = compare(street.dataset, tmp_path / "a", tmp_path / "b")["image"]
+    assert len(causes) == 1 and causes[0].startswith("the content is unrelated (width 768 here, 768 there, CKA ")
 
 
 def test_bad_folders_give_one_sentence(street, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from vad.data import lists_metadata
 from vad.datasets import load_dataset
 from vad.files import run_command
 from vad.options import DATASET_HELP, PROFILES, command_parser, preset
+from vad.prepare.against import compare, sentence
 from vad.prepare.audit import audit
 
 
@@ -22,11 +23,16 @@ def main() -> int:
     add("--profile", choices=tuple(PROFILES), metavar="NAME", help="default, paper or released: sets the split")
     add("--list_root", type=Path, metavar="DIR", help="folder of train.csv, test.csv and gt.npy")
     add("--feature_root", type=Path, metavar="DIR", help="folder of rgb/ (default: as recorded in lists.json)")
+    add("--against", type=Path, metavar="DIR", help="only compare --feature_root with these embeddings")
     add("--video_root", type=Path, metavar="DIR", help="folder of the videos; only names are read")
     add("--all_values", action="store_true", help="check more than 2 GiB of embeddings for NaN")
     add("--json", action="store_true", help="print JSON with every example")
     flags = parser.parse_args()
     dataset = load_dataset(flags.dataset)
+    if flags.against:
+        causes = compare(dataset, flags.feature_root or dataset.data_root, flags.against)
+        print(sentence(causes))
+        return int(any(causes.values()))
     lists = flags.list_root or dataset.lists_of(flags.split or dataset.splits[0])
     recorded = None if flags.profile else lists_metadata(lists / "test.csv").get("split")
     report = audit(

@@ -257,7 +257,7 @@ def _read_headers(rows: pd.DataFrame, dataset: Dataset, root: Path) -> pd.DataFr
             event = root / dataset.event_folders[0] / image.name  # no event folder: all event files are missing
         return [(stream, *_header(path, f"{root}/")) for stream, path in zip(data.STREAMS, (image, event), strict=True)]
 
-    files = rows.assign(file=_in_threads(read, rows["row"], "embedding headers")).explode("file", ignore_index=True)
+    files = rows.assign(file=in_threads(read, rows["row"], "embedding headers")).explode("file", ignore_index=True)
     return files.join(pd.DataFrame(files.pop("file").tolist(), columns=["stream", "file", "S", "D", "problem"]))
 
 
@@ -272,7 +272,8 @@ def _header(path: Path, root: str) -> tuple[str, float, float, str]:
         return file, np.nan, np.nan, str(error).replace(root, "")
 
 
-def _in_threads(function: Callable[[Any], Any], items: Sequence[Any], title: str) -> list[Any]:
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any], title: str) -> list[Any]:
+    """Return the results of `function` for all items, computed in threads. A long run shows a progress bar."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(tqdm(pool.map(function, items), title, len(items), leave=False, delay=1))
 
@@ -309,7 +310,7 @@ def _values(paths: list[Path], all_values: bool) -> Check:
     check, size = "files with NaN or infinite values", sum(path.stat().st_size for path in paths)
     if size > MAX_BYTES and not all_values:
         return not_checked(check, f"{size / 2**30:.1f} GiB; give --all_values to read them")
-    finite = _in_threads(_is_finite, paths, "embedding values")
+    finite = in_threads(_is_finite, paths, "embedding values")
     return none_of(check, (path for path, good in zip(paths, finite, strict=True) if not good))
 
 

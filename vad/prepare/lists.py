@@ -19,13 +19,18 @@ _SEPARATORS = re.compile(r"[\s,;]+")
 
 
 def scan(base_path: Path, dataset: Dataset) -> dict[str, dict[int, str]]:
-    """Return video key → crop → path below the embedding root, for all embeddings below `<…>/rgb`.
-
-    Hidden files are skipped, because extraction writes them before it renames them. Raises InputError for a folder
-    that is missing, empty or not called rgb, a file name without crop, and a video with two names.
-    """
+    """Return the embeddings below `<…>/rgb` as `scan_folder` does; raise InputError for a folder of another name."""
     if base_path.name != IMAGE_FOLDER:
         raise InputError(f"{base_path}: the folder of image embeddings must be called {IMAGE_FOLDER}.")
+    return scan_folder(base_path, dataset)
+
+
+def scan_folder(base_path: Path, dataset: Dataset) -> dict[str, dict[int, str]]:
+    """Return video key → crop → path below the folder's parent, for all embeddings below a folder.
+
+    Hidden files are skipped, because extraction writes them before it renames them. Raises InputError for a folder
+    that is missing or empty, a file name without crop, and a video with two names.
+    """
     if not base_path.is_dir():
         raise InputError(f"{base_path} does not exist. Extract the embeddings first, or give --base_path.")
     videos: dict[str, dict[int, str]] = {}

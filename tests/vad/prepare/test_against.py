@@ -193,8 +193,8 @@ def test_few_snippets_do_not_raise_the_cka(street, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder / "rgb").mkdir(parents=True)
         for name in ("c0", "c1", "c2"):
-            walk = rng.standard_normal((8, 768)).cumsum(0).astype(np.float32)
-            np.save(tmp_path / folder / "rgb" / f"{name}__5.npy", walk)
+            walk = 20 * rng.standard_normal(768) + rng.standard_normal((8, 768)).cumsum(0)
+            np.save(tmp_path / folder / "rgb" / f"{name}__5.npy", walk.astype(np.float32))
     causes = compare(street.dataset, tmp_path / "a", tmp_path / "b")["image"]
     assert len(causes) == 1 and causes[0].startswith("the content is unrelated (width 768 here, 768 there, CKA ")
 

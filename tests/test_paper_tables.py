@@ -86,12 +86,14 @@ def test_one_checkpoint_gives_results_methods_and_classes(evaluate, checkpoint, 
     assert code == 0, err
     titles = [line for line in out.splitlines() if line.startswith(("UCF-Crime, fusion", "Table "))]
     assert [title.split(":")[0] for title in titles if "paper's" not in title] == [
-        "UCF-Crime, fusion", "Table 1, UCF-Crime", "Table 2, UCF-Crime"
+        "UCF-Crime, fusion", "Table 1, UCF-Crime", "UCF-Crime, fusion", "Table 2, UCF-Crime"
     ]  # fmt: skip
     assert "split not recorded" in out and "per-video AUC, median (%)" in out and "†" in out
     assert "frames of normal-labelled videos" in out
     folder = tmp_path / "figure" / "ucfcrime"
     written = {path.name for path in folder.glob("*.*")}
+    assert "UCF-Crime: baselines" in out and "at most 0.1 per hour" in out
+    assert {"baselines.md", "localisation.csv"} < written
     assert {"results.txt", "methods.tex", "classes.csv", "scores.csv", "results.json"} < written
     assert {"classes.png", "curves.png", "reliability.pdf"} < written and "modalities.png" not in written
     assert len(list(folder.glob("timeline_*.png"))) == 4
@@ -101,7 +103,7 @@ def test_checkpoints_are_compared_over_their_seeds(evaluate, checkpoint, tmp_pat
     paths = [checkpoint("a"), checkpoint("b", 1), checkpoint("i", modality="image"), checkpoint("n", 2, nu=4.0)]
     code, out, err = evaluate("--ckpt_path", *paths)
     assert code == 0, err
-    assert "UCF-Crime: mean ± std over seeds" in out and "fusion − image (8.0): AUC" in out
+    assert "UCF-Crime: mean ± std over seeds" in out and "fusion − image (8.0), AUC: " in out
     assert "Runs with different nu are averaged." in out.replace("\n  ", " ")
     header = next(line for line in out.splitlines() if line.startswith("modality "))
     assert header.split()[:3] == ["modality", "nu", "runs"]
@@ -148,7 +150,7 @@ def test_formatted_table_is_alone_on_standard_output(evaluate, checkpoint):
     assert table.loc["IEF-VAD (Student-T), paper", "AUC (%)"] == "88.67 ± 0.45"
     assert 0 <= float(table.loc["IEF-VAD (Student-T), here", "AUC (%)"]) <= 100  # a number without †
     out = evaluate(*flags, "latex")[1]
-    assert out.count(r"\begin{table}") == out.count(r"\end{table}") == 1 and r"$88.67 \pm 0.45$" in out
+    assert out.count(r"\begin{table}") == out.count(r"\end{table}") == 2 and r"$88.67 \pm 0.45$" in out
     assert r"^{\dagger}$" in out
     out = evaluate(*flags, "markdown")[1]
     assert out.startswith("**Table 1, UCF-Crime**") and "| UR-DMU | - | 86.97 | 68.62 |" in out
@@ -158,7 +160,7 @@ def test_changed_profile_is_reported_in_a_footnote(evaluate, checkpoint):
     path = checkpoint("a", mil="segment")
     code, out, err = evaluate("--table", 1, "--ckpt_path", path, "--profile", "paper", "--test_crops", "5")
     assert code == 0, err
-    below = out.split("-----\n")[-1].replace("\n  ", " ")
+    below = out.split("UCF-Crime: baselines")[0].split("-----\n")[-1].replace("\n  ", " ")
     assert f"{path} was trained with profile default and is evaluated with profile paper." in below
     code, out, err = evaluate("--table", 1, "--ckpt_path", path, "--nu", "4")
     assert code == 0, err

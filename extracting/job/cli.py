@@ -138,7 +138,8 @@ def parser(modality: str | None, fixed: Dataset | None) -> argparse.ArgumentPars
     add("--time_limit", type=float, default=Config.time_limit, metavar="X",
         help=advanced(f"seconds without a snippet that end a video (default: {Config.time_limit:g})"))  # fmt: skip
     add("--strict", action="store_true", help=advanced("stop at the first video that is not ok"))
-    add("--fps", type=float, metavar="X", help=advanced("frame rate of frame folders and recordings (default: the data set's, or 30)"))
+    add("--fps", type=float, metavar="X",
+        help=advanced("frame rate of frame folders and recordings (default: the data set's)"))  # fmt: skip
     add("--test_list", type=Path, metavar="FILE", help=advanced("list of the test videos (default: the split's)"))
     return flags
 

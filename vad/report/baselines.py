@@ -41,7 +41,8 @@ def baseline_table(tests: Sequence[TestSet], protocol: Protocol, runs: pd.DataFr
     Several test sets, such as those of random splits, become mean ± std. runs: see `runs_frame`; adds a row for
     each modality, and one with each score replaced by the mean score of its video.
     """
-    tests = list({id(test): test for test in tests}.values())
+    # without a split per run, all test sets have the same videos
+    tests = list({test.split if protocol.dataset.split_per_run else "": test for test in tests}.values())
     frames = {name: pd.DataFrame(rows) for name, rows in _by_baseline(tests).items()}
     rows, missing = [], []
     for modality in MODALITIES if runs is not None else ():

@@ -122,6 +122,7 @@ BASELINES: Mapping[str, type[nn.Module]] = MappingProxyType(
         "late": LateFusion,
     }
 )
+WITHOUT_WEIGHTS = ("concat", "cross_attention")  # their weights in the output are NaN
 
 
 def _weighted(mu: tuple[Tensor, Tensor], variance: tuple[Tensor, Tensor], weight: Tensor) -> Fused:

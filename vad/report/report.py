@@ -11,6 +11,7 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
+from model.fusion_baselines import WITHOUT_WEIGHTS
 from vad.evaluation import WEIGHTS, Protocol, Run, save_results, shared_protocol
 from vad.experiments import TABLE_COMMANDS, SweepResult
 from vad.files import InputError
@@ -204,6 +205,8 @@ def check_masking_runs(runs: Sequence[Run]) -> None:
     for run in runs:
         if run.modality != "fusion":
             raise InputError(f"{run.path} is an {run.modality}-only model: it has no fusion weights to examine.")
+        if run.options.fusion in WITHOUT_WEIGHTS:
+            raise InputError(f"{run.path} has --fusion {run.options.fusion}: it has no fusion weights to examine.")
         if run.seed is None and len(runs) > 1:
             raise InputError(f"{run.path} does not record its seed. Evaluate it without other checkpoints.")
     _check_once(runs)

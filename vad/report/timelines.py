@@ -107,6 +107,8 @@ def _draw_weights(ax: Axes, weights: Mapping[str, np.ndarray], edges: np.ndarray
     for stream, values in weights.items():
         label = rf"$\hat{{w}}_{stream[0]}$ ({stream})"
         ax.stairs(values, edges, baseline=None, lw=1.3, label=label, **plots.line_style(stream))
+    if np.isnan(weights["image"]).all():
+        ax.text(0.5, 0.5, "this fusion has no weights", ha="center", va="center", transform=ax.transAxes)
     # both weights mirror each other around 1/2; a minimum range keeps tiny changes looking tiny
     reach = max(0.01, *(1.15 * float(np.abs(values - 0.5).max()) for values in weights.values()))
     ax.set(ylim=(0.5 - reach, 0.5 + reach), ylabel="fusion weight")

@@ -83,6 +83,8 @@ def test_masking_takes_runs_that_differ_only_in_seed() -> None:
         check_masking_runs([run(0), run(0, "b.pth", "best")])
     with pytest.raises(InputError, match=r"b\.pth does not record its seed"):
         check_masking_runs([run(0), run(None, "b.pth")])
+    with pytest.raises(InputError, match=r"a\.pth has --fusion concat: it has no fusion weights"):
+        check_masking_runs([run(0, fusion="concat")])
     with pytest.raises(InputError, match=r"a\.pth is an image-only model: it has no fusion weights"):
         check_masking_runs([run(0, modality="image")])
 

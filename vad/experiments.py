@@ -225,7 +225,7 @@ def spread_note(plan: Sequence[PlannedRun], log: Path) -> str:
     The spread is that of the paired differences from the base; without a sweep, √2 times that over seeds.
     """
     metric = load_dataset(plan[0].options.dataset).metric
-    finished = read_runs(log).set_index("run")[metric].astype(float) if log.is_file() else {}
+    finished = pd.to_numeric(read_runs(log).set_index("run")[metric]).dropna() if log.is_file() else {}
     values: dict[tuple[str, ...], dict[int, float]] = {}
     for run in plan:
         if run.name in finished:

@@ -61,7 +61,7 @@ def baseline_table(tests: Sequence[TestSet], protocol: Protocol, runs: pd.DataFr
         commands = f"{preparation_commands(dataset).split(';')[0]} --save_events"
         notes.append(f"{NAN}, events: there are no event maps. Make them: {commands}")
     if frames[SUPERVISED].isna().to_numpy().any():
-        notes.append(f"{NAN}, {SUPERVISED}: the anomalous frames of the training videos are not known.")
+        notes.append(f"{NAN}, {SUPERVISED}: the training videos or their anomalous frames are missing.")
     for modality in missing:
         notes.append(f"The single stream {modality} is missing: python main.py --dataset {dataset.flag_value} "
                      f"--modality {modality}")  # fmt: skip
@@ -152,11 +152,15 @@ def supervised(test: TestSet) -> list[np.ndarray]:
     dataset = test.dataset
     if not (test.train_list.is_file() and dataset.annotation_path.is_file()):
         return []
-    rows = [row for row in read_list(test.train_list, dataset) if row.crop == test.options.test_crops[0]]
-    known = [dataset.find(row.video) for row in rows]
-    if not rows or any(v is None or (dataset.is_anomalous(v.label) and not any(v.intervals.values())) for v in known):
+    try:  # an evaluation must not need the training videos
+        rows = [row for row in read_list(test.train_list, dataset) if row.crop == test.options.test_crops[0]]
+        known = [dataset.find(row.video) for row in rows]
+        annotated = (v and (any(v.intervals.values()) or not dataset.is_anomalous(v.label)) for v in known)
+        if not rows or not all(annotated):
+            return []
+        videos, _ = find_videos(rows, dataset, test.feature_root, test.options.modality)
+    except InputError:
         return []
-    videos, _ = find_videos(rows, dataset, test.feature_root, test.options.modality)
     x = np.concatenate([_embed(video, test.options.nan) for video in videos])
     y = np.concatenate([_snippet_labels(test, video) for video in videos])
     if y.all() or not y.any():

@@ -24,6 +24,7 @@ VIDEOS, SNIPPETS = 32, 256  # videos that are read, and the first snippets of ea
 LAGS, CHANGES = 16, 600  # largest shift that is searched, in snippets; rows of a CKA
 ROUNDING, NORM_ROUNDING = 5e-4, 0.01  # largest 1 − cosine, and error of a norm, under float16 and bf16
 CLEARLY = 0.75  # a shift or another order of crops must reduce the mean of 1 − cosine to this share
+REORDERED = 0.2  # the best match in any order must reduce it to this share
 SAME_TOWER = 0.4  # least centred cosine; colour order 0.7–0.9, another crop 0.8, another tower 0.0
 SAME_VIDEO = 0.4  # least CKA; another tower 0.6–0.9, other videos or another order in time at most 0.3
 OTHER_FRAMES = 0.4  # largest persistence of a difference; one frame −0.2–0.1, colour order or another crop 0.6–0.9
@@ -50,6 +51,9 @@ def compare(dataset: Dataset, here: Path, there: Path) -> dict[str, list[str]]:
         crossed = _compare(own["image"], others["event"]) + _compare(own["event"], others["image"])
         if not crossed:
             return {name: ["the image and event folders are interchanged"] for name in causes}
+    for name, other in permutations(own, 2):
+        if causes.get(name) and not _compare(own[other], others[name]):
+            causes[name] = [f"those there are the {other} embeddings of here"]
     return causes
 
 
@@ -107,6 +111,8 @@ def _tail_causes(S: np.ndarray) -> list[str]:
     f = SNIPPET_FRAMES * (S.min(1, keepdims=True) - 1) + np.arange(4 * SNIPPET_FRAMES)
     scores = {}
     for one, other in permutations(TAIL_RULES, 2):
+        if not {one, other} & {"whole", "released"}:  # the others differ in S always, but nobody uses both
+            continue
         fits = (TAIL_RULES[one](f) == S[:, :1]) & (TAIL_RULES[other](f) == S[:, 1:])
         scores[one, other] = fits.any(1).sum(), fits.sum()
     one, other = max(scores, key=scores.get)
@@ -145,22 +151,41 @@ def _align(x: Arrays, y: Arrays, own: Sequence[int], other: Sequence[int]) -> tu
     common = [crop for crop in own if crop in other]  # belong together, unless other pairs are clearly closer
     i = [own.index(crop) for crop in common] or list(range(min(len(own), len(other))))
     j = [other.index(crop) for crop in common] or i
-    if x[0].shape[2] != y[0].shape[2]:
-        return 0, i, j
     a, b = [_unit(v[:, i].mean(1)) for v in x], [_unit(v[:, j].mean(1)) for v in y]
     reach = min(LAGS, int(np.median([len(v) for v in a])) // 2)
+    lags = sorted(range(-reach, reach + 1), key=abs)  # of equal shifts the shortest is found
+    if _centred_cosine(*_join(a, b, 0)[:2]) < SAME_TOWER:  # between towers the cosine tells nothing
+        ckas = {lag: np.nan_to_num(_changes_cka(*_join(a, b, lag))) for lag in lags}
+        best = max(lags, key=ckas.get)
+        if ckas[best] >= SAME_VIDEO and ckas[0] < CLEARLY * ckas[best]:
+            return best, i, j
+    if x[0].shape[2] != y[0].shape[2]:
+        return 0, i, j
     errors = {}
-    for lag in sorted(range(-reach, reach + 1), key=abs):  # of equal shifts the shortest is found
+    for lag in lags:
         A, B, _ = _join(a, b, lag)
         errors[lag] = 1 - (A * B).sum() / max(len(A), 1)
     best = min(errors, key=errors.get)
-    lag = best if errors[0] > ROUNDING and errors[best] < CLEARLY * errors[0] else 0
+    shifted = errors[0] > ROUNDING and errors[best] < CLEARLY * errors[0]
+    lag = best if shifted and _best_match(a, b) >= REORDERED * errors[best] else 0
     X, Y, _ = _join(x, y, lag)
     error = 1 - np.tensordot(_unit(X), _unit(Y), ([0, 2], [0, 2])) / max(len(X), 1)  # (crops here, crops there)
     found = linear_sum_assignment(error)
     if error[i, j].mean() > ROUNDING and error[found].mean() < CLEARLY * error[i, j].mean():
         i, j = map(list, found)
     return lag, i, j
+
+
+def _best_match(a: Arrays, b: Arrays) -> float:
+    """Return the mean of 1 − cosine of each snippet to the closest one of its video, whatever its time."""
+    return float(np.concatenate([1 - (p @ q.T).max(1) for p, q in zip(a, b, strict=True) if len(p) and len(q)]).mean())
+
+
+def _centred_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the median cosine of rows after each side lost its mean, 0 for different widths."""
+    if a.shape[1] != b.shape[1] or not len(a):
+        return 0.0
+    return float(np.median((_unit(a - a.mean(0)) * _unit(b - b.mean(0))).sum(1)))
 
 
 def _value_causes(X: np.ndarray, Y: np.ndarray, video: np.ndarray) -> list[str]:
@@ -184,14 +209,14 @@ def _value_causes(X: np.ndarray, Y: np.ndarray, video: np.ndarray) -> list[str]:
     if causes and cosine > 1 - ROUNDING:
         return causes
     a, b = _unit(x.mean(1)), _unit(y.mean(1))
-    after = np.flatnonzero(video[1:] == video[:-1])  # snippets with a next one
-    centred = np.median((_unit(a - a.mean(0)) * _unit(b - b.mean(0))).sum(1)) if own == other else 0
+    if own == other:
+        sides = ([side[video == name] for name in np.unique(video)] for side in (a, b))
+        if _best_match(*sides) < REORDERED * (1 - (a * b).sum(1).mean()):
+            return [*causes, "the snippets are in another order (shuffled or reversed in time)"]
     # the mean of one or two videos is too close to their snippets
-    if centred >= SAME_TOWER or (videos < 3 and cosine > 0.9):
-        return [*causes, _frames_cause(a, b, after, cosine)]
-    after = after[:: len(after) // CHANGES + 1]
-    # of changes: as embeddings change slowly, their own CKA with other videos is 0.9
-    cka = _cka(a[after + 1] - a[after], b[after + 1] - b[after]) if len(after) > 7 else np.nan
+    if _centred_cosine(a, b) >= SAME_TOWER or (videos < 3 and cosine > 0.9):
+        return [*causes, _frames_cause(a, b, np.flatnonzero(video[1:] == video[:-1]), cosine)]
+    cka = _changes_cka(a, b, video)
     cause = "the tower or the videos are different"  # too few snippets to tell which
     if not np.isnan(cka):
         cause = "another tower embedded the same videos" if cka >= SAME_VIDEO else "the content is unrelated"
@@ -199,13 +224,18 @@ def _value_causes(X: np.ndarray, Y: np.ndarray, video: np.ndarray) -> list[str]:
 
 
 def _norm_causes(N: np.ndarray, M: np.ndarray) -> list[str]:
-    """Return the cause of different norms (rows, C): rows L2-normalised on one side, or a constant factor."""
+    """Return the cause of different norms (rows, C): rows or frames L2-normalised on one side, or a factor."""
     unit = [bool((abs(norms - 1) < NORM_ROUNDING).all()) for norms in (N, M)]
     low, factor, high = np.quantile(M / N, (0.05, 0.5, 0.95))
     if unit[0] != unit[1]:
         return [f"the rows are L2-normalised only {'here' if unit[0] else 'there'}"]
     constant = high < low * (1 + 2 * NORM_ROUNDING) and abs(factor - 1) > NORM_ROUNDING
-    return [f"the values there are {factor:.4g} times those here"] if constant else []
+    if constant:
+        return [f"the values there are {factor:.4g} times those here"]
+    averaged = [bool(norms.max() < 1 + NORM_ROUNDING and np.median(norms) > 0.8) for norms in (N, M)]
+    if averaged[0] != averaged[1]:
+        return [f"frames were L2-normalised before their mean only {'here' if averaged[0] else 'there'}"]
+    return []
 
 
 def _frames_cause(a: np.ndarray, b: np.ndarray, after: np.ndarray, cosine: float) -> str:
@@ -221,6 +251,16 @@ def _frames_cause(a: np.ndarray, b: np.ndarray, after: np.ndarray, cosine: float
             frame, mean = ("here", "there") if one > other else ("there", "here")
             return f"a snippet is one frame {frame} but the mean of its sixteen frames {mean}"
     return f"a small but systematic difference (cosine {cosine:.3f}), such as colour order, resize or precision"
+
+
+def _changes_cka(a: np.ndarray, b: np.ndarray, video: np.ndarray) -> float:
+    """Return the CKA of changes between snippets, NaN for fewer than eight.
+
+    As embeddings change slowly, their own CKA with other videos is 0.9.
+    """
+    after = np.flatnonzero(video[1:] == video[:-1])
+    after = after[:: len(after) // CHANGES + 1]
+    return _cka(a[after + 1] - a[after], b[after + 1] - b[after]) if len(after) > 7 else np.nan
 
 
 def _cka(X: np.ndarray, Y: np.ndarray) -> float:

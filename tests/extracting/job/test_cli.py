@@ -16,9 +16,10 @@ import torch
 
 from extracting.clip.encoder import Encoder
 from extracting.clip.tower import load_tower
-from extracting.job.cli import extract
+from extracting.job.cli import extract, parser, read_config
 from extracting.job.manifest import Manifest
 from tests.extracting.helpers import ROOT, command, hidden, write_video
+from vad.datasets import load_dataset
 from vad.files import InputError
 from vad.options import parse_crops
 
@@ -207,3 +208,10 @@ def test_ctrl_c_exits_with_130(videos: Path, tmp_path: Path) -> None:
     assert error.rstrip().endswith(expected)
     assert "Traceback" not in error
     assert hidden(tmp_path / "i") == hidden(tmp_path / "e") == []
+
+
+def test_frame_rate_is_the_data_sets_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    ped2 = load_dataset("ped2")
+    for flags, expected in (([], ped2.fps), (["--fps", "25"], 25.0)):
+        monkeypatch.setattr(sys, "argv", ["gen.py", "--dataset", "ped2", "--modality", "both", *flags])
+        assert read_config(parser(None, None).parse_args(), ("image", "event"), ped2).fps == expected

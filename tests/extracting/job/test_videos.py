@@ -82,3 +82,11 @@ def test_folder_without_test_videos_is_refused(tmp_path: Path) -> None:
         pick_test_videos(jobs, dataset, "official")
     with pytest.raises(InputError, match=r"none.txt: there is no such list"):
         pick_test_videos(jobs, dataset, "official", tmp_path / "none.txt")
+
+
+def test_ucsd_ped2_is_found_without_its_masks(tmp_path: Path) -> None:
+    """The authors put masks beside the frames of the test videos, in Test001_gt."""
+    write_frames(tmp_path / "Train" / "Train001", 3, ".tif")
+    write_frames(tmp_path / "Test" / "Test001", 3, ".tif")
+    write_frames(tmp_path / "Test" / "Test001_gt", 3, ".bmp")
+    assert [job.name for job in find_videos(tmp_path)] == ["Test/Test001", "Train/Train001"]

@@ -223,3 +223,12 @@ def test_own_videos_are_reported_in_seconds_or_frames(tmp_path: Path) -> None:
     ]
     assert report_own_videos(scored[:1], [path], tmp_path / "out", 0.95).frame.iloc[0, 3] == "none"
     assert (tmp_path / "out" / "timeline_my clip.png").is_file() and (tmp_path / "out" / "videos.csv").is_file()
+
+
+def test_thumbnails_come_from_a_folder_of_frames_in_numeric_order(tmp_path: Path) -> None:
+    """Frame 9 precedes frame 10 although the names are not padded; too few frames give none."""
+    for number in range(16):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((4, 6, 3), 10 * number, np.uint8))
+    pictures, fps = read_thumbnails(tmp_path, 16)
+    assert [int(picture[0, 0, 0]) for picture in pictures] == [10 * (2 * k + 1) for k in range(8)] and fps is None
+    assert read_thumbnails(tmp_path, 17) == ([], None)

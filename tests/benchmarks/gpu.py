@@ -53,7 +53,7 @@ def bench(machine: Machine, batches: Sequence[int] = (2, 16, 128)) -> None:
     bench_kalman(machine, batches[-1])
     times = bench_steps(machine, batches)
     for dataset in map(load_dataset, dataset_names()):
-        if dataset.synthetic:
+        if dataset.synthetic or dataset.split_per_run:
             continue
         size, steps = steps_of(dataset)
         # estimated from the measured batch size nearest to that of the data set

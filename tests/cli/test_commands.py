@@ -77,7 +77,8 @@ def test_checkpoints_are_compared_by_modality_over_seeds(trained, tiny, command,
     paths = [checkpoint, *(tmp_path / "ck" / f"{name}.pth" for name in "bi")]
     code, out, err = command("test", *tiny.flags, "--ckpt_path", *paths, *places, "--exp_name", "c")
     assert code == 0, err
-    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith(("image  ", "fusion  "))}
+    first_table = out.split("baselines")[0]
+    rows = {row.split()[0]: row.split() for row in first_table.splitlines() if row.startswith(("image  ", "fusion  "))}
     assert rows["fusion"][1] == "2" and rows["image"][1] == "1"
     assert (tmp_path / "figure" / "c" / "modalities.png").is_file()
 
@@ -263,7 +264,7 @@ def test_training_refuses_evaluation_flags(tiny, command, flag):
     assert code == 2 and f"unrecognized arguments: --{flag} time" in err
 
 
-@pytest.mark.parametrize(("name", "first", "all_flags"), [("main", 20, 49), ("test", 25, 32), ("test2", 20, 24)])
+@pytest.mark.parametrize(("name", "first", "all_flags"), [("main", 20, 51), ("test", 25, 32), ("test2", 20, 24)])
 def test_help_shows_common_flags_first(name, first, all_flags):
     def count(flag: str) -> int:
         text = subprocess.run([sys.executable, ROOT / f"{name}.py", flag], capture_output=True, text=True, check=True)

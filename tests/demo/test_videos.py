@@ -16,7 +16,7 @@ import demo
 from demo import __main__ as command
 from demo import videos as module
 from demo.script import render, write_script
-from demo.videos import DATASET, TEST, TRAIN, SyntheticVideo, plan_videos, render_videos, write_video
+from demo.videos import DATASET, RENDERING, TEST, TRAIN, SyntheticVideo, plan_videos, render_videos, write_video
 from vad.files import ROOT, InputError
 
 
@@ -117,7 +117,7 @@ def test_changed_settings_require_overwrite(tmp_path: Path, unrendered: None):
 
 def test_videos_of_earlier_versions_are_accepted(tmp_path: Path, unrendered: None):
     """The settings file of an earlier version of the code."""
-    record = {"seed": 0, "train": 2, "test": 2, "drawing": "1f3509294fc9"}
+    record = {"seed": 0, "train": 2, "test": 2, "drawing": RENDERING}
     (tmp_path / "demo.json").write_text(json.dumps(record, indent=1))
     old = tmp_path / "videos" / "Normal" / "Normal_001.mp4"
     old.parent.mkdir(parents=True)

@@ -225,7 +225,7 @@ def test_own_videos_are_reported_in_seconds_or_frames(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "timeline_my clip.png").is_file() and (tmp_path / "out" / "videos.csv").is_file()
 
 
-def test_thumbnails_come_from_a_folder_of_frames_in_numeric_order(tmp_path: Path) -> None:
+def test_thumbnails_come_from_frames_in_numeric_order(tmp_path: Path) -> None:
     """Frame 9 precedes frame 10 although the names are not padded; too few frames give none."""
     for number in range(16):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((4, 6, 3), 10 * number, np.uint8))

@@ -89,7 +89,7 @@ questions: setup
 	done
 	$(TRAIN) --exp_name questions/$(DATASET) --sweep noise_model=Gaussian kl_noise_model=model,StudentT
 	$(TRAIN) --exp_name questions/$(DATASET) --sweep fusion=inverse_variance,equal lambda_kl=1,0.1,0.01,0
-	$(PY) -m vad.report.fusions checkpoints/questions/$(DATASET)_runs.csv
+	$(PY) -m vad.report.differences checkpoints/questions/$(DATASET)_runs.csv --fusions
 	$(if $(filter demo,$(DATASET)),$(PY) -m demo.disturbances --ckpt_path $(call seeds,questions))
 	$(PY) -m vad.report.differences checkpoints/questions/$(DATASET)_runs.csv
 	$(PY) test2.py --dataset $(DATASET) --ckpt_path $(call seeds,questions) --exp_name questions/$(DATASET)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vad.datasets import RECORDING_SUFFIXES
+from vad.datasets import DEFAULT_FPS, RECORDING_SUFFIXES
 from vad.files import InputError
 from vad.options import SCALINGS, TAILS, Options
 
@@ -53,7 +53,7 @@ class Config:
     @property
     def recording_fps(self) -> float:
         """Frames per second that divide an event-camera recording into snippets."""
-        return self.fps or 30.0
+        return self.fps or DEFAULT_FPS
 
     def provenance(self, modality: str) -> dict[str, Any]:
         """Return the settings that affect the embeddings of one modality, for the manifest."""

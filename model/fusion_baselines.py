@@ -15,16 +15,16 @@ from torch.nn import functional as F
 
 from model.fusion import Fused
 
+Pair = tuple[Tensor, Tensor]  # image and event
+
 
 class EqualWeights(nn.Module):
     """z = (μ_i + μ_e) / 2."""
 
-    def __init__(self, *, embed_dim: int, num_heads: int) -> None:
+    def __init__(self, **sizes: int) -> None:
         super().__init__()
 
-    def forward(
-        self, mu: tuple[Tensor, Tensor], variance: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> Fused:
+    def forward(self, mu: Pair, variance: Pair, mask: Tensor | None) -> Fused:
         """Fuse means and variances of image and event, (B, T, D) each; mask: (B, 1, 1, T) or None."""
         half = torch.full_like(variance[0], 0.5)
         return _weighted(mu, variance, half)
@@ -40,9 +40,7 @@ class Gate(nn.Module):
         super().__init__()
         self.gate = nn.Linear(2 * embed_dim, embed_dim)
 
-    def forward(
-        self, mu: tuple[Tensor, Tensor], variance: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> Fused:
+    def forward(self, mu: Pair, variance: Pair, mask: Tensor | None) -> Fused:
         """See `EqualWeights.forward`."""
         return _weighted(mu, variance, torch.sigmoid(self.gate(torch.cat(mu, -1))))
 
@@ -54,9 +52,7 @@ class Concatenation(nn.Module):
         super().__init__()
         self.project = nn.Linear(2 * embed_dim, embed_dim)
 
-    def forward(
-        self, mu: tuple[Tensor, Tensor], variance: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> Fused:
+    def forward(self, mu: Pair, variance: Pair, mask: Tensor | None) -> Fused:
         """See `EqualWeights.forward`."""
         z_variance = F.linear(torch.cat(variance, -1), self.project.weight.square())
         return _without_weights(self.project(torch.cat(mu, -1)), z_variance)
@@ -73,9 +69,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
 
-    def forward(
-        self, mu: tuple[Tensor, Tensor], variance: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> Fused:
+    def forward(self, mu: Pair, variance: Pair, mask: Tensor | None) -> Fused:
         """See `EqualWeights.forward`."""
         image, event = mu
         options = {
@@ -88,19 +82,14 @@ class CrossAttention(nn.Module):
         return _without_weights(z, sum(variance) / 4)
 
 
-class LateFusion(nn.Module):
+class LateFusion(EqualWeights):
     """Score each stream alone and average the two probabilities.
 
     Both streams pass the shared layers after the fusion, one behind the other in the batch.
     `mean_score` averages at the end.
     """
 
-    def __init__(self, *, embed_dim: int, num_heads: int) -> None:
-        super().__init__()
-
-    def forward(
-        self, mu: tuple[Tensor, Tensor], variance: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> Fused:
+    def forward(self, mu: Pair, variance: Pair, mask: Tensor | None) -> Fused:
         """See `EqualWeights.forward`; mean and variance are (2B, T, D), image before event."""
         half = torch.full_like(variance[0], 0.5)
         return Fused(torch.cat(mu), torch.cat(variance), half, half)
@@ -125,7 +114,7 @@ BASELINES: Mapping[str, type[nn.Module]] = MappingProxyType(
 WITHOUT_WEIGHTS = ("concat", "cross_attention")  # their weights in the output are NaN
 
 
-def _weighted(mu: tuple[Tensor, Tensor], variance: tuple[Tensor, Tensor], weight: Tensor) -> Fused:
+def _weighted(mu: Pair, variance: Pair, weight: Tensor) -> Fused:
     """Return the mean with weight ŵ_i of the image and 1 − ŵ_i of the events."""
     other = 1 - weight
     z_variance = weight.square() * variance[0] + other.square() * variance[1]

@@ -127,20 +127,16 @@ def plan_runs(explicit: Mapping[str, object], sweep: Sequence[str], runs: int | 
     for values in itertools.product(*sweeps.values()):
         point = dict(zip(sweeps, values, strict=True))
         effective = _effective(explicit, point)
-        options = resolve({**explicit, **_merged(effective)})
-        check_model(options)
+        values = {**explicit, **_merged(effective)}
+        check_model(resolve(values))
         parts = [_name_part(name, value) for name, value in effective.items()]
         suffix = "".join("_" + re.sub(r"[^\w.+=-]", "-", part) for part in parts)
-        plan.append((options, point, suffix))
-    seeds = range(base.seed, base.seed + (runs or 1))
-    splits = {seed: resolve({**explicit, "seed": seed}).split for seed in seeds}
+        plan.append((values, point, suffix))
+    # the seed may choose the split
     return [
-        PlannedRun(
-            replace(options, exp_name=f"{experiment}{suffix}_seed{seed}", seed=seed, split=splits[seed]), point,
-            not suffix,
-        )
-        for seed in seeds
-        for options, point, suffix in plan
+        PlannedRun(resolve({**values, "exp_name": f"{experiment}{suffix}_seed{seed}", "seed": seed}), point, not suffix)
+        for seed in range(base.seed, base.seed + (runs or 1))
+        for values, point, suffix in plan
     ]
 
 

@@ -15,14 +15,13 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from vad.datasets import SNIPPET_FRAMES, Dataset
+from vad.datasets import DEFAULT_FPS, SNIPPET_FRAMES, Dataset
 from vad.metrics import samples
 from vad.scoring import ScoredVideo
 from vad.statistics import CHUNK, RESAMPLES, draw_counts, intervals
 
 RATES = (0.1, 1, 10)  # false alarms per hour of normal video
 OVERLAPS = (0.3, 0.5, 0.7)  # temporal IoU from which an alarm matches an event
-FPS = 30  # frames per second of a data set whose dataset.toml has no fps
 COLUMNS = ("threshold", "events touched", "recall", *(f"F1@{overlap}" for overlap in OVERLAPS), "delay (s)")
 # definitions printed below the table
 LOCALISATION_NOTES = (
@@ -65,7 +64,7 @@ def localisation(videos: Sequence[ScoredVideo], dataset: Dataset, *, resamples: 
     touched. F1 is the segmental F1 of Lea et al., CVPR 2017. Matches are one-to-one, as in the evaluation of
     ActivityNet and THUMOS, which match in the order of confidence; alarms at one threshold have no such order.
     """
-    timeline, fps = Timeline.of(videos), dataset.fps or FPS
+    timeline, fps = Timeline.of(videos), dataset.fps or DEFAULT_FPS
     normal = np.array([not dataset.is_anomalous(video.label) for video in videos])
     counts = np.vstack([np.ones(len(videos)), draw_counts(len(videos), resamples)])  # row 0: every video once
     frames = np.array([len(video.frame_labels) for video in videos])

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from vad.datasets import dataset_names, load_dataset
+from vad.datasets import Dataset, dataset_names, load_dataset
 from vad.files import ROOT, InputError
 
 MODALITIES = ("image", "event", "fusion")
@@ -262,19 +262,26 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
     overrides = {name: as_field(value) for name, value in dataset.overrides.get(profile, {}).items()}
     if unknown := [name for name in overrides if name not in names]:
         raise InputError(f"{dataset.path}: [overrides.{profile}] has no option {unknown[0]}. See main.py --help_all.")
-    seed = int(explicit.get("seed", Options.seed))
     values = {
         **dataset.training,
         **preset_values(profile),
-        **({"split": dataset.split_of_run(seed)} if dataset.split_per_run else {}),
         **overrides,
         **kept,
+        **_split(dataset, explicit, saved),
         **explicit,
         "dataset": dataset.flag_value,
         "profile": profile,
         "window": dataset.window,
     }
     return Options(**values, explicit=tuple(sorted(name for name in explicit if name in names)))
+
+
+def _split(dataset: Dataset, explicit: Mapping[str, object], saved: Mapping[str, object]) -> dict[str, str]:
+    """Return the split of a run where each run has its own: that of its training, whatever the profile, or by seed."""
+    if not dataset.split_per_run:
+        return {}
+    trained, seed = str(saved.get("split")), int(explicit.get("seed", Options.seed))
+    return {"split": trained if trained in dataset.splits else dataset.split_of_run(seed)}
 
 
 def preset_values(profile: str) -> Mapping[str, object]:

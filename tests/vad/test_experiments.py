@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from model import ConfigError
-from vad.experiments import find_runs, parse_sweeps, plan_runs, read_runs, short_name, write_rows
+from vad.experiments import find_runs, parse_sweeps, plan_runs, read_runs, short_name, spread_note, write_rows
 from vad.files import InputError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -244,3 +244,20 @@ def test_finished_runs_are_found_with_related_runs(tmp_path):
     assert [path.stem for path in paths] == ["xd_seed0", "xd_seed1", "xd_image_seed0", "xd_image_seed1"]
     assert len(notes) == 1 and "The event runs are missing" in notes[0]
     assert "Train them with python main.py --dataset xd --modality event --exp_name xd_event --runs 2." in notes[0]
+
+
+def test_each_planned_run_has_the_split_of_its_own_options():
+    """A swept profile chooses its split; on UCSD Ped2 the seed does."""
+    plan = plan_runs({"dataset": "xd"}, ["profile=default,released"], 2)
+    assert [run.options.split for run in plan] == ["official", "released"] * 2
+    assert [run.options.split for run in plan_runs({"dataset": "ped2", "seed": 9}, [], 2)] == ["split9", "split0"]
+
+
+def test_spread_is_that_of_paired_differences(tmp_path):
+    """Two seeds of two values: differences of 2 and 6 points have a standard deviation of √8 points."""
+    plan, log = plan_runs({"dataset": "demo"}, ["nu=2,8"], 2), tmp_path / "runs.csv"
+    assert "After two seeds" in spread_note(plan, log)
+    auc = dict(zip([run.name for run in plan], (0.92, 0.90, 0.96, 0.90), strict=True))
+    columns = {"dataset": "demo", "profile": "default", "modality": "fusion", "seed": 0, "weights": "last"}
+    pd.DataFrame([{"run": name, **columns, "AUC": value} for name, value in auc.items()]).to_csv(log, index=False)
+    assert "AUC differs by ± 2.83 points. To show one point takes about 63 seeds." in spread_note(plan, log)

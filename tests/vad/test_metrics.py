@@ -285,3 +285,25 @@ def test_published_xd_violence_scores_give_known_results(realdata: Path) -> None
     result = evaluate(videos, XD)
     assert result["AUC"] == pytest.approx(0.4132456730, abs=5e-11)
     assert result["AP (trapezoid)"] == pytest.approx(0.1952652693, abs=5e-11)
+
+
+def test_mean_of_each_video_replaces_its_scores(videos: list[ScoredVideo]) -> None:
+    """Plain frame-level code on repeated means."""
+    result = evaluate(videos, UCFCRIME)
+    labels = np.concatenate([video.frame_labels for video in videos])
+    means = np.concatenate([np.full(len(v.frame_labels), v.scores.mean()) for v in videos])
+    assert result[metrics.VIDEO_MEANS["AUC"]] == pytest.approx(roc_auc_score(labels, means), abs=1e-12)
+    assert result[metrics.VIDEO_MEANS["AP"]] == pytest.approx(average_precision_score(labels, means), abs=1e-12)
+    kept = np.concatenate([np.full(len(v.frame_labels), UCFCRIME.is_anomalous(v.label)) for v in videos])
+    expected = roc_auc_score(labels[kept], means[kept])
+    assert result[metrics.VIDEO_MEANS["Ano-AUC"]] == pytest.approx(expected, abs=1e-12)
+
+
+def test_spread_of_weights_is_over_snippets_and_over_dimensions() -> None:
+    one, two = scored("a", "Abuse", [0.1] * 3, snippets([0, 1, 0])), scored("b", "Abuse", [0.2], snippets([1]))
+    one.weights["image"][:], two.weights["image"][:] = [0.4, 0.5, 0.6], [0.9]
+    one = replace(one, weight_image_by_dimension=np.array([0.2, 0.8]))
+    two = replace(two, weight_image_by_dimension=np.array([1.0, 0.8]))
+    spread = metrics.weight_spread([one, two])
+    assert spread[metrics.SPREAD_SNIPPETS] == pytest.approx(np.std([0.4, 0.5, 0.6, 0.9]))
+    assert spread[metrics.SPREAD_DIMENSIONS] == pytest.approx(np.std([0.4, 0.8]))  # three snippets and one

@@ -11,7 +11,15 @@ from scipy import stats
 from vad.datasets import load_dataset
 from vad.metrics import PER_VIDEO, calibration_error, evaluate, samples, video_spread, within_videos
 from vad.scoring import ScoredVideo
-from vad.statistics import compare_paired, draw_counts, intervals, multiple_tests_note, resample, sign_flip_p
+from vad.statistics import (
+    compare_paired,
+    draw_counts,
+    intervals,
+    multiple_tests_note,
+    resample,
+    seeds_needed,
+    sign_flip_p,
+)
 
 UCFCRIME, SHANG = map(load_dataset, ("ucfcrime", "shang"))
 
@@ -154,3 +162,9 @@ def test_describe_states_the_verdict() -> None:
 def test_note_says_that_tests_are_not_corrected() -> None:
     assert multiple_tests_note(1) == []
     assert multiple_tests_note(4)[0].startswith("4 tests, not corrected for multiple comparisons")
+
+
+def test_number_of_seeds_is_the_textbook_sample_size():
+    """Two-sided 5 %, power 80 %, normal approximation: 8 pairs for one standard deviation, 32 for a half."""
+    assert [seeds_needed(std) for std in (0.01, 0.02, 0.037)] == [8, 32, 108]
+    assert seeds_needed(0.02, difference=0.02) == 8

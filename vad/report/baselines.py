@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from vad.data import STREAMS, TestVideo, Video, find_videos, load_embedding, read_list
-from vad.datasets import SNIPPET_FRAMES
+from vad.datasets import EVENT_MAPS, SNIPPET_FRAMES
 from vad.evaluation import Protocol, TestSet, preparation_commands
 from vad.files import InputError
 from vad.metrics import VIDEO_MEANS, average_precision, in_ano_auc, roc_auc, samples
@@ -125,7 +125,7 @@ def event_counts(videos: Sequence[TestVideo]) -> list[np.ndarray]:
 def maps_file(video: Video) -> Path | None:
     """Return the file of a video's event maps, beside its event embedding; None without that stream."""
     path = video.streams.get("event")
-    return None if path is None else path.with_name(f"{path.name.rpartition('__')[0]}__events.npz")
+    return None if path is None else path.with_name(f"{path.name.rpartition('__')[0]}{EVENT_MAPS}")
 
 
 def _count(file: Path, snippets: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from vad.data import TestVideo, Video, embedding_header
 from vad.datasets import FRAME_SUFFIXES, SNIPPET_FRAMES, VIDEO_SUFFIXES
 from vad.evaluation import Run, TestSet, shared_protocol
 from vad.files import InputError
+from vad.localisation import runs
 from vad.metrics import roc_auc, samples
 from vad.report import plots
 from vad.report.table import NONE, Table, value_cell
@@ -177,8 +178,7 @@ def _folder_thumbnails(folder: Path, frames: int) -> list[np.ndarray]:
 
 def spans(mask: np.ndarray) -> list[tuple[int, int]]:
     """Return the half-open intervals of nonzero elements: [0, 1, 1, 0] → [(1, 3)]."""
-    steps = np.diff((np.asarray(mask) != 0).astype(np.int8), prepend=0, append=0)
-    starts, ends = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0)
+    starts, ends = runs(np.asarray(mask) != 0, np.zeros(len(mask), int))
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 

@@ -87,6 +87,9 @@ def test_each_run_has_its_own_split(walk):
     assert names[0] == names[2] == {f"v{k:02d}" for k in range(8, 16)} ^ {f"v{k:02d}" for k in range(16)}
     assert names[1] == {f"v{k:02d}" for k in range(8, 16)}
     assert open_split(walk, 1).split == "b"
+    # another profile must not test a run on another split than its own
+    assert resolve({"dataset": str(walk), "profile": "paper"}, {"split": "b"}).split == "b"
+    assert resolve({"dataset": str(walk)}, {"split": "official"}).split == "a"  # a checkpoint of another data set
     explicit = resolve({"dataset": str(walk), "seed": 1, "split": "a"})
     assert explicit.split == "a"  # a flag wins
 

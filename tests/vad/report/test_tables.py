@@ -430,3 +430,11 @@ def test_differing_weights_are_left_out_of_the_protocol() -> None:
     table = tables.sweep_table(replace(result, runs=mixed, differing=("weights",)))
     assert "weights of the last epoch" not in table.protocol
     assert column(replace(result, runs=mixed), "AUC (%)") == ["80.10 ± 0.10", "81.10 ± 0.10†"]
+
+
+def test_runs_that_score_normal_snippets_higher_are_named() -> None:
+    assert tables.collapse_notes([0.5, 0.8, float("nan")]) == []
+    (note,) = tables.collapse_notes([0.49, 0.8, 0.2])
+    assert "Ano-AUC is below 50 in 2 of 3 runs" in note
+    runs = seeds().assign(**{"Ano-AUC": 0.4})
+    assert any("is below 50 in 8 of 8 runs" in text for text in tables.seeds_table(runs, protocol("demo")).notes)

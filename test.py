@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from extracting.clip.encoder import load_encoder
+from extracting.clip.encoder import Encoder, load_encoder
 from extracting.own_video import embed_own_videos
-from model import CheckpointError, ConfigError
+from model import IEFVAD, CheckpointError, ConfigError
 from vad.datasets import load_dataset
 from vad.evaluation import NETWORK_OPTIONS, check_width, open_checkpoint, open_runs
 from vad.experiments import find_runs
 from vad.files import InputError, run_command
-from vad.options import add_flags, command_parser, explicit_options, resolve
+from vad.options import Options, add_flags, command_parser, explicit_options, resolve
 from vad.report.report import check_number, check_table, log_stream, report_results, report_table, show
 from vad.report.table import SUFFIXES
 from vad.report.timelines import own_video, report_own_videos, report_timelines
@@ -96,10 +96,10 @@ def find_checkpoints(flags: argparse.Namespace, explicit: Mapping[str, object]) 
     return paths, notes
 
 
-def score_own_videos(
-    flags: argparse.Namespace, explicit: Mapping[str, object], path: Path, device: torch.device
-) -> None:
-    """Embed and score the user's own videos and draw their timelines."""
+def open_own(flags: argparse.Namespace, explicit: Mapping[str, object], path: Path) -> tuple[
+    IEFVAD, Options, dict[str, Encoder]
+]:  # fmt: skip
+    """Return the model of a checkpoint, its options, and the encoder of each of its modalities."""
     model, options, _, _ = open_checkpoint(path, explicit)
     modalities = ("image", "event") if options.modality == "fusion" else (options.modality,)
     weights = {"image": flags.clip_ckpt, "event": flags.event_ckpt}
@@ -108,6 +108,14 @@ def score_own_videos(
     for modality, encoder in encoders.items():
         check_width(path, model, encoder.embed_dim, f"those of the {modality} encoder")
         print(f"{modality} encoder: {encoder.note}", file=log_stream(flags.format))
+    return model, options, encoders
+
+
+def score_own_videos(
+    flags: argparse.Namespace, explicit: Mapping[str, object], path: Path, device: torch.device
+) -> None:
+    """Embed and score the user's own videos and draw their timelines."""
+    model, options, encoders = open_own(flags, explicit, path)
     folder = Path(options.figure_dir) / (options.exp_name or "own_videos")
     paths = embed_own_videos(flags.video, encoders, folder / "embeddings")
     videos = [own_video(video.stem, streams) for video, streams in zip(flags.video, paths, strict=True)]

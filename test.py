@@ -6,24 +6,46 @@ Checkpoints that differ only in their seed become mean ± std; others are compar
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from extracting.clip.encoder import Encoder, load_encoder
-from extracting.own_video import embed_own_videos
-from model import IEFVAD, CheckpointError, ConfigError
+from extracting.clip.weights import find_weights
+from extracting.config import Config
+from extracting.own.footage import ShownScores, import_av, view
+from extracting.own.videos import OwnVideo, embed_own_videos
+from model import IEFVAD, CheckpointError, ConfigError, read_checkpoint
 from vad.datasets import load_dataset
-from vad.evaluation import NETWORK_OPTIONS, check_width, open_checkpoint, open_runs
+from vad.evaluation import NETWORK_OPTIONS, check_encoder, check_width, open_checkpoint, open_runs
 from vad.experiments import find_runs
-from vad.files import InputError, run_command
-from vad.options import Options, add_flags, command_parser, explicit_options, resolve
+from vad.files import InputError, run_command, sha256
+from vad.options import Options, add_flags, as_text, command_parser, explicit_options, resolve
+from vad.prepare.ground_truth import EXTRACTION
+from vad.report.own_videos import (
+    CLIP,
+    Threshold,
+    answer_of,
+    choose_threshold,
+    find_events,
+    finished_answer,
+    in_events,
+    missing_packages,
+    own_video,
+    own_videos_table,
+    shown_snippets,
+    write_answer,
+    write_index,
+)
 from vad.report.report import check_number, check_table, log_stream, report_results, report_table, show
 from vad.report.table import SUFFIXES
-from vad.report.timelines import own_video, report_own_videos, report_timelines
+from vad.report.timelines import report_timelines
 from vad.runtime import pick_device
-from vad.scoring import Embeddings, score
+from vad.scoring import Embeddings, ScoredVideo, score
 
 
 def parse() -> argparse.Namespace:
@@ -46,15 +68,17 @@ def parse() -> argparse.Namespace:
     add_flags(parser, "exp_name", "checkpoint_dir", "figure_dir", "device", title="results")
     add_flags(parser, *NETWORK_OPTIONS, title="network (default: the checkpoint's values)")
     own = parser.add_argument_group("your own videos, instead of a data set")
-    own.add_argument("--video", type=Path, nargs="+", metavar="FILE", help="videos to score")
-    own.add_argument("--clip_ckpt", metavar="FILE", help="image encoder (default: OpenAI's ViT-L/14)")
-    own.add_argument("--event_ckpt", metavar="FILE", help="event encoder (untrained: try without weights)")
-    own.add_argument("--threshold", type=float, metavar="X", default=0.5, help="lowest anomalous score (default: 0.5)")
+    own.add_argument("--video", type=Path, nargs="+", metavar="FILE", help="videos, or folders of videos")
+    own.add_argument("--clip_ckpt", metavar="FILE", help="image encoder (default: that of the training)")
+    own.add_argument("--event_ckpt", metavar="FILE", help="event encoder (default: that of the training)")
+    own.add_argument("--threshold", type=float, metavar="X", help="score of an alarm (default: the checkpoint's)")
+    own.add_argument("--embed", action="store_true", help="put the video into its report.html")
+    own.add_argument("--annotated", type=Path, metavar="FILE", help="write the video with its scores burnt in")
     return parser.parse_args()
 
 
-def main() -> None:
-    """Open the checkpoints, score the videos, print tables and draw pictures."""
+def main() -> int:
+    """Open the checkpoints, score the videos, print tables and draw pictures; return 1 if a video failed."""
     flags = parse()
     explicit = explicit_options(flags)
     paths, notes = find_checkpoints(flags, explicit)
@@ -73,6 +97,7 @@ def main() -> None:
     else:
         reported = report_results(runs, folder, video_dir)
     show(*reported, folder, flags.format)
+    return 0
 
 
 def find_checkpoints(flags: argparse.Namespace, explicit: Mapping[str, object]) -> tuple[list[Path], list[str]]:
@@ -96,31 +121,102 @@ def find_checkpoints(flags: argparse.Namespace, explicit: Mapping[str, object]) 
     return paths, notes
 
 
-def open_own(flags: argparse.Namespace, explicit: Mapping[str, object], path: Path) -> tuple[
-    IEFVAD, Options, dict[str, Encoder]
-]:  # fmt: skip
-    """Return the model of a checkpoint, its options, and the encoder of each of its modalities."""
-    model, options, _, _ = open_checkpoint(path, explicit)
-    modalities = ("image", "event") if options.modality == "fusion" else (options.modality,)
-    weights = {"image": flags.clip_ckpt, "event": flags.event_ckpt}
-    tower = load_dataset(options.dataset).encoder
-    encoders = {m: load_encoder(weights[m], m, tower=tower, device=options.device) for m in modalities}
-    for modality, encoder in encoders.items():
-        check_width(path, model, encoder.embed_dim, f"those of the {modality} encoder")
+@dataclass(frozen=True)
+class OwnModel:
+    """A checkpoint for your own videos, with the encoders and the extraction settings of its training."""
+
+    path: Path
+    model: IEFVAD
+    options: Options
+    content: Mapping[str, Any]  # of the checkpoint
+    encoders: Mapping[str, Encoder]
+    config: Config
+    folder: Path  # of the results
+
+    def made_from(self) -> dict[str, object]:
+        """Return what the results depend on, for their record."""
+        encoders = {f"{modality} encoder": encoder.note for modality, encoder in self.encoders.items()}
+        checkpoint = f"{self.path.name} (SHA-256 {sha256(self.path)[:16]}), {self.options.modality}"
+        settings = " · ".join(f"{name} {as_text(getattr(self.config, name))}" for name in ("crops", *EXTRACTION))
+        return {"checkpoint": checkpoint, **encoders, "extraction": settings}
+
+
+def open_own(flags: argparse.Namespace, explicit: Mapping[str, object], path: Path) -> OwnModel:
+    """Open a checkpoint for your own videos; load its encoders from flags, known folders or packages.
+
+    Raises InputError for encoders with other weights than those that it was trained with.
+    """
+    model, options, content, _ = open_checkpoint(path, explicit)
+    dataset, trained, encoders = load_dataset(options.dataset), content.get("encoders", {}), {}
+    folders = (Path(), Path(options.checkpoint_dir), dataset.data_root / "weights")
+    for modality in ("image", "event") if options.modality == "fusion" else (options.modality,):
+        recorded = trained.get(modality, {"weights": ""})
+        given = flags.clip_ckpt if modality == "image" else flags.event_ckpt
+        weights = given or find_weights(recorded["weights"], folders)
+        encoder = load_encoder(weights, modality, tower=dataset.encoder, device=options.device)
+        source = f"those of the {modality} encoder with {encoder.note}"
+        check_width(path, model, encoder.embed_dim, source)
+        check_encoder(path, content, modality, encoder.hash, source)
         print(f"{modality} encoder: {encoder.note}", file=log_stream(flags.format))
-    return model, options, encoders
+        encoders[modality] = encoder
+    recorded = next((encoder["settings"] for encoder in trained.values()), {})
+    settings = {name: recorded.get(name, getattr(options, name)) for name in EXTRACTION}
+    folder = Path(options.figure_dir) / (options.exp_name or "own_videos")
+    return OwnModel(path, model, options, content, encoders, Config(options.test_crops, **settings), folder)
 
 
 def score_own_videos(
     flags: argparse.Namespace, explicit: Mapping[str, object], path: Path, device: torch.device
-) -> None:
-    """Embed and score the user's own videos and draw their timelines."""
-    model, options, encoders = open_own(flags, explicit, path)
-    folder = Path(options.figure_dir) / (options.exp_name or "own_videos")
-    paths = embed_own_videos(flags.video, encoders, folder / "embeddings")
-    videos = [own_video(video.stem, streams) for video, streams in zip(flags.video, paths, strict=True)]
-    scored = score(model.to(device), videos, Embeddings(options.nan), window=options.window, device=device)
-    show([report_own_videos(scored, flags.video, folder, flags.threshold)], [], folder, flags.format)
+) -> int:
+    """Embed and score the user's own videos and write their answers; return 1 if a video failed."""
+    threshold = choose_threshold(flags.threshold, read_checkpoint(path))
+    if flags.annotated:
+        import_av()
+    own = open_own(flags, explicit, path)
+    videos = embed_own_videos(flags.video, own.encoders, own.folder / "embeddings", own.config)
+    if flags.annotated and len(videos) > 1:
+        raise InputError(f"--annotated writes one video, but --video names {len(videos)}. Name one of them.")
+    tests = [own_video(video.name, video.embeddings) for video in videos if not video.problem]
+    model, options = own.model.to(device), own.options
+    scored = score(model, tests, Embeddings(options.nan), window=options.window, device=device)
+    results, answers = {result.name: result for result in scored}, []
+    for video in videos:
+        if not video.problem:
+            answer = answer_own_video(flags, own, video, results[video.name], threshold)
+            answers.append((answer, results[video.name].scores))
+    if len(videos) > 1 and not missing_packages():
+        write_index(own.folder, answers, {video.name: video.problem for video in videos if video.problem})
+    table = own_videos_table([answer for answer, _ in answers], threshold)
+    table.save(own.folder / "videos")
+    show([table], [], own.folder, flags.format)
+    if missing_packages():
+        print(missing_packages(), file=log_stream(flags.format))
+    for video in videos:
+        if video.problem:
+            print(f"error: {video.path}: {video.problem}", file=sys.stderr)
+    return int(len(answers) < len(videos))
+
+
+def answer_own_video(
+    flags: argparse.Namespace, own: OwnModel, video: OwnVideo, result: ScoredVideo, threshold: Threshold
+) -> dict[str, Any]:
+    """Write the files about one video, unless they exist; return the content of events.json."""
+    folder, pages = own.folder / video.name, not missing_packages()
+    embeddings = [file.name for crops in video.embeddings.values() for file in crops.values()]
+    made_from = own.made_from() | {"embeddings": ", ".join(embeddings), "threshold": threshold.value,
+                                   "pages": pages, "video embedded": flags.embed}  # fmt: skip
+    answer = finished_answer(folder, made_from)
+    if answer and not flags.annotated:
+        return answer
+    events = find_events(result.scores, threshold)
+    shown = ShownScores(result.scores, in_events(events, len(result.scores)), threshold.value)
+    clip = folder / CLIP if pages and not video.is_recording else None
+    chosen = {k for snippets in shown_snippets(result.scores, events) for k in snippets}
+    footage = view(video.path, chosen, shown, own.config, preview=clip, annotated=flags.annotated)
+    answer = answer_of(result, footage.times, events, threshold, made_from, footage.note)
+    write_answer(folder, result, answer, footage.times, events, footage.pictures, footage.event_maps, clip=clip,
+                 embed=flags.embed)  # fmt: skip
+    return answer
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ LAYERS = {
         {"files"}, {"datasets"}, {"options"}, {"data", "runtime"}, {"scoring", "prepare"}, {"metrics"}, {"statistics"},
         {"localisation"}, {"evaluation"}, {"train"}, {"experiments"}, {"report"},
     ),
-    "extracting": ({"config"}, {"video"}, {"clip"}, {"job"}, {"own_video"}),
+    "extracting": ({"config"}, {"video"}, {"clip"}, {"job"}, {"own"}),
 }  # fmt: skip
 MAX_MODULES = 12  # per folder, without __init__ and __main__
 MAX_NAME_LENGTH = 60  # of a test

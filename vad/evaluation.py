@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from vad.datasets import IMAGE_FOLDER, SNIPPET_FRAMES, Dataset, load_dataset
 from vad.files import InputError, read_json, sha256, write_bytes, write_json
 from vad.metrics import calibration_error, evaluate, per_class, samples, video_aucs, video_spread, within_videos
 from vad.options import Options, option_fields, resolve, upgrade
-from vad.prepare.ground_truth import load_ground_truth, provenance_notes
+from vad.prepare.ground_truth import load_ground_truth, provenance_notes, recorded_encoders
 from vad.prepare.lists import shorten
 from vad.scoring import Embeddings, ScoredVideo, Transform, score
 from vad.statistics import intervals, resample
@@ -124,6 +125,7 @@ class TestSet:
     split: str | None
     tail: str  # a key of TAILS
     footnotes: tuple[str, ...]
+    encoders: Mapping[str, Mapping[str, Any]]  # see `recorded_encoders`
     embeddings: Embeddings = field(repr=False)
 
     @property
@@ -190,7 +192,7 @@ def open_test_set(options: Options, dataset: Dataset) -> TestSet:
     tail = str(read_json(record, "metadata of the ground truth").get("tail")) if record.is_file() else ""
     return TestSet(
         dataset, options, videos, width, train_list, test_list, gt_path, feature_root, split,
-        tail if tail in TAILS else "unknown", tuple(footnotes), Embeddings(options.nan),
+        tail if tail in TAILS else "unknown", tuple(footnotes), recorded_encoders(crops), Embeddings(options.nan),
     )  # fmt: skip
 
 
@@ -330,6 +332,8 @@ def open_run(
            options.ano_auc, options.profile, options.noise_model, *options.group("preparation").values())  # fmt: skip
     test = tests.get(key) or tests.setdefault(key, open_test_set(options, dataset))
     check_width(path, model, test.width, f"those of {test.test_list}")
+    for stream, encoder in test.encoders.items():
+        check_encoder(path, content, stream, encoder["hash"], f"those of {test.test_list} with {encoder['weights']}")
     weights = "released" if content["form"] == "released" else str(content.get("weights", "given"))
     return Run(Path(path), options, model, content.get("seed"), weights, tuple(notes), test, device)
 
@@ -373,6 +377,16 @@ def check_width(path: Path | str, model: IEFVAD, width: int, source: str) -> Non
         raise InputError(
             f"{path} is a model for embeddings of width {model.config.embedding_width}, but {source} have width "
             f"{width}. Use the encoder of its training, or another checkpoint."
+        )
+
+
+def check_encoder(path: Path | str, content: Mapping[str, Any], stream: str, weights_hash: str, source: str) -> None:
+    """Raise InputError if a checkpoint records that it was trained on embeddings of other weights."""
+    trained = content.get("encoders", {}).get(stream)
+    if trained and trained["hash"] != weights_hash:
+        raise InputError(
+            f"{path} was trained on {stream} embeddings made with {trained['weights']} (hash {trained['hash'][:8]}), "
+            f"but {source} (hash {weights_hash[:8]}). Use the encoder of its training, or another checkpoint."
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from vad.data import TestVideo
 from vad.datasets import DEFAULT_FPS, SNIPPET_FRAMES, Dataset
 from vad.metrics import samples
 from vad.scoring import ScoredVideo
@@ -87,6 +88,25 @@ def localisation(videos: Sequence[ScoredVideo], dataset: Dataset, *, resamples: 
     metrics = {name: float(column[0]) for name, column in columns.items()}
     resampled = {name: column[1:] for name, column in columns.items()}
     return Localisation(metrics, resampled, len(timeline.start), float(hours[0]), fps)
+
+
+def alarm_threshold(videos: Sequence[ScoredVideo], dataset: Dataset, rate: float = 1.0) -> float:
+    """Return the lowest threshold such that it and every higher one give at most `rate` false alarms per hour.
+
+    Few hours of normal videos allow no alarm at all: the threshold is then just above their highest score.
+    It is NaN without normal videos.
+    """
+    normal = [video for video in videos if not dataset.is_anomalous(video.label)]
+    if not normal:
+        return math.nan
+    limit = np.array([[rate * normal_hours(videos, dataset)]])
+    return float(lowest_thresholds(Timeline.of(normal), np.ones((1, len(normal))), limit)[0, 0])
+
+
+def normal_hours(videos: Sequence[ScoredVideo | TestVideo], dataset: Dataset) -> float:
+    """Return the duration of the normal videos in hours."""
+    frames = sum(len(video.frame_labels) for video in videos if not dataset.is_anomalous(video.label))
+    return frames / (dataset.fps or DEFAULT_FPS) / 3600
 
 
 @dataclass(frozen=True)

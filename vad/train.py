@@ -45,8 +45,10 @@ from vad.data import (
 from vad.datasets import load_dataset
 from vad.evaluation import Protocol, TestSet, open_test_set
 from vad.files import InputError, write_bytes
+from vad.localisation import alarm_threshold, normal_hours
 from vad.metrics import evaluate as all_metrics
 from vad.options import Options, as_field, as_text, resolve, upgrade
+from vad.prepare.ground_truth import recorded_encoders
 from vad.runtime import Runtime, available_cores, command_line, seed_everything, seed_step, start, versions
 
 SAVE_SECONDS = 120  # longest time between two saves of the state, which is also saved after each epoch
@@ -109,6 +111,11 @@ class TrainingData:
     width: int  # D
     windows: Windows
 
+    @property
+    def encoders(self) -> dict[str, dict[str, Any]]:
+        """Encoder of each stream, see `recorded_encoders`. Raises InputError if those of the two sides differ."""
+        return recorded_encoders([*self.videos, *self.test.crops])
+
     def fingerprint(self) -> str:
         """Return a hash of the lists, the ground truth, and some embeddings."""
         test = self.test
@@ -157,7 +164,7 @@ def train_run(options: Options) -> TrainedRun:
             pin_memory=runtime.on_gpu,
         )
         print(describe_size(model, options.max_epoch * len(sampler)))
-        content = train(model, objective, loader, data.test, options, fingerprint, runtime)
+        content = train(model, objective, loader, data, options, fingerprint, runtime)
         return TrainedRun(content, data.test, data.test.protocol(content["weights"]))
 
 
@@ -203,7 +210,7 @@ def train(
     model: IEFVAD,
     objective: Objective,
     loader: DataLoader,
-    test: TestSet,
+    data: TrainingData,
     options: Options,
     fingerprint: Mapping[str, object],
     runtime: Runtime,
@@ -212,7 +219,7 @@ def train(
     sampler: PairedBatches = loader.batch_sampler
     fused = runtime.device.type in ("cpu", "cuda")  # faster: one kernel for all tensors
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, fused=fused)
-    log = RunLog(options, fingerprint, runtime, len(sampler), test.split)
+    log = RunLog(options, fingerprint, runtime, len(sampler), data)
     with runtime.main_process_first():
         saved = log.read()
     if saved and is_finished(saved, options):
@@ -233,7 +240,7 @@ def train(
             bar.set_postfix(loss=f"{losses[-1][0]:.3f}")
             epoch_ends = run.step % len(sampler) == 0
             if evaluation_due(run.step, sampler, options):
-                log.record(run, model, evaluate(model, test, options, runtime), losses, optimizer)
+                log.record(run, model, evaluate(model, data.test, options, runtime), losses, optimizer)
                 losses = []
             if epoch_ends and options.rollback and run.best:
                 model.load_state_dict(run.best["model"])  # the optimiser keeps its moments, as in the released code
@@ -241,7 +248,7 @@ def train(
                 log.save(run, model, optimizer)
     bar.close()
     if not run.rows or (options.keep == "last" and run.rows[-1]["step"] < run.step):
-        log.record(run, model, evaluate(model, test, options, runtime), losses, optimizer)
+        log.record(run, model, evaluate(model, data.test, options, runtime), losses, optimizer)
     return log.finish(run, model)
 
 
@@ -328,7 +335,8 @@ def evaluate(model: IEFVAD, test: TestSet, options: Options, runtime: Runtime) -
     """Return every metric of the current model. The processes share the test videos."""
     part = dataclasses.replace(test, videos=list(runtime.shard(test.videos)))
     videos = runtime.merge(part.score(model, runtime.device, progress=False))
-    return {k: float(v) for k, v in all_metrics(videos, test.dataset, ano_auc=options.ano_auc).items()}
+    values = all_metrics(videos, test.dataset, ano_auc=options.ano_auc)
+    return {**{k: float(v) for k, v in values.items()}, "threshold": alarm_threshold(videos, test.dataset)}
 
 
 @dataclass
@@ -342,13 +350,15 @@ class RunLog:
     fingerprint: Mapping[str, object]
     runtime: Runtime
     per_epoch: int
-    split: str | None  # split of the lists
+    data: TrainingData
     started: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.files = RunFiles.of(self.options)
-        self.metric = load_dataset(self.options.dataset).metric
+        dataset = load_dataset(self.options.dataset)
+        self.metric = dataset.metric
+        self.encoders, self.hours = self.data.encoders, normal_hours(self.data.test.videos, dataset)
         self.steps = self.options.max_epoch * self.per_epoch
 
     def record(
@@ -442,7 +452,12 @@ class RunLog:
             "rows": run.rows,
             "fingerprint": dict(self.fingerprint),
             "options": self.options.recorded(),
-            "split": self.split,
+            "split": self.data.test.split,
+            "encoders": self.encoders,
+            "threshold": {
+                "value": row.get("threshold", math.nan),
+                "source": f"one false alarm per hour in {self.hours:.2g} hours of normal test videos",
+            },
             "seed": self.options.seed,
             "epoch": row.get("epoch", 0) if path == self.files.best else run.step // self.per_epoch,
             "step": row.get("step", 0) if path == self.files.best else run.step,
@@ -487,7 +502,8 @@ def nan_as_lowest(value: float) -> float:
 
 def metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics of a row of the log."""
-    return {k: v for k, v in row.items() if k not in ("step", "epoch", "lr", "metrics") and not k.startswith("loss")}
+    others = ("step", "epoch", "lr", "metrics", "threshold")
+    return {k: v for k, v in row.items() if k not in others and not k.startswith("loss")}
 
 
 def best_row(content: Mapping[str, Any], metric: str) -> dict[str, Any]:

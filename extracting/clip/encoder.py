@@ -17,6 +17,7 @@ from extracting.clip.tower import VITS, Tower, check_tower, import_open_clip, lo
 from extracting.clip.weights import (
     CLIP_URL,
     EVENT_URL,
+    NOTE,
     PACKAGES,
     UNTRAINED,
     is_event_checkpoint,
@@ -234,7 +235,7 @@ def _read_tower(checkpoint: str | None, modality: str, tower: str) -> tuple[Towe
         note = "(random weights, seed 0): for testing the pipeline, not for results"
         return load_tower(tower), f"UNTRAINED {tower} tower {note}"
     path = _weights_file(checkpoint, modality, tower)
-    tensors, note = read_checkpoint(path), f"weights of {path.name}"
+    tensors, note = read_checkpoint(path), f"{NOTE}{path.name}"
     if tower not in VITS and modality == "event" and not is_event_checkpoint(tensors):
         modality = "image"
         note += "; no event checkpoint: the image tower encodes the event maps"

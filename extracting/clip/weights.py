@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from vad.files import InputError
 
 UNTRAINED = "untrained"  # value of --clip_ckpt for random weights
+NOTE = "weights of "  # begins the description of trained weights; the name of their file follows
 EVENT_PREFIX = "encoder_k."
 CLIP_URL = (
     "https://openaipublic.azureedge.net/clip/models/"
@@ -30,6 +31,17 @@ def packaged_weights(tower: str) -> Path | None:
     package = PACKAGES.get(tower)
     spec = importlib.util.find_spec(package.replace("-", "_")) if package else None
     return next(Path(spec.origin).parent.glob("models/*.pth"), None) if spec else None
+
+
+def find_weights(note: str, folders: Sequence[Path]) -> str | None:
+    """Return the value of --clip_ckpt for weights described by an encoder's note, or None if no file is found.
+
+    folders: searched for a file of the name in the note.
+    """
+    if note.startswith(UNTRAINED.upper()):
+        return UNTRAINED
+    name = note.removeprefix(NOTE).split(";")[0]
+    return next((str(folder / name) for folder in folders if name and (folder / name).is_file()), None)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from extracting.video.containers import expected_frames
 from extracting.video.log import DecoderLog
-from vad.datasets import FRAME_SUFFIXES, SNIPPET_FRAMES, VIDEO_SUFFIXES
+from vad.datasets import DEFAULT_FPS, FRAME_SUFFIXES, SNIPPET_FRAMES, VIDEO_SUFFIXES
 from vad.files import InputError
 from vad.options import TAILS
 
@@ -131,6 +131,15 @@ class Video:
                 frame = _read_image(self.path, file)
             self.frames += 1
             yield frame
+
+    def timed_frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield each frame (height, width, 3) BGR uint8, valid until the next, and its presentation time in seconds.
+
+        Take this instead of `snippets`. Without usable time stamps, the frame rate (default 30) gives the times.
+        """
+        for number, frame in enumerate(self._source):
+            by_rate = number / (self.fps or DEFAULT_FPS)
+            yield (self._seconds if self._seconds > 0 or not number else by_rate), frame
 
     def snippets(self) -> Iterator[np.ndarray]:
         """Yield whole snippets (16, 256, 340, 3) BGR uint8; each is a new array.

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -75,9 +76,9 @@ def _with_snippets(rows: Sequence[ListRow], root: Path | None) -> list[LabelledV
 # provenance of embeddings
 
 
-def extraction_settings(paths: Iterable[Path]) -> list[dict[str, object]]:
-    """Return the extraction settings of each video with a record in a manifest."""
-    paths, settings = list(paths), {}
+def extraction_records(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Return the manifest record of each video that has one: `settings`, `encoder`, `weights` and others."""
+    paths, records = list(paths), {}
     for folder in dict.fromkeys(parent for path in paths for parent in path.parents[:2]):
         manifest = folder / MANIFEST
         lines = manifest.read_text(encoding="utf-8", errors="replace").splitlines() if manifest.is_file() else []
@@ -87,14 +88,35 @@ def extraction_settings(paths: Iterable[Path]) -> list[dict[str, object]]:
             except (ValueError, RecursionError):  # a killed run leaves an incomplete line
                 continue
             if isinstance(record, dict) and record.get("crops") and isinstance(record.get("settings"), dict):
-                settings[video_name(str(record.get("video")))] = record["settings"]
+                records[video_name(str(record.get("video")))] = record
     names = dict.fromkeys(split_crop(path.stem)[0] for path in paths)
-    return [settings[name] for name in names if name in settings]
+    return [records[name] for name in names if name in records]
+
+
+def recorded_encoders(videos: Sequence[Video]) -> dict[str, dict[str, Any]]:
+    """Return stream → `hash` and `weights` of the encoder and `settings` of the extraction, where recorded.
+
+    Raises InputError if videos of one stream were embedded with different weights.
+    """
+    encoders = {}
+    for stream in videos[0].streams if videos else ():
+        by_hash: dict[str, dict[str, Any]] = {}
+        for record in extraction_records(video.streams[stream] for video in videos):
+            by_hash.setdefault(str(record.get("encoder", "")), record)
+        if len(by_hash) > 1:
+            one, other, *_ = by_hash.values()
+            raise InputError(
+                f"the {stream} embeddings were made with different weights ({one['name']}: {one.get('weights')}; "
+                f"{other['name']}: {other.get('weights')}). Extract them again with one encoder."
+            )
+        for key, record in by_hash.items():
+            encoders[stream] = {"hash": key, "weights": str(record.get("weights", "")), "settings": record["settings"]}
+    return encoders
 
 
 def recorded_tail(paths: Iterable[Path]) -> str | None:
     """Return the name of the embeddings' tail rule, "mixed", or None if none is recorded."""
-    rules = {str(settings["tail"]) for settings in extraction_settings(paths) if "tail" in settings}
+    rules = {str(r["settings"]["tail"]) for r in extraction_records(paths) if "tail" in r["settings"]}
     return rules.pop() if len(rules) == 1 else "mixed" if rules else None
 
 
@@ -105,7 +127,8 @@ def provenance_notes(videos: Sequence[Video], options: Options) -> tuple[str, ..
     """
     notes = []
     for stream in videos[0].streams if videos else ():
-        settings = next(iter(extraction_settings(video.streams[stream] for video in videos)), {})
+        records = extraction_records(video.streams[stream] for video in videos)
+        settings = records[0]["settings"] if records else {}
         differing = [name for name in EXTRACTION if name in settings and settings[name] != getattr(options, name)]
         if differing:
             actual = ", ".join(f"{name} {settings[name]}" for name in differing)

@@ -1,4 +1,4 @@
-"""Timelines of test videos (Appendix I), and of your own videos, which have no ground truth."""
+"""Timelines of test videos (Appendix I): frames, anomaly score, ground truth and fusion weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from vad.data import TestVideo, Video, embedding_header
 from vad.datasets import FRAME_SUFFIXES, SNIPPET_FRAMES, VIDEO_SUFFIXES
 from vad.evaluation import Run, TestSet, shared_protocol
 from vad.files import InputError
@@ -56,26 +55,18 @@ def select_videos(videos: Sequence[ScoredVideo], count: int = SELECTED) -> list[
     return [anomalous[k] for k in np.argsort(turns, kind="stable")[:count]]
 
 
-def own_video(name: str, streams: Mapping[str, Path]) -> TestVideo:
-    """Return your own video from its embeddings (stream → file), cut to the length of the shorter stream."""
-    headers = {stream: embedding_header(path) for stream, path in streams.items()}
-    snippets = min(shape[0] for shape, _ in headers.values())
-    dtypes = {stream: dtype for stream, (_, dtype) in headers.items()}
-    video = Video(name, "no label", False, 5, streams, snippets, dtypes)
-    return TestVideo(name, video.label, (video,), np.zeros(SNIPPET_FRAMES * snippets, np.uint8))
-
-
 # figures
 
 
 @plots.styled
 def draw_timeline(
-    video: ScoredVideo, path: Path, *, fps: float | None = None, thumbnails: Sequence[np.ndarray] = ()
-) -> list[Path]:
+    video: ScoredVideo, path: Path, *, fps: float | None = None, thumbnails: Sequence[np.ndarray] = (),
+    threshold: float | None = None,
+) -> list[Path]:  # fmt: skip
     """Draw anomaly score, ground truth and fusion weights of one video (Appendix I) as <path>.png and .pdf.
 
     fps: frames per second; the time axis is in seconds, or in frames without it.
-    thumbnails: evenly spaced RGB frames (H, W, 3), shown above the score.
+    thumbnails: evenly spaced RGB frames (H, W, 3), shown above the score. threshold: drawn as a dotted line.
     """
     scale = 1 / fps if fps else 1.0
     edges = np.arange(len(video.scores) + 1) * SNIPPET_FRAMES * scale
@@ -85,7 +76,8 @@ def draw_timeline(
         heights.insert(0, 0.85 * plots.PAGE / len(thumbnails) * height / width)
     fig = Figure(figsize=(plots.PAGE, sum(heights) + 0.9), layout="constrained")
     axes = fig.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    fig.suptitle(f"{video.name} ({video.label})", fontsize=9, parse_math=False)  # a name may contain $
+    title = f"{video.name} ({video.label})" if video.label else video.name
+    fig.suptitle(title, fontsize=9, parse_math=False)  # a name may contain $
     if len(thumbnails):
         _draw_thumbnails(axes[0], thumbnails, edges[-1])
     score, weights = axes[-2:]
@@ -95,6 +87,8 @@ def draw_timeline(
         score.patches[0].set_label("ground truth")
     modality = next((stream for stream, w in video.weights.items() if w.min() == 1), "fusion")  # weight 1: one stream
     score.stairs(video.scores, edges, baseline=None, color=plots.COLOUR[modality], lw=1.4, label="anomaly score")
+    if threshold is not None:
+        score.axhline(threshold, color="0.4", ls=":", lw=1, label="threshold")
     score.set(ylim=(-0.03, 1.03), ylabel="anomaly score")
     _draw_weights(weights, video.weights, edges)
     weights.set(xlim=(0, edges[-1]), xlabel="time (s)" if fps else "frame")
@@ -208,23 +202,3 @@ def report_timelines(
     table = Table(f"Appendix I, {run.dataset.title}: timelines", header, frame, tuple(notes))
     table.save(folder / "timelines")
     return [table], pictures
-
-
-def report_own_videos(
-    videos: Sequence[ScoredVideo], files: Sequence[Path], folder: Path, threshold: float
-) -> Table:
-    """Draw a timeline of each of your own videos; return a table of the times with high scores."""
-    rows = []
-    for video, file in zip(videos, files, strict=True):
-        thumbnails, fps = read_thumbnails(file, len(video.frame_labels))
-        draw_timeline(video, folder / f"timeline_{video.name}", fps=fps, thumbnails=thumbnails)
-        snippet, digits, unit = (SNIPPET_FRAMES / fps, 1, "s") if fps else (SNIPPET_FRAMES, 0, "frames")
-        ends = (snippet * np.array(span) for span in spans(video.scores > threshold))
-        above = ", ".join(f"{start:.{digits}f} – {end:.{digits}f}" for start, end in ends)
-        highest = f"{video.scores.max():.3f}"
-        rows.append((video.name, str(len(video.scores)), highest, f"{above} {unit}" if above else "none"))
-    frame = pd.DataFrame(rows, columns=["video", "snippets", "highest score", f"above {threshold:g}"])
-    protocol = "no ground truth · the threshold is not tuned; check the timelines"
-    table = Table("Your own videos", protocol, frame)
-    table.save(folder / "videos")
-    return table

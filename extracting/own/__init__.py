@@ -1,0 +1,1 @@
+"""Your own videos and streams, outside any data set."""

@@ -159,7 +159,7 @@ def open_own(flags: argparse.Namespace, explicit: Mapping[str, object], path: Pa
         check_encoder(path, content, modality, encoder.hash, source)
         print(f"{modality} encoder: {encoder.note}", file=log_stream(flags.format))
         encoders[modality] = encoder
-    recorded = next((encoder["settings"] for encoder in trained.values()), {})
+    recorded = {name: value for encoder in trained.values() for name, value in encoder["settings"].items()}
     settings = {name: recorded.get(name, getattr(options, name)) for name in EXTRACTION}
     folder = Path(options.figure_dir) / (options.exp_name or "own_videos")
     return OwnModel(path, model, options, content, encoders, Config(options.test_crops, **settings), folder)

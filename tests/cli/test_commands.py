@@ -7,13 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from model import IEFVAD, read_checkpoint, save_checkpoint
+from model import IEFVAD, read_checkpoint
 from model.checkpoint import to_released_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -222,27 +221,6 @@ def test_commands_run_as_scripts_and_import_silently(tiny, tmp_path):
         code = f"import importlib; importlib.import_module({name!r})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
         assert not done.stdout and not done.stderr
-
-
-def test_video_of_the_user_is_embedded_scored_and_plotted(command, tmp_path):
-    rng = np.random.default_rng(0)
-    video = tmp_path / "my clip.mp4"
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 20, (160, 120))
-    for _ in range(70):
-        writer.write(rng.integers(0, 255, (120, 160, 3), np.uint8))
-    writer.release()
-    torch.manual_seed(0)
-    save_checkpoint(tmp_path / "demo.pth", IEFVAD(embed_dim=64), options={"dataset": "demo"}, seed=0)
-    flags = ["--ckpt_path", tmp_path / "demo.pth", "--video", video, "--figure_dir", tmp_path / "figure"]
-    weights = ["--clip_ckpt", "untrained", "--event_ckpt", "untrained"]
-    code, out, err = command("test", *flags, *weights, "--threshold", "0")
-    assert code == 0, err
-    assert "UNTRAINED" in out and "0.0 – 3.2" in out  # 4 snippets of 16 frames at 20 frames/s, all scores above 0
-    assert (tmp_path / "figure" / "own_videos" / "timeline_my clip.png").is_file()
-    code, out, err = command("test", *flags, *weights, "--format", "csv")
-    assert code == 0 and "UNTRAINED" in err and out.startswith("# Your own videos")  # only the table
-    code, _, err = command("test", *flags[:3], tmp_path / "none.mp4", *flags[4:], *weights)
-    assert code == 2 and "none.mp4: there is no such video" in err
 
 
 # flags without effect on a command

@@ -1,4 +1,4 @@
-"""Timelines: choice of videos, positions of anomalous intervals, and your own videos."""
+"""Timelines: choice of videos, and positions of anomalous intervals."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ from vad.report.timelines import (
     draw_timeline,
     draw_timelines,
     only_named,
-    own_video,
     read_thumbnails,
-    report_own_videos,
     report_timelines,
     select_videos,
     spans,
 )
-from vad.scoring import Embeddings, ScoredVideo, score
+from vad.scoring import ScoredVideo
 
 SPANS = ((10, 40), (64, 65), (300, 320))
 
@@ -189,40 +187,6 @@ def test_timeline_report_has_table_and_figures(run, tmp_path: Path) -> None:
     assert arson[4] == f"{scores[start // 16 : end // 16].mean():.3f}"  # the anomaly covers whole snippets
     assert normal[2:5] == ["none", "n/a", "-"]
     assert "--video_dir" in table.notes[1] and "profile default" in table.protocol
-
-
-@pytest.mark.parametrize("padding", ["masked", "attended"])
-def test_own_video_is_cut_to_its_shorter_stream(tmp_path: Path, padding: str) -> None:
-    torch.manual_seed(0)
-    model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1, padding=padding)
-    longer, event = (np.random.default_rng(S).standard_normal((S, 16)).astype(np.float32) for S in (12, 9))
-    for name, x in (("longer", longer), ("cut", longer[:9]), ("event", event)):
-        np.save(tmp_path / f"{name}.npy", x)
-    scored = []
-    for name in ("longer.npy", "cut.npy"):
-        own = own_video("x", {"image": tmp_path / name, "event": tmp_path / "event.npy"})
-        assert own.snippets == 9 and not own.frame_labels.any() and len(own.frame_labels) == 9 * 16
-        scored += score(model, [own], Embeddings("refuse"), window=16, device=torch.device("cpu"))
-    # a snippet past the end would be attended like padding
-    np.testing.assert_array_equal(scored[0].scores, scored[1].scores)
-
-
-def test_own_videos_are_reported_in_seconds_or_frames(tmp_path: Path) -> None:
-    path = film(tmp_path / "my clip.avi", frames=64)
-    scores = np.array([0.9, 0.1, 0.8, 0.7], np.float32)
-    weights = {"image": np.full(4, 0.5, np.float32), "event": np.full(4, 0.5, np.float32)}
-    scored = [
-        ScoredVideo(name, "no label", scores, weights, np.zeros(2), np.zeros(64, np.uint8))
-        for name in ("my clip", "gone")
-    ]
-    table = report_own_videos(scored, [path, tmp_path / "gone.avi"], tmp_path / "out", 0.5)
-    # 16 frames are 0.8 s at 20 frames per second
-    assert table.frame.to_numpy().tolist() == [
-        ["my clip", "4", "0.900", "0.0 – 0.8, 1.6 – 3.2 s"],
-        ["gone", "4", "0.900", "0 – 16, 32 – 64 frames"],
-    ]
-    assert report_own_videos(scored[:1], [path], tmp_path / "out", 0.95).frame.iloc[0, 3] == "none"
-    assert (tmp_path / "out" / "timeline_my clip.png").is_file() and (tmp_path / "out" / "videos.csv").is_file()
 
 
 def test_thumbnails_come_from_frames_in_numeric_order(tmp_path: Path) -> None:

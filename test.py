@@ -150,10 +150,11 @@ def open_own(flags: argparse.Namespace, explicit: Mapping[str, object], path: Pa
     dataset, trained, encoders = load_dataset(options.dataset), content.get("encoders", {}), {}
     folders = (Path(), Path(options.checkpoint_dir), dataset.data_root / "weights")
     for modality in ("image", "event") if options.modality == "fusion" else (options.modality,):
-        recorded = trained.get(modality, {"weights": ""})
+        recorded = trained.get(modality, {"weights": "", "settings": {}})
         given = flags.clip_ckpt if modality == "image" else flags.event_ckpt
         weights = given or find_weights(recorded["weights"], folders)
-        encoder = load_encoder(weights, modality, tower=dataset.encoder, device=options.device)
+        tower = recorded["settings"].get("tower", dataset.encoder)
+        encoder = load_encoder(weights, modality, tower=tower, device=options.device)
         source = f"those of the {modality} encoder with {encoder.note}"
         check_width(path, model, encoder.embed_dim, source)
         check_encoder(path, content, modality, encoder.hash, source)

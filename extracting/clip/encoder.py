@@ -54,10 +54,12 @@ class Encoder:
         pass_size: int | None = None,
         note: str = "",
         trained: bool = True,
+        name: str = "",
     ) -> None:
-        """Move the tower's weights to the device and cast them, in place."""
+        """Move the tower's weights to the device and cast them, in place. name: of the tower."""
         on_cpu = device.type == "cpu"
         self.device, self.precision, self.note, self.trained = device, precision, note, trained
+        self.name = name
         self.hash, self.embed_dim, self._norm = tower.hash, tower.embed_dim, tower.norm
         self.pass_size = pass_size or (tower.cpu_pass if on_cpu else GPU_PASS)
         # images per batch: on a CPU a whole snippet and at least four passes to run in parallel
@@ -75,9 +77,9 @@ class Encoder:
             self._pool = ThreadPoolExecutor(threads, "encoder", torch.set_num_threads, (1,))
 
     def provenance(self) -> dict[str, Any]:
-        """Return the settings besides the weights that affect an embedding's bits, for the manifest."""
-        device = self.device.type
-        return {"precision": self.precision, "pass_size": self.pass_size, "device": device}
+        """Return tower, and settings besides the weights that affect an embedding's bits, for the manifest."""
+        settings = {"precision": self.precision, "pass_size": self.pass_size, "device": self.device.type}
+        return {"tower": self.name, **settings}
 
     def images(self, frames: Tensor, crops: Sequence[int]) -> Tensor:
         """Return the image embeddings (n, C, D) float32 of snippets, on the encoder's device.
@@ -226,7 +228,7 @@ def load_encoder(
         use_bf16 = target.type == "cuda" and weights >= LARGE_TOWER and _has_bf16()
         precision = "bf16" if use_bf16 else "fp32"
     settings = {"device": target, "precision": precision, "pass_size": pass_size}
-    return Encoder(loaded, **settings, note=note, trained=checkpoint != UNTRAINED)
+    return Encoder(loaded, **settings, note=note, trained=checkpoint != UNTRAINED, name=tower)
 
 
 def _read_tower(checkpoint: str | None, modality: str, tower: str) -> tuple[Tower, str]:

@@ -198,10 +198,10 @@ def test_passes_are_full_and_single_threaded() -> None:
 def test_pass_size_is_set_and_recorded(weights: dict[str, Tensor]) -> None:
     sizes = {}
     for requested in (None, 2, 48):
-        encoder = make(weights, pass_size=requested)
+        encoder = make(weights, pass_size=requested, name="vitl")
         sizes[requested] = encoder.pass_size, encoder.batch_size
         assert encoder.provenance() == {
-            "precision": "fp32", "pass_size": encoder.pass_size, "device": "cpu"
+            "tower": "vitl", "precision": "fp32", "pass_size": encoder.pass_size, "device": "cpu"
         }  # fmt: skip
     # a batch has at least the images of one snippet and of four passes
     assert sizes == {None: (16, 64), 2: (2, 16), 48: (48, 192)}

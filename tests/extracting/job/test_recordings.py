@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from extracting.clip.encoder import Encoder
+from extracting.config import Config
 from extracting.job.cli import extract
 from extracting.job.manifest import Manifest
 from extracting.job.videos import find_videos
-from extracting.own_video import embed_own_videos
+from extracting.own.videos import embed_own_videos
 from tests.extracting.helpers import BOTH, Sums, contents, events_of, make
 from vad.files import InputError
 
@@ -118,9 +119,9 @@ def test_images_of_recordings_are_refused(
 
 def test_own_recording_has_only_events(videos: Path, recordings: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"d\.npz is an event-camera recording and has no images"):
-        embed_own_videos([recordings / "d.npz"], dict.fromkeys(BOTH, Sums()), tmp_path / "own")
-    (paths,) = embed_own_videos([recordings / "d.npz"], {"event": Sums()}, tmp_path / "own")
-    assert np.load(paths["event"]).shape == (1, 8)
+        embed_own_videos([recordings / "d.npz"], dict.fromkeys(BOTH, Sums()), tmp_path / "own", Config((5,)))
+    (own,) = embed_own_videos([recordings / "d.npz"], {"event": Sums()}, tmp_path / "own", Config((5,)))
+    assert own.is_recording and np.load(own.embeddings["event"][5]).shape == (1, 8)
 
 
 def test_command_embeds_recordings_and_prints_notes(

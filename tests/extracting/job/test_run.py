@@ -74,7 +74,7 @@ def test_files_and_manifest_of_both_modalities(
         assert (line["video"], line["outcome"]) == ("Abuse/a.b_x264.avi", "ok")
         assert (line["frames"], line["declared"], line["fps"]) == (50, 50, 25)
         assert (line["crops"], line["encoder"]) == ([0, 5, 9], tiny_encoders[modality].hash)
-        recorded = {"modality", "tail", "opencv", "precision", "pass_size", "device"}
+        recorded = {"modality", "tail", "opencv", "precision", "pass_size", "device", "tower"}
         events = {"event_threshold", "event_clamp", "event_scaling"}
         assert line["settings"].keys() == recorded | (events if modality == "event" else set())
     stored = np.load(out / "image" / "Abuse" / "a.b_x264__5.npy", allow_pickle=False)
@@ -506,11 +506,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from extracting.own_video import embed_own_videos
+from extracting.config import Config
+from extracting.own.videos import embed_own_videos
 from tests.extracting.helpers import Sums
 with open("imported", "a") as log:
     log.write("once\\n")
-embed_own_videos([Path("v/a.avi"), Path("v/b.avi")], {{"image": Sums()}}, Path("own"))
+embed_own_videos([Path("v/a.avi"), Path("v/b.avi")], {{"image": Sums()}}, Path("own"), Config(crops=(5,)))
 """
 
 

@@ -48,7 +48,11 @@ def executed(stored, tmp_path_factory) -> nbformat.NotebookNode:
             cell.source = "TRAIN, TEST = 8, 8"
     folders = [ROOT / name for name in ("docs", "data", "data/demo", "list/demo", "checkpoints", "figure")]
     before = [listing(folder) for folder in folders]
-    execute(notebook)
+    temporary = tmp_path_factory.mktemp("tour")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        execute(notebook)
+    assert list(temporary.glob("*/dataset.toml")) == []  # it tidies up
     assert [listing(folder) for folder in folders] == before  # the notebook leaves these folders alone
     return notebook
 

@@ -6,36 +6,44 @@ It exercises every step from videos to tables. Its scores do not measure the met
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from demo.videos import DATASET, TEST, TRAIN, render_videos
+from demo.videos import TEST, TRAIN, dataset_in, render_videos
+from vad.datasets import Dataset
 from vad.files import ROOT, InputError
 
-WEIGHTS = (DATASET.data_root / "weights").relative_to(ROOT)  # written by `demo.encoder`
-COMMANDS = (
-    ("-m", "demo.encoder"),
-    ("extracting/gen.py", "--dataset", DATASET.name, "--modality", "both", "--crops", "5", "--save_events",
-     "--clip_ckpt", f"{WEIGHTS}/untrained_image.pt", "--event_ckpt", f"{WEIGHTS}/untrained_event.pt"),
-    ("list/generate_file.py", "--dataset", DATASET.name),
-    ("list/generate_gt.py", "--dataset", DATASET.name),
-)  # fmt: skip
+
+def commands(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
+    """Return the documented commands that embed the videos and write lists and ground truth."""
+    flag, weights = ("--dataset", dataset.flag_value), dataset.data_root / "weights"  # written by `demo.encoder`
+    weights = weights.relative_to(ROOT) if weights.is_relative_to(ROOT) else weights
+    return (
+        ("-m", "demo.encoder", *flag),
+        ("extracting/gen.py", *flag, "--modality", "both", "--crops", "5", "--save_events",
+         "--clip_ckpt", f"{weights}/untrained_image.pt", "--event_ckpt", f"{weights}/untrained_event.pt"),
+        ("list/generate_file.py", *flag),
+        ("list/generate_gt.py", *flag),
+    )  # fmt: skip
 
 
 def prepare(
-    *, seed: int = 0, train: int = TRAIN, test: int = TEST, workers: int | None = None, overwrite: bool = False
-) -> None:
+    *, seed: int = 0, train: int = TRAIN, test: int = TEST, workers: int | None = None, overwrite: bool = False,
+    folder: Path | None = None,
+) -> None:  # fmt: skip
     """Render the videos, then run the documented commands for embeddings, lists and ground truth.
 
-    workers: number of rendering processes, by default one per core. Existing files are reused unless
-    `overwrite`. Raises InputError if a command fails.
+    workers: number of rendering processes, by default one per core. folder: see `dataset_in`.
+    Existing files are reused unless `overwrite`. Raises InputError if a command fails.
     """
-    workers = workers or os.cpu_count() or 1
-    render_videos(DATASET.data_root, DATASET.annotation_path, seed, train, test, workers, overwrite)
-    for command in COMMANDS:
+    dataset, workers = dataset_in(folder), workers or os.cpu_count() or 1
+    render_videos(dataset.data_root, dataset.annotation_path, seed, train, test, workers, overwrite)
+    for command in commands(dataset):
         extra = ("--overwrite",) if overwrite and not command[0].startswith("list/") else ()
-        text = " ".join(["python", *command, *extra])
+        text = shlex.join(["python", *command, *extra])
         print(f"$ {text}", flush=True)
         code = subprocess.run([sys.executable, *command, *extra], cwd=ROOT, check=False).returncode
         if code in (130, -signal.SIGINT):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from demo import prepare
 from demo.videos import TEST, TRAIN
@@ -19,6 +20,7 @@ def main() -> None:
     add("--test", type=int, metavar="N", default=TEST, help=f"test videos (default: {TEST})")
     add("--workers", type=int, metavar="N", default=os.cpu_count() or 1, help="rendering processes (default: cores)")
     add("--overwrite", action="store_true", help="render and extract again, also with other settings")
+    add("--folder", type=Path, metavar="DIR", help="make a data set of its own here (default: data/ and list/)")
     prepare(**vars(parser.parse_args()))
 
 

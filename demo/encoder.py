@@ -24,26 +24,24 @@ from extracting.clip.weights import EVENT_PREFIX
 from extracting.config import MODALITIES, Config, Job
 from extracting.job.run import Output, run
 from extracting.job.videos import find_videos
-from vad.datasets import load_dataset
+from vad.datasets import Dataset, load_dataset
 from vad.files import run_command, write_bytes
 
-DATASET = load_dataset("demo")
-WEIGHTS = DATASET.data_root / "weights"
 MAX_VIDEOS = 16  # for measuring mean and scale
 CENTRE_CROP = Config(crops=(0,))
 
 
-def checkpoint_path(modality: str, folder: Path = WEIGHTS) -> Path:
+def checkpoint_path(dataset: Dataset, modality: str) -> Path:
     """Return the path of one modality's checkpoint."""
-    return folder / f"untrained_{modality}.pt"
+    return dataset.data_root / "weights" / f"untrained_{modality}.pt"
 
 
-def make_checkpoints(video_dir: Path, folder: Path = WEIGHTS) -> None:
+def make_checkpoints(dataset: Dataset) -> None:
     """Write a checkpoint of each modality, normalised on up to 16 evenly spaced videos."""
-    jobs = find_videos(video_dir)
+    jobs = find_videos(dataset.video_root)
     jobs = jobs[:: max(1, len(jobs) // MAX_VIDEOS)][:MAX_VIDEOS]
     for modality in MODALITIES:
-        tower = load_tower(DATASET.encoder)
+        tower = load_tower(dataset.encoder)
         encoder = Encoder(tower, device=torch.device("cpu"), note="random weights, seed 0")
         fit_normalisation(tower.network, embed(jobs, modality, encoder))
         tensors = tower.network.state_dict()
@@ -51,7 +49,7 @@ def make_checkpoints(video_dir: Path, folder: Path = WEIGHTS) -> None:
             tensors = {"checkpoint": {f"{EVENT_PREFIX}{name}": value for name, value in tensors.items()}}
         content = io.BytesIO()
         torch.save(tensors, content)
-        write_bytes(checkpoint_path(modality, folder), content.getvalue())
+        write_bytes(checkpoint_path(dataset, modality), content.getvalue())
 
 
 def embed(jobs: Sequence[Job], modality: str, encoder: Encoder) -> Tensor:
@@ -81,12 +79,15 @@ def fit_normalisation(tower: nn.Module, embeddings: Tensor) -> None:
 def main() -> None:
     """Write the missing checkpoints and print their paths."""
     parser = argparse.ArgumentParser(prog="python -m demo.encoder", description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", metavar="NAME", default="demo", help="demo, or your own folder (default: demo)")
     parser.add_argument("--overwrite", action="store_true", help="make them again")
-    overwrite = parser.parse_args().overwrite
-    if overwrite or not all(checkpoint_path(modality).is_file() for modality in MODALITIES):
-        make_checkpoints(DATASET.video_root)
-    for modality in MODALITIES:
-        print(f"{modality} encoder → {checkpoint_path(modality)}")
+    flags = parser.parse_args()
+    dataset = load_dataset(flags.dataset)
+    paths = {modality: checkpoint_path(dataset, modality) for modality in MODALITIES}
+    if flags.overwrite or not all(path.is_file() for path in paths.values()):
+        make_checkpoints(dataset)
+    for modality, path in paths.items():
+        print(f"{modality} encoder → {path}")
 
 
 if __name__ == "__main__":

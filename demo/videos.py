@@ -16,12 +16,29 @@ from tqdm import tqdm
 
 from demo.scene import HEIGHT, WIDTH
 from demo.script import FPS, render, write_script
-from vad.datasets import load_dataset
-from vad.files import InputError, read_json, write_bytes, write_json
+from vad.datasets import Dataset, load_dataset
+from vad.files import InputError, read_json, read_text, write_bytes, write_json
 
 DATASET = load_dataset("demo")
 TRAIN, TEST = 432, 108  # videos; with 108 to train, some seeds learn nothing (docs/training.md)
 RENDERING = "275327e85c8e"  # version of the rendered pixels; change it when they change (tests/demo checks their hash)
+
+
+def dataset_in(folder: Path | None) -> Dataset:
+    """Return the demo, or with a folder a data set like it that lies in this folder as a whole, lists included.
+
+    Writes <folder>/dataset.toml if it is missing. Raises InputError if the folder holds another data set.
+    """
+    if folder is None:
+        return DATASET
+    path = folder.expanduser().absolute() / "dataset.toml"
+    if not path.is_file():
+        text = read_text(DATASET.path, "data set file").replace('name = "demo"', 'name = "small_demo"')
+        write_bytes(path, text.replace("../list/demo/annotations.csv", "annotations.csv").encode())
+    dataset = load_dataset(str(path))
+    if not dataset.synthetic:
+        raise InputError(f"{path} describes another data set. Choose another --folder.")
+    return dataset
 
 
 @dataclass(frozen=True)

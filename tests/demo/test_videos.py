@@ -16,7 +16,17 @@ import demo
 from demo import __main__ as command
 from demo import videos as module
 from demo.script import render, write_script
-from demo.videos import DATASET, RENDERING, TEST, TRAIN, SyntheticVideo, plan_videos, render_videos, write_video
+from demo.videos import (
+    DATASET,
+    RENDERING,
+    TEST,
+    TRAIN,
+    SyntheticVideo,
+    dataset_in,
+    plan_videos,
+    render_videos,
+    write_video,
+)
 from vad.files import ROOT, InputError
 
 
@@ -157,11 +167,32 @@ def test_prepare_runs_the_documented_commands(monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setattr(demo.subprocess, "run", run)
     with pytest.raises(InputError, match=r"generate_gt\.py --dataset demo` failed with exit code 2"):
         demo.prepare()
-    assert commands == [[sys.executable, *line] for line in demo.COMMANDS]
+    assert commands == [[sys.executable, *line] for line in demo.commands(DATASET)]
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "$ python -m demo.encoder"
+    assert printed[0] == "$ python -m demo.encoder --dataset demo"
     assert printed[1].startswith("$ python extracting/gen.py --dataset demo --modality both --crops 5 --save_events ")
-    assert all((ROOT / line[0]).is_file() for line in demo.COMMANDS[1:])
+    assert all((ROOT / line[0]).is_file() for line in demo.commands(DATASET)[1:])
+
+
+def test_a_folder_gets_a_whole_data_set_of_its_own(tmp_path: Path):
+    """Nothing of it lies in data/demo or list/demo, and main.py reads it as any data set in a folder."""
+    assert dataset_in(None) is DATASET
+    dataset = dataset_in(tmp_path / "new")
+    root = tmp_path / "new"
+    assert (dataset.data_root, dataset.video_root, dataset.list_root) == (root, root / "videos", root / "lists")
+    assert dataset.annotation_path == root / "annotations.csv"
+    assert (dataset.synthetic, dataset.classes, dataset.training) == (True, DATASET.classes, DATASET.training)
+    for line in demo.commands(dataset):
+        assert line[line.index("--dataset") + 1] == str(root / "dataset.toml") and "data/demo" not in " ".join(line)
+    (root / "dataset.toml").write_text(dataset.path.read_text().replace("fps = 12", "fps = 6"))
+    assert dataset_in(root).fps == 6  # an existing file is kept
+
+
+def test_another_data_set_in_the_folder_is_refused(tmp_path: Path):
+    (tmp_path / "dataset.toml").write_text('name = "street"\nnormal = "Normal"\nclasses = ["Fall"]\n')
+    with pytest.raises(InputError, match=r"describes another data set\. Choose another --folder"):
+        demo.prepare(folder=tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / "dataset.toml"]
 
 
 def test_overwrite_reaches_encoder_and_extraction(monkeypatch: pytest.MonkeyPatch):
@@ -186,7 +217,7 @@ def test_flags_reach_prepare(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(command, "prepare", arguments.update)
     monkeypatch.setattr(sys, "argv", ["demo", "--train", "3", "--test", "2", "--seed", "7", "--workers", "1"])
     command.main()
-    assert arguments == {"seed": 7, "train": 3, "test": 2, "workers": 1, "overwrite": False}
+    assert arguments == {"seed": 7, "train": 3, "test": 2, "workers": 1, "overwrite": False, "folder": None}
 
 
 def test_annotation_table_records_its_command(tmp_path: Path, unrendered: None):

@@ -145,7 +145,10 @@ def test_missing_files_are_reported_with_commands(places, tmp_path: Path) -> Non
         open_test_set(resolve({**places, "feature_root": str(tmp_path / "empty")}), UCF)
     with pytest.raises(InputError, match="--feature_root nowhere is not a folder"):
         open_test_set(resolve({**places, "feature_root": "nowhere"}), UCF)
-    assert preparation_commands(load_dataset("demo")) == "python -m demo"
+    demo = load_dataset("demo")
+    assert preparation_commands(demo) == "python -m demo"
+    own = replace(demo, custom=True, path=Path("small/dataset.toml"))
+    assert preparation_commands(own) == "python -m demo --folder small"
 
 
 @pytest.fixture

@@ -35,13 +35,14 @@ OTHER_COLOURS = ("C3", "C4", "C5", "C6", "C7", "C8")  # matplotlib's C0–C2 res
 GROUND_TRUTH = "#d9a3a3"
 COLUMN, PAGE = 3.5, 7.0  # width in inches of one column and of the page
 Videos = Mapping[str, Sequence[ScoredVideo]]  # modality → videos
-styled = matplotlib.rc_context({
+STYLE = {
     "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "figure.titlesize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     "axes.grid": True, "grid.color": "0.9", "grid.linewidth": 0.6, "axes.axisbelow": True,
     "pdf.fonttype": 42,  # embeds fonts, so that the PDF's text can be selected
     "svg.hashsalt": "figure",  # makes the file's internal ids reproducible
-})  # fmt: skip
+}  # fmt: skip
+styled = matplotlib.rc_context(STYLE)
 
 
 def line_style(modality: str) -> dict[str, object]:

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from model.checkpoint import CheckpointError
-written = None
+from model.checkpoint import CheckpointError, atomic_write
 from model.fusion_baselines import WITHOUT_WEIGHTS
 from model.ief_vad import IEFVAD
 
-EXPORT_SUFFIXES = (".onnx", ".pt2")
 ONNX_PACKAGES = ("onnx", "onnxscript")
 
 
@@ -24,55 +22,75 @@ class Scorer(nn.Module):
 
     def __init__(self, model: IEFVAD) -> None:
         super().__init__()
-        self.model = model
+        self.model, config = model.cpu(), model.config
+        self.streams = ("image", "event") if config.modality == "fusion" else (config.modality,)
+        weighted = config.modality == "fusion" and config.fusion not in WITHOUT_WEIGHTS
+        self.outputs = ("score", "weight_image", "weight_event") if weighted else ("score",)
+        self.eval()
 
     def forward(
         self, lengths: Tensor, image: Tensor | None = None, event: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return `score`, (B, T) anomaly probabilities, and the weights averaged over D.
+        """Return anomaly probabilities `score`, and the fusion weights averaged over D, (B, T) each.
 
-        image, event, lengths: as in `IEFVAD.forward`. `weight_image` and `weight_event`, (B, T), are missing for a
-        network without fusion weights.
+        Arguments as in `IEFVAD.forward`. A network without fusion weights has only `score`.
         """
-        output, config = self.model(image, event, lengths), self.model.config
-        values = {"score": torch.sigmoid(output.logits).squeeze(-1)}
-        if config.modality == "fusion" and config.fusion not in WITHOUT_WEIGHTS:
-            values["weight_image"] = output.weight_image.mean(-1)
-            values["weight_event"] = output.weight_event.mean(-1)
-        return values
+        output = self.model(image, event, lengths)
+        score = torch.sigmoid(output.logits).squeeze(-1)
+        weights = output.weight_image.mean(-1), output.weight_event.mean(-1)
+        return dict(zip(self.outputs, (score, *weights), strict=False))
+
+    def example(self) -> dict[str, Tensor]:
+        """Return inputs for tracing: no size is 1, which would become fixed, and no two are equal."""
+        shape = 2, 3, self.model.config.embedding_width
+        return {"lengths": torch.tensor([3, 2]), **{name: torch.randn(shape) for name in self.streams}}
+
+    def shapes(self, batch: Dim | str, time: Dim | str) -> dict[str, dict[int, Dim | str]]:
+        """Return the dynamic axes of each input."""
+        return {"lengths": {0: batch}, **{name: {0: batch, 1: time} for name in self.streams}}
 
 
-def export_program(model: IEFVAD) -> ExportedProgram:
-    """Return the network on the CPU as a graph of float32 operations that takes every B ≥ 1 and T ≥ 1.
+def to_program(model: IEFVAD) -> ExportedProgram:
+    """Return the network as a graph of PyTorch operations for every B ≥ 1 and T ≥ 1, on the CPU.
 
-    Inputs and outputs: see `Scorer`. A network of one modality has one embedding as input.
+    Call it as `to_program(model).module()(image=…, event=…, lengths=…)`; see `Scorer.forward`.
     """
-    streams = ("image", "event") if model.config.modality == "fusion" else (model.config.modality,)
-    # no size is 1, which would become fixed, and no tensor is given twice, since equal inputs would become one
-    example = {name: torch.randn(2, 3, model.config.embedding_width) for name in streams}
-    batch, time = Dim("batch"), Dim("time")
-    shapes = {**dict.fromkeys(streams, {0: batch, 1: time}), "lengths": {0: batch}}
-    inputs = {**example, "lengths": torch.tensor([3, 2])}
-    with torch.no_grad():
-        return torch.export.export(Scorer(model.cpu().eval()), (), inputs, dynamic_shapes=shapes)
+    scorer = Scorer(model)
+    shapes = scorer.shapes(Dim("batch"), Dim("time"))
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # about PyTorch's own calls
+        return torch.export.export(scorer, (), scorer.example(), dynamic_shapes=shapes)
 
 
-def save_exported(path: Path, model: IEFVAD) -> None:
-    """Write the network as ONNX (.onnx) or as a PyTorch program (.pt2), as the suffix of `path` says, atomically.
+def to_onnx(model: IEFVAD) -> torch.onnx.ONNXProgram:
+    """Return the network as an ONNX program of float32 operations; see `to_program`.
 
-    Raises CheckpointError for a missing package and a file that cannot be written.
+    The filter becomes an ONNX Scan. Raises CheckpointError if a package is missing.
+    """
+    if missing := [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]:
+        names = " ".join(missing)
+        raise CheckpointError(f"ONNX files need packages that are missing. Run pip install {names}.")
+    scorer = Scorer(model)
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        program = torch.onnx.export(
+            scorer, (), kwargs=scorer.example(), dynamic_shapes=scorer.shapes("batch", "time"),
+            output_names=scorer.outputs, dynamo=True, verbose=False,
+            optimize=False,  # the optimiser takes ε = 1e-8 for 0 and drops it
+        )  # fmt: skip
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript
+
+    ClearMetadataAndDocStringPass()(program.model)  # stack traces, with paths of this computer
+    return program
+
+
+def export(model: IEFVAD, path: Path) -> None:
+    """Write the network atomically as ONNX (*.onnx), or as a PyTorch program (*.pt2).
+
+    Raises CheckpointError for a missing package, and if the file cannot be written.
     """
     onnx = path.suffix == ".onnx"
-    if onnx and (missing := [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]):
-        raise CheckpointError(f"{path}: an ONNX file needs {' and '.join(missing)}. Install them with "
-                              f"pip install {' '.join(missing)}.")  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about PyTorch's own calls
-        program = export_program(model)
-        if onnx:
-            program = torch.onnx.export(program, dynamo=True, verbose=False)
-    with written(path) as part:
+    program = to_onnx(model) if onnx else to_program(model)
+    with atomic_write(path) as part, part.open("wb") as file:
         if onnx:
             program.save(part)
         else:
-            torch.export.save(program, part)
+            torch.export.save(program, file)

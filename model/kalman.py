@@ -81,11 +81,13 @@ def exportable_filter(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) ->
     A step returns the state before it, and moves the state to the next observation. The observations
     are therefore rolled back by one step. The last move, to the first observation, has no effect.
     """
+    # a private module of PyTorch, so only an export depends on it
+    from torch._higher_order_ops.scan import scan
 
-    def step(before: tuple[Tensor, ...], observation: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ...]:
+    def step(before: Triple, observation: tuple[Tensor, Tensor]) -> tuple[Triple, Triple]:
         s, P, gain = before
         after = filter_step(s, P, *observation, q, epsilon)
-        return after, (s.clone(), 1 / P, gain.clone())  # a scan may not return its input
+        return after, (s.clone(), 1 / P, gain.clone())  # a scan must not return its own input
 
     s, P = z[:, 0].contiguous(), 1 / variance[:, 0].contiguous()
     following = z.roll(-1, 1), variance.roll(-1, 1)

@@ -75,17 +75,21 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Files of a run: <exp_name>.pth (state, finally the kept weights), <exp_name>_best.pth, <exp_name>.csv."""
+    """Files of a run: <exp_name>.pth (state, finally the kept weights), <exp_name>_best.pth, <exp_name>.csv.
+
+    A single finished run also has the pretrained folder <exp_name>_pretrained.
+    """
 
     last: Path
     best: Path
     log: Path
+    pretrained: Path
 
     @classmethod
     def of(cls, options: Options) -> RunFiles:
         """Return the files in the checkpoint folder of the options."""
         name = Path(options.checkpoint_dir) / run_name(options)
-        return cls(*(name.with_name(name.name + end) for end in (".pth", "_best.pth", ".csv")))
+        return cls(*(name.with_name(name.name + end) for end in (".pth", "_best.pth", ".csv", "_pretrained")))
 
 
 def run_name(options: Options) -> str:
@@ -212,7 +216,7 @@ def train(
     sampler: PairedBatches = loader.batch_sampler
     fused = runtime.device.type in ("cpu", "cuda")  # faster: one kernel for all tensors
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, fused=fused)
-    log = RunLog(options, fingerprint, runtime, len(sampler), test.split)
+    log = RunLog(options, fingerprint, runtime, len(sampler), test)
     with runtime.main_process_first():
         saved = log.read()
     if saved and is_finished(saved, options):
@@ -342,7 +346,7 @@ class RunLog:
     fingerprint: Mapping[str, object]
     runtime: Runtime
     per_epoch: int
-    split: str | None  # split of the lists
+    test: TestSet
     started: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
 
@@ -442,7 +446,8 @@ class RunLog:
             "rows": run.rows,
             "fingerprint": dict(self.fingerprint),
             "options": self.options.recorded(),
-            "split": self.split,
+            "split": self.test.split,
+            "protocol": self.test.recorded(),
             "seed": self.options.seed,
             "epoch": row.get("epoch", 0) if path == self.files.best else run.step // self.per_epoch,
             "step": row.get("step", 0) if path == self.files.best else run.step,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from model.checkpoint import CheckpointError, atomic_write
 from model.fusion_baselines import WITHOUT_WEIGHTS
@@ -58,7 +59,11 @@ def to_program(model: IEFVAD) -> ExportedProgram:
     scorer = Scorer(model)
     shapes = scorer.shapes(Dim("batch"), Dim("time"))
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # about PyTorch's own calls
-        return torch.export.export(scorer, (), scorer.example(), dynamic_shapes=shapes)
+        program = torch.export.export(scorer, (), scorer.example(), dynamic_shapes=shapes)
+    for graph in (m.graph for m in program.graph_module.modules() if isinstance(m, GraphModule)):
+        for node in graph.nodes:
+            node.meta.pop("stack_trace", None)  # has paths of this computer
+    return program
 
 
 def to_onnx(model: IEFVAD) -> torch.onnx.ONNXProgram:
@@ -78,7 +83,7 @@ def to_onnx(model: IEFVAD) -> torch.onnx.ONNXProgram:
         )  # fmt: skip
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript
 
-    ClearMetadataAndDocStringPass()(program.model)  # stack traces, with paths of this computer
+    ClearMetadataAndDocStringPass()(program.model)  # as in `to_program`
     return program
 
 

@@ -237,7 +237,7 @@ def model_card(content: Mapping[str, object], protocol: Protocol, options: Optio
         "The model scores each snippet of a surveillance video from the CLIP embeddings of its frames and event maps.",
         "It comes from an independent reproduction of [Jeong, Park and Imani (2025)](https://arxiv.org/abs/2505.02393).",
         "", "## Results", "", table,
-        "", "## Training", "", options.describe(), *extra,
+        "", "## Training", "", replace(options, explicit=()).describe(), *extra,
         "", "## Use", "", "```python",
         "from model import IEFVAD",
         'model = IEFVAD.from_pretrained("FOLDER_OR_NAME_ON_THE_HUB")',

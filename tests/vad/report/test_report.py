@@ -172,7 +172,7 @@ def card_of(content: dict[str, object]) -> str:
     return model_card(content, recorded_protocol(content, options), options)
 
 
-def test_model_card_has_metrics_protocol_and_the_mark_of_selected_weights(tmp_path: Path) -> None:
+def test_model_card_has_metrics_protocol_and_mark(tmp_path: Path) -> None:
     protocol = {"videos": 290, "tail": "whole", "footnotes": ["A leak."]}
     metrics = {"AUC": 0.88123, "AP": np.nan}
     encoder = {"image": {"sha256": "ab"}}

@@ -41,7 +41,15 @@ from vad.report.own_videos import (
     write_answer,
     write_index,
 )
-from vad.report.report import check_number, check_table, log_stream, report_results, report_table, show
+from vad.report.report import (
+    check_number,
+    check_table,
+    export_checkpoint,
+    log_stream,
+    report_results,
+    report_table,
+    show,
+)
 from vad.report.table import SUFFIXES
 from vad.report.timelines import report_timelines
 from vad.runtime import pick_device
@@ -62,6 +70,7 @@ def parse() -> argparse.Namespace:
     add("--table", type=int, metavar="N", choices=range(1, 10), help="Table 1 (methods) or 2 (classes, with Figure 2)")
     add("--timeline", nargs="*", metavar="VIDEO", help="only timelines of test videos (Appendix I)")
     add("--video_dir", type=Path, metavar="DIR", help="folder of test videos, for frames above timelines")
+    add("--export", type=Path, metavar="FILE", help="only write the model: .onnx, .pt2 or a folder for the hub")
     add("--format", choices=tuple(SUFFIXES), metavar="NAME", default="text",
         help=f"tables as {', '.join(SUFFIXES)} (default: text)")  # fmt: skip
     add_flags(parser, "data", "test_crops", "ano_auc", title="data (default: the checkpoint's)")
@@ -82,6 +91,8 @@ def main() -> int:
     flags = parse()
     explicit = explicit_options(flags)
     paths, notes = find_checkpoints(flags, explicit)
+    if flags.export:
+        return print(export_checkpoint(paths[0], explicit, flags.export))
     device = pick_device(str(explicit.get("device", "auto")))
     if flags.video:
         return score_own_videos(flags, explicit, paths[0], device)
@@ -102,7 +113,7 @@ def main() -> int:
 
 def find_checkpoints(flags: argparse.Namespace, explicit: Mapping[str, object]) -> tuple[list[Path], list[str]]:
     """Return the checkpoints and notes for the table; raise InputError for flags that exclude each other."""
-    results = [f"--{name}" for name in ("table", "timeline", "video") if getattr(flags, name) is not None]
+    results = [f"--{name}" for name in ("table", "timeline", "video", "export") if getattr(flags, name) is not None]
     if len(results) > 1:
         raise InputError(f"{' and '.join(results)} make different results. Give one of them.")
     check_number(flags.table, resolve(explicit).dataset)
@@ -115,7 +126,7 @@ def find_checkpoints(flags: argparse.Namespace, explicit: Mapping[str, object]) 
     paths, notes = ([Path(path) for path in flags.ckpt_path], []) if flags.ckpt_path else find_runs(
         explicit, flags.runs, flags.table
     )  # fmt: skip
-    single = next((flag for flag in ("--timeline", "--video") if flag in results), None)
+    single = next((flag for flag in ("--timeline", "--video", "--export") if flag in results), None)
     if single and len(paths) > 1:
         raise InputError(f"{single} takes one checkpoint, but --ckpt_path names {len(paths)}. Name one of them.")
     return paths, notes

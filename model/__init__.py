@@ -10,7 +10,8 @@
 | 3.5, App. D | refinement.py | iterative refinement |
 | 3, Figure 1 | ief_vad.py | the complete network, its configuration and its output |
 | 3.6, Eq. 6, App. E | losses.py | classification, KL and regularisation losses |
-| — | checkpoint.py | reading and writing of checkpoints, released ones included |
+| — | checkpoint.py | reading and writing of checkpoints and pretrained folders |
+| — | export.py | ONNX files and PyTorch programs, for deployment |
 """
 
 from model.checkpoint import (
@@ -19,6 +20,7 @@ from model.checkpoint import (
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
+    save_pretrained,
 )
 from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig, IEFVADOutput
 from model.losses import LossTerms, Objective
@@ -35,4 +37,5 @@ __all__ = [
     "load_checkpoint",
     "read_checkpoint",
     "save_checkpoint",
+    "save_pretrained",
 ]

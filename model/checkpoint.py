@@ -1,14 +1,23 @@
-"""Checkpoints: released state_dicts, the authors' training files, and files of this code."""
+"""Checkpoints: released state_dicts, the authors' files, files of this code, and pretrained folders.
+
+A pretrained folder has the layout of the Hugging Face hub: model.safetensors, config.json and
+README.md, the model card. config.json holds everything of a checkpoint except weights and training
+state. JSON has no tuples and no NaN: they are written as {"__tuple__": [4, 8]} and
+{"__float__": "nan"}.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -17,6 +26,8 @@ from torch import Tensor
 from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig
 
 FORMAT = "ief-vad 1"
+FORMS = ((FORMAT, "ours"), (None, "released"))  # format and form of a pretrained folder
+TRAINING_STATE = ("rows", "progress", "optimizer")  # not in a pretrained folder
 PROCESS_NOISE = "temporal_update.raw_process_noise"  # the only tensor that released files lack
 # options of the released code, whose files store only weights
 RELEASED_OPTIONS = {"temporal_update": "none", "padding": "attended", "epsilon_placement": "sum"}
@@ -54,13 +65,15 @@ def _replace_prefix(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, object]:
-    """Read a checkpoint of any of the three formats as one dictionary.
+    """Read a checkpoint of any of the three formats, or a pretrained folder, as one dictionary.
 
     `model` holds the weights under this code's names, `config` the fields of `IEFVADConfig`, `form`
     is "ours" or "released". A released file's config comes from its shapes and `RELEASED_OPTIONS`.
-    Raises CheckpointError for any other file.
+    Raises CheckpointError for any other file or folder.
     """
     path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
     content = _load(path)
     if content.get("format") == FORMAT and {"config", "model"} <= content.keys():
         return {**content, "form": "ours"}
@@ -119,17 +132,66 @@ def build_model(content: Mapping[str, object], path: str | Path, **overrides: ob
     return model.eval()
 
 
+def from_pretrained(name_or_path: str | Path, **overrides: object) -> IEFVAD:
+    """Load a model in eval mode on the CPU from a pretrained folder, here or on the Hugging Face hub.
+
+    name_or_path: a folder, any other checkpoint, or a name on the hub such as "user/ief-vad-xd", which
+    is downloaded once. overrides: see `build_model`. Raises CheckpointError.
+    """
+    path = Path(name_or_path)
+    return load_checkpoint(path if path.exists() else _download(str(name_or_path)), **overrides)
+
+
+# in the class itself, the import of this module would be a cycle
+IEFVAD.from_pretrained = staticmethod(from_pretrained)
+
+
 def save_checkpoint(path: str | Path, model: IEFVAD, **extra: object) -> None:
     """Write weights, config and `extra` (plain values and tensors) to `path` atomically.
 
     Raises CheckpointError if the disk is full or the file cannot be written.
     """
-    path = Path(path)
+    weights, config = model.state_dict(), asdict(model.config)
+    with atomic_write(Path(path)) as part:
+        torch.save({"format": FORMAT, "config": config, "model": weights, **extra}, part)
+
+
+def save_pretrained(folder: Path, content: Mapping[str, object], card: str) -> None:
+    """Write the result of `read_checkpoint` as a pretrained folder, whose README.md is `card`.
+
+    Other files in the folder stay. config.json is written last and removed first, so that no
+    interruption leaves a mixture of two models. Raises CheckpointError if `content` has other than
+    plain values, or a file cannot be written.
+    """
+    safetensors = _safetensors(folder)
+    kept = {k: v for k, v in content.items() if k not in ("model", *TRAINING_STATE)}
+    try:
+        config = json.dumps(_to_json(kept), indent=2, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise CheckpointError(f"{folder / 'config.json'} cannot be written ({error})") from None
+    tensors = {name: tensor.clone().contiguous() for name, tensor in content["model"].items()}
+    weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    with (
+        atomic_write(folder / "config.json") as config_part,
+        atomic_write(folder / "README.md") as card_part,
+        atomic_write(folder / "model.safetensors") as weights_part,
+    ):
+        weights_part.write_bytes(weights)
+        card_part.write_text(card, encoding="utf-8")
+        config_part.write_text(config, encoding="utf-8")
+        (folder / "config.json").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that is renamed to `path` after the block, or removed if it fails.
+
+    Raises CheckpointError if the disk is full or the file cannot be written.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        weights, config = model.state_dict(), asdict(model.config)
-        torch.save({"format": FORMAT, "config": config, "model": weights, **extra}, part)
+        yield part
         os.replace(part, path)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a full disk
         raise CheckpointError(
@@ -140,11 +202,87 @@ def save_checkpoint(path: str | Path, model: IEFVAD, **extra: object) -> None:
             part.unlink()
 
 
+def _read_folder(folder: Path) -> dict[str, object]:
+    """Read a pretrained folder, see `read_checkpoint`."""
+    again = "Download it again, or write it with test.py --export."
+    safetensors = _safetensors(folder)
+    try:
+        text = (folder / "config.json").read_text(encoding="utf-8")
+        content = json.loads(text, object_hook=_from_json)
+        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        name = Path(error.filename or "model.safetensors").name
+        raise CheckpointError(f"{folder} is no pretrained model: it has no {name}. {again}") from None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} cannot be read ({_reason(error)}). {again}"
+        ) from None
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'} cannot be read ({_reason(error)}). {again}"
+        ) from None
+    ours = isinstance(content, dict) and isinstance(content.get("config"), dict)
+    if not ours or (content.get("format"), content.get("form")) not in FORMS:
+        raise CheckpointError(f"{folder / 'config.json'} does not describe a model of this code. {again}")
+    return {**content, "model": tensors}
+
+
+def _safetensors(folder: Path) -> ModuleType:
+    """Return the package `safetensors`; raise CheckpointError if it is not installed."""
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise CheckpointError(
+            f"{folder} needs the package safetensors. Install it with pip install safetensors."
+        ) from None
+    return safetensors
+
+
+def _download(name: str) -> Path:
+    """Return the local folder of a pretrained model on the Hugging Face hub."""
+    advice = "Check the name and the network, or give a folder or a .pth file."
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+    except ImportError:
+        raise CheckpointError(
+            f"{name} is no folder here. To download it, pip install huggingface_hub."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{name} is no folder here and cannot be downloaded ({_reason(error)}). {advice}"
+        ) from None
+
+
+def _to_json(value: object) -> object:
+    """Return plain values with only those types that JSON has; raise TypeError for other values."""
+    match value:
+        case tuple():
+            return {"__tuple__": [_to_json(v) for v in value]}
+        case float() if not math.isfinite(value):
+            return {"__float__": str(float(value))}
+        case list():
+            return [_to_json(v) for v in value]
+        case Mapping():
+            if names := [k for k in value if not isinstance(k, str)]:
+                raise TypeError(f"the key {names[0]!r} is not text")
+            return {k: _to_json(v) for k, v in value.items()}
+    return value
+
+
+def _from_json(value: dict[str, object]) -> object:
+    """Undo `_to_json` for an object whose members are already undone."""
+    if value.keys() == {"__tuple__"}:
+        return tuple(value["__tuple__"])
+    return float(value["__float__"]) if value.keys() == {"__float__"} else value
+
+
 def _load(path: Path) -> Mapping[str, object]:
     """Load a file that contains only tensors and plain values; other pickled data is refused."""
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint at {path}. Give the path of a .pth file with --ckpt_path."
+            f"no checkpoint at {path}. Give the path of a .pth file or a pretrained folder."
         )
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):

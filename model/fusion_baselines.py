@@ -97,8 +97,8 @@ class LateFusion(EqualWeights):
     @staticmethod
     def mean_score(logits: Tensor) -> Tensor:
         """Return the logit of the mean probability, (B, T, 1), of logits (2B, T, 1)."""
-        image, event = F.logsigmoid(logits).chunk(2), F.logsigmoid(-logits).chunk(2)
-        return torch.logaddexp(*image) - torch.logaddexp(*event)
+        streams = logits.unflatten(0, (2, -1))  # (2, B, T, 1)
+        return torch.logaddexp(*F.logsigmoid(streams)) - torch.logaddexp(*F.logsigmoid(-streams))
 
 
 # value of --fusion → its module; "inverse_variance" is `model.fusion.fuse`

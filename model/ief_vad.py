@@ -104,7 +104,10 @@ class IEFVADOutput:
 
 
 class IEFVAD(nn.Module):
-    """Uncertainty-weighted image-event fusion for video anomaly detection."""
+    """Uncertainty-weighted image-event fusion for video anomaly detection.
+
+    `IEFVAD.from_pretrained(folder)` loads a trained one, see `model.checkpoint.from_pretrained`.
+    """
 
     def __init__(self, **config: object) -> None:
         """Build the network; keyword arguments are the fields of `IEFVADConfig`."""

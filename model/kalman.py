@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from model.kalman_kernels import KalmanLoop, KalmanScan
 
 TEMPORAL_UPDATES = ("kalman", "paper", "none")
+Triple = tuple[Tensor, Tensor, Tensor]
 
 
 class Filtered(NamedTuple):
@@ -41,12 +42,24 @@ def sequential_update(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) ->
     s, P = z[:, 0], 1 / variance[:, 0]  # (B, D) each
     steps = [(s, 1 / P, torch.ones_like(s))]
     for t in range(1, z.shape[1]):
-        w_prev = 1 / (1 / P + q + epsilon)
-        w_cur = 1 / (variance[:, t] + epsilon)
-        s = (w_prev * s + w_cur * z[:, t]) / (w_prev + w_cur)
-        P = w_prev + w_cur
-        steps.append((s, 1 / P, w_cur / P))
+        s, P, gain = filter_step(s, P, z[:, t], variance[:, t], q, epsilon)
+        steps.append((s, 1 / P, gain))
     return Filtered(*(torch.stack(values, 1) for values in zip(*steps, strict=True)))
+
+
+def filter_step(
+    s: Tensor, P: Tensor, z: Tensor, variance: Tensor, q: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return s_t, P_t and the gain, (B, D) each: one step of Eq. 5.
+
+    s, P: (B, D) state and precision of step t − 1; z, variance: (B, D) observation of step t and its
+    variance; q: (D,) process noise.
+    """
+    w_prev = 1 / (1 / P + q + epsilon)
+    w_cur = 1 / (variance + epsilon)
+    s = (w_prev * s + w_cur * z) / (w_prev + w_cur)
+    P = w_prev + w_cur
+    return s, P, w_cur / P
 
 
 # torch.compile would unroll the recursion into thousands of operations, again for every T
@@ -60,6 +73,26 @@ def kalman_filter(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> Fil
     # A step of B·D numbers keeps a CPU busy. A GPU takes longer to launch it than to compute it.
     kernel = KalmanLoop if z.device.type == "cpu" else KalmanScan
     return Filtered(*kernel.apply(z, variance, q.expand(z.shape[-1]), epsilon))
+
+
+def exportable_filter(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) -> Filtered:
+    """Filter as `kalman_filter` does, with one operator that torch.export keeps as a loop over any T.
+
+    A step returns the state before it, and moves the state to the next observation. The observations
+    are therefore rolled back by one step. The last move, to the first observation, has no effect.
+    """
+    # a private module of PyTorch, so only an export depends on it
+    from torch._higher_order_ops.scan import scan
+
+    def step(before: Triple, observation: tuple[Tensor, Tensor]) -> tuple[Triple, Triple]:
+        s, P, gain = before
+        after = filter_step(s, P, *observation, q, epsilon)
+        return after, (s.clone(), 1 / P, gain.clone())  # a scan must not return its own input
+
+    s, P = z[:, 0].contiguous(), 1 / variance[:, 0].contiguous()
+    following = z.roll(-1, 1), variance.roll(-1, 1)
+    _, filtered = scan(step, (s, P, torch.ones_like(s)), following, dim=1)
+    return Filtered(*filtered)
 
 
 class TemporalUpdate(nn.Module):
@@ -90,4 +123,5 @@ class TemporalUpdate(nn.Module):
         """Update the state over a window; z, variance: (B, T, D) fused mean and variance."""
         if self.temporal_update == "none":
             return Filtered(z, variance, torch.ones_like(z))
-        return kalman_filter(z, variance, self.process_noise(variance), self.epsilon)
+        update = exportable_filter if torch.compiler.is_exporting() else kalman_filter
+        return update(z, variance, self.process_noise(variance), self.epsilon)

@@ -142,6 +142,10 @@ class TestSet:
             progress=progress,
         )  # fmt: skip
 
+    def recorded(self) -> dict[str, object]:
+        """Return the part of the protocol that a checkpoint stores beside its options."""
+        return {"videos": len(self.videos), "tail": self.tail, "footnotes": list(self.footnotes)}
+
     def protocol(self, weights: str, runs: int | None = None, footnotes: Sequence[str] = ()) -> Protocol:
         """Return the protocol of results on this test set. weights: a key of WEIGHTS."""
         options = self.options
@@ -334,8 +338,7 @@ def open_run(
     check_width(path, model, test.width, f"those of {test.test_list}")
     for stream, encoder in test.encoders.items():
         check_encoder(path, content, stream, encoder["hash"], f"those of {test.test_list} with {encoder['weights']}")
-    weights = "released" if content["form"] == "released" else str(content.get("weights", "given"))
-    return Run(Path(path), options, model, content.get("seed"), weights, tuple(notes), test, device)
+    return Run(Path(path), options, model, content.get("seed"), weights_of(content), tuple(notes), test, device)
 
 
 def open_checkpoint(
@@ -343,8 +346,7 @@ def open_checkpoint(
 ) -> tuple[IEFVAD, Options, Mapping[str, object], list[str]]:
     """Return model, options, content and notes of a checkpoint, see `open_run`."""
     content = read_checkpoint(path)
-    released = content["form"] == "released"
-    saved = {"profile": "released"} if released else upgrade(content)
+    released, saved = content["form"] == "released", recorded_options(content)
     options = resolve(explicit, saved)
     fixed = SHAPE_OPTIONS if "profile" in explicit else [f.name for f in option_fields("model")]
     replaced = [f for f in option_fields("model") if f.name in explicit or f.name not in fixed]
@@ -369,6 +371,33 @@ def open_checkpoint(
     if not released and before != now:
         notes.append(f"{path} was trained on {before} and is evaluated on {now}")
     return model, options, content, notes
+
+
+def recorded_options(content: Mapping[str, object]) -> dict[str, object]:
+    """Return the options stored in a checkpoint; a released one has those of its profile."""
+    return {"profile": "released"} if content["form"] == "released" else upgrade(content)
+
+
+def weights_of(content: Mapping[str, object]) -> str:
+    """Return how the weights of a checkpoint were selected, a key of WEIGHTS."""
+    return "released" if content["form"] == "released" else str(content.get("weights", "given"))
+
+
+def recorded_protocol(content: Mapping[str, object], options: Options) -> Protocol:
+    """Return the protocol of the metrics in a checkpoint, without its data set. options: the recorded ones."""
+    recorded = content.get("protocol", {})
+    return Protocol(
+        dataset=load_dataset(options.dataset),
+        profile=options.profile,
+        split=content.get("split"),
+        test_crops=options.test_crops,
+        weights=weights_of(content),
+        tail=recorded.get("tail", "unknown"),
+        ano_auc=options.ano_auc,
+        noise_model=options.noise_model,
+        videos=recorded.get("videos"),
+        footnotes=tuple(recorded.get("footnotes", ())),
+    )
 
 
 def check_width(path: Path | str, model: IEFVAD, width: int, source: str) -> None:

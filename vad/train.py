@@ -77,17 +77,21 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Files of a run: <exp_name>.pth (state, finally the kept weights), <exp_name>_best.pth, <exp_name>.csv."""
+    """Files of a run: <exp_name>.pth (state, finally the kept weights), <exp_name>_best.pth, <exp_name>.csv.
+
+    A single finished run also has the pretrained folder <exp_name>_pretrained.
+    """
 
     last: Path
     best: Path
     log: Path
+    pretrained: Path
 
     @classmethod
     def of(cls, options: Options) -> RunFiles:
         """Return the files in the checkpoint folder of the options."""
         name = Path(options.checkpoint_dir) / run_name(options)
-        return cls(*(name.with_name(name.name + end) for end in (".pth", "_best.pth", ".csv")))
+        return cls(*(name.with_name(name.name + end) for end in (".pth", "_best.pth", ".csv", "_pretrained")))
 
 
 def run_name(options: Options) -> str:
@@ -453,6 +457,7 @@ class RunLog:
             "fingerprint": dict(self.fingerprint),
             "options": self.options.recorded(),
             "split": self.data.test.split,
+            "protocol": self.data.test.recorded(),
             "encoders": self.encoders,
             "threshold": {
                 "value": row.get("threshold", math.nan),

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from model import IEFVAD, read_checkpoint
+from model import IEFVAD, read_checkpoint, save_checkpoint
 from model.checkpoint import to_released_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -66,6 +66,48 @@ def test_evaluation_reproduces_the_metrics_of_training(trained, tiny, command, t
     written = {path.name for path in folder.iterdir()}
     assert {"results.txt", "results.md", "results.csv", "curves.png", "curves.pdf"} <= written
     assert len(list(folder.glob("timeline_*.png"))) == 4  # the four anomalous videos
+
+
+def test_pretrained_folder_gives_the_same_table_everywhere(trained, tiny, command, tmp_path):
+    places, checkpoint, printed = trained
+    folder = tmp_path / "ck" / "a_pretrained"
+    assert f"as a folder for the Hugging Face hub: {folder}" in printed
+    for name, flags in {"test": ["--table", "1"], "test2": ["--levels", "0"]}.items():
+        lines = [[name, *tiny.flags, "--ckpt_path", path, *flags, *places] for path in (checkpoint, folder)]
+        (code, table, _), (_, again, _) = (command(*line) for line in lines)
+        assert code == 0 and "Table" in table and again == table
+    exported = tmp_path / "other"
+    code, out, err = command("test", "--ckpt_path", checkpoint, "--export", exported)  # without the data set
+    assert code == 0 and "pretrained folder" in out, err
+    for name in ("README.md", "config.json", "model.safetensors"):
+        assert (exported / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_export_of_a_graph_needs_no_data_set(trained, command, tmp_path):
+    _, checkpoint, _ = trained
+    flags = ["--ckpt_path", checkpoint, "--modality", "image", "--temporal_update", "none"]
+    code, out, err = command("test", *flags, "--export", tmp_path / "m.pt2")
+    assert code == 0 and "image model for embeddings of width 16" in out, err
+    assert "was trained with temporal_update kalman and is evaluated with none" in out
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    assert program(image=torch.zeros(1, 3, 16), lengths=torch.tensor([3]))["score"].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--export", "m.pt"], "unknown suffix. Use .onnx, .pt2, or a folder name"),
+        (["--export", "m", "--nu", "3"], "writes the checkpoint as it is. Leave out --nu"),
+        (["--export", "m", "--dataset", "xd"], "writes the checkpoint as it is. Leave out --dataset"),
+        (["--export", "m", "--table", "1"], "--table and --export make different results"),
+        (["--export", "m", "--ckpt_path", "a.pth", "b.pth"], "--export takes one checkpoint"),
+    ],
+)
+def test_wrong_export_is_one_sentence(command, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tmp_path / "a.pth", IEFVAD(embed_dim=16), options={"dataset": "ucfcrime"})
+    code, _, err = command("test", "--ckpt_path", "a.pth", *flags)
+    assert code == 2 and message in err and err.count("\n") == 1
 
 
 def test_checkpoints_are_compared_by_modality_over_seeds(trained, tiny, command, tmp_path):
@@ -242,7 +284,7 @@ def test_training_refuses_evaluation_flags(tiny, command, flag):
     assert code == 2 and f"unrecognized arguments: --{flag} time" in err
 
 
-@pytest.mark.parametrize(("name", "first", "all_flags"), [("main", 20, 51), ("test", 25, 32), ("test2", 20, 24)])
+@pytest.mark.parametrize(("name", "first", "all_flags"), [("main", 20, 51), ("test", 25, 33), ("test2", 20, 24)])
 def test_help_shows_common_flags_first(name, first, all_flags):
     def count(flag: str) -> int:
         text = subprocess.run([sys.executable, ROOT / f"{name}.py", flag], capture_output=True, text=True, check=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +12,25 @@ from typing import TextIO
 
 import numpy as np
 import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
 
+from model import read_checkpoint, save_pretrained
+from model.export import export
 from model.fusion_baselines import WITHOUT_WEIGHTS
-from vad.evaluation import WEIGHTS, Protocol, Run, save_results, shared_protocol
+from vad.evaluation import (
+    WEIGHTS,
+    Protocol,
+    Run,
+    open_checkpoint,
+    recorded_options,
+    recorded_protocol,
+    save_results,
+    shared_protocol,
+)
 from vad.experiments import TABLE_COMMANDS, SweepResult
 from vad.files import InputError
 from vad.localisation import localisation
-from vad.options import MODALITIES, Options, as_text
+from vad.options import MODALITIES, Options, as_text, option_fields, resolve
 from vad.report import plots
 from vad.report.baselines import baseline_table
 from vad.report.paper import paper_methods, paper_sweep
@@ -35,7 +49,9 @@ from vad.report.tables import (
 )
 from vad.report.timelines import draw_timelines, select_videos
 from vad.statistics import intervals
-from vad.train import TrainedRun, best_row, run_name
+from vad.train import RunFiles, TrainedRun, best_row, run_name
+
+CARD_METRICS = ("AUC", "AP", "Ano-AUC")  # in the model index of the hub
 
 
 def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) -> tuple[list[Table], list[Path]]:
@@ -124,15 +140,21 @@ def report_table(
 
 
 def report_training(trained: TrainedRun, options: Options) -> tuple[list[Table], str]:
-    """Return results and baselines of a newly trained run, and closing lines to print; draw its training curves."""
+    """Return results and baselines of a newly trained run, and closing lines to print.
+
+    Also draw its training curves, and write its pretrained folder.
+    """
     content, metric = trained.content, trained.protocol.dataset.metric
     best, name = best_row(content, metric), run_name(options)
-    path = Path(options.figure_dir) / name / "training"
+    path, files = Path(options.figure_dir) / name / "training", RunFiles.of(options)
+    kept = read_checkpoint(files.last)
+    save_pretrained(files.pretrained, kept, model_card(kept, trained.protocol, options))
     plots.draw_training(pd.DataFrame(content["rows"]), path, title=f"{name}, training")
     summary = (
         f"best {metric} on the test set (selected on the test set): {100 * best[metric]:.2f} % after step "
         f"{best['step']} ({name}_best.pth)\n"
-        f"{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv"
+        f"{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv\n"
+        f"the same weights as a folder for the Hugging Face hub: {files.pretrained}"
     )
     results = results_table(content["metrics"], trained.protocol, modality=options.modality)
     run = pd.DataFrame([{"modality": options.modality, **content["metrics"]}])
@@ -156,6 +178,76 @@ def report_sweep(result: SweepResult, folder: Path) -> tuple[list[Table], list[P
         title, (_, paper) = result.protocol.dataset.title, paper_sweep(result)
         files += plots.draw_sweep(runs, path, names=names, title=title, paper=paper)
     return [table, baseline_table(result.tests, result.protocol)], files
+
+
+def export_checkpoint(path: Path, explicit: Mapping[str, object], target: Path) -> str:
+    """Write a checkpoint as ONNX (.onnx), PyTorch program (.pt2), or pretrained folder; return words to print.
+
+    Raises InputError for another suffix, and for a folder with other options than the recorded ones.
+    """
+    if target.suffix in (".onnx", ".pt2"):
+        model, options, _, notes = open_checkpoint(path, explicit)
+        export(model, target)
+        return "\n".join([*notes, f"{target}: {options.modality} model for embeddings of width "
+                                  f"{model.config.embedding_width}, any batch and any number of snippets"])  # fmt: skip
+    if target.suffix:
+        raise InputError(f"--export {target}: unknown suffix. Use .onnx, .pt2, or a folder name without a suffix.")
+    content = read_checkpoint(path)
+    released = content["form"] == "released"
+    dataset = {name: value for name, value in explicit.items() if name == "dataset" and released}
+    recorded = resolve(dataset, recorded_options(content))
+    free = {f.name for group in ("results", "runtime") for f in option_fields(group)}
+    now = resolve(explicit, recorded_options(content))
+    changed = [name for name in explicit if name not in free and getattr(now, name) != getattr(recorded, name)]
+    if changed:
+        raise InputError(f"--export {target} writes the checkpoint as it is. Leave out --{changed[0]}.")
+    save_pretrained(target, content, model_card(content, recorded_protocol(content, recorded), recorded))
+    return f"{target}: pretrained folder with model.safetensors, config.json and the model card README.md"
+
+
+def model_card(content: Mapping[str, object], protocol: Protocol, options: Options) -> str:
+    """Return the model card of a checkpoint for the Hugging Face hub, in Markdown with YAML front matter.
+
+    content: see `read_checkpoint`; protocol: that of its metrics; options: those of its training.
+    """
+    config, metrics, dataset = content["config"], content.get("metrics", {}), protocol.dataset
+    modality = str(config.get("modality", "fusion"))
+    streams = ", ".join(m if modality in (m, "fusion") else "None" for m in ("image", "event"))
+    entries = [
+        EvalResult(
+            task_type="video-classification", task_name="Video anomaly detection", dataset_type=dataset.name,
+            dataset_name=dataset.title, metric_type=name.lower(), metric_name=f"{name}{protocol.mark}",
+            metric_value=round(metrics[name], 4),
+        )
+        for name in CARD_METRICS
+        if math.isfinite(metrics.get(name, math.nan))
+    ]  # fmt: skip
+    front = ModelCardData(
+        license="mit", library_name="ief-vad", pipeline_tag="video-classification", eval_results=entries,
+        tags=["video-anomaly-detection", "weakly-supervised", "event-camera", "arxiv:2505.02393"],
+        model_name=f"IEF-VAD, {dataset.title}, {modality}",
+    )  # fmt: skip
+    table = results_table(metrics, protocol, modality=modality).markdown() if metrics else "\n".join(
+        [protocol.line(), "", "No metrics are recorded in this checkpoint.", *protocol.notes(beside_paper=False)]
+    )  # fmt: skip
+    extra = [f"\n{name}: `{json.dumps(content[name])}`" for name in ("encoders", "threshold") if name in content]
+    return "\n".join([
+        "---", front.to_yaml().strip(), "---", "",
+        f"# IEF-VAD, {dataset.title}, {modality}", "",
+        "The model scores each snippet of a surveillance video from the CLIP embeddings of its frames and event maps.",
+        "It comes from an independent reproduction of [Jeong, Park and Imani (2025)](https://arxiv.org/abs/2505.02393).",
+        "", "## Results", "", table,
+        "", "## Training", "", replace(options, explicit=()).describe(), *extra,
+        "", "## Use", "", "```python",
+        "from model import IEFVAD",
+        'model = IEFVAD.from_pretrained("FOLDER_OR_NAME_ON_THE_HUB")',
+        f"logits = model({streams}, lengths).logits  # (B, T, 1) of embeddings (B, T, "
+        f"{config.get('input_dim') or config['embed_dim']})",
+        "```", "", "`python test.py --ckpt_path FOLDER` evaluates it.",
+        "", "## Cite", "",
+        "Jeong, Park and Imani, *Uncertainty-Weighted Image-Event Multimodal Fusion for Video Anomaly Detection*, "
+        "arXiv:2505.02393, 2025.", "",
+    ])  # fmt: skip
 
 
 def show(tables: Sequence[Table], pictures: Sequence[Path], folder: Path, form: str) -> None:

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 
 from vad.datasets import load_dataset
-from vad.evaluation import Protocol
+from vad.evaluation import Protocol, recorded_options, recorded_protocol
 from vad.experiments import BEST, SweepResult
 from vad.files import InputError
-from vad.options import Options
+from vad.options import Options, resolve
 from vad.report.report import (
     _classes,
     by_modality,
@@ -23,6 +24,7 @@ from vad.report.report import (
     count_of,
     log_stream,
     mean_intervals,
+    model_card,
     report_sweep,
     runs_frame,
 )
@@ -157,3 +159,48 @@ def test_sweep_report_has_table_figure_and_curves(
     assert all(path.stat().st_size for path in files)
     assert table.lines[0][: len(names) + 2] == [*(["nu", "N"] if names else []), "runs", "AUC (%)"]
     assert len(table.lines) == (3 if names else 2)
+
+
+def checkpoint_content(**more: object) -> dict[str, object]:
+    """Return the content of a checkpoint of UCF-Crime without weights."""
+    options = {"dataset": "ucfcrime", "nu": 4.0}
+    return {"form": "ours", "config": {"embed_dim": 768}, "options": options, "split": "official", **more}
+
+
+def card_of(content: dict[str, object]) -> str:
+    options = resolve({}, recorded_options(content))
+    return model_card(content, recorded_protocol(content, options), options)
+
+
+def test_model_card_has_metrics_protocol_and_mark(tmp_path: Path) -> None:
+    protocol = {"videos": 290, "tail": "whole", "footnotes": ["A leak."]}
+    metrics = {"AUC": 0.88123, "AP": np.nan}
+    encoder = {"image": {"sha256": "ab"}}
+    content = checkpoint_content(weights="best", metrics=metrics, protocol=protocol, encoders=encoder)
+    (tmp_path / "README.md").write_text(card_of(content), encoding="utf-8")
+    card = ModelCard.load(tmp_path / "README.md")
+    (result,) = card.data.eval_results  # the undefined AP is left out
+    assert (result.dataset_type, result.metric_name, result.metric_value) == ("ucfcrime", "AUC†", 0.8812)
+    assert card.data.license == "mit" and card.data.library_name == "ief-vad"
+    options = resolve({}, content["options"])
+    assert recorded_protocol(content, options).line() in card.text and "290 test videos" in card.text
+    assert "| AUC (%) | 88.12† |" in card.text and "- A leak." in card.text
+    assert "†: these weights were selected by their score on the test videos." in card.text
+    assert "nu 4.0" in card.text and 'encoders: `{"image": {"sha256": "ab"}}`' in card.text
+    assert 'IEFVAD.from_pretrained("' in card.text and "model(image, event, lengths)" in card.text
+
+
+def test_model_card_of_a_released_file_keeps_the_mark() -> None:
+    released = {"form": "released", "config": {"embed_dim": 768}}
+    options = resolve({"dataset": "xd"}, recorded_options(released))
+    card = model_card(released, recorded_protocol(released, options), options)
+    assert "No metrics are recorded" in card and "XD-Violence" in card and "profile released" in card
+    assert "†: these weights were selected by their score on the test videos." in card
+
+
+def test_model_card_of_synthetic_videos_says_so() -> None:
+    content = checkpoint_content(options={"dataset": "demo"}, weights="last", metrics={"AUC": 0.9})
+    content["config"] = {"embed_dim": 16, "input_dim": 64, "modality": "event"}
+    card = card_of(content)
+    assert "Synthetic videos and an untrained encoder" in card and "†" not in card
+    assert "model(None, event, lengths).logits  # (B, T, 1) of embeddings (B, T, 64)" in card

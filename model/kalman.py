@@ -41,12 +41,24 @@ def sequential_update(z: Tensor, variance: Tensor, q: Tensor, epsilon: float) ->
     s, P = z[:, 0], 1 / variance[:, 0]  # (B, D) each
     steps = [(s, 1 / P, torch.ones_like(s))]
     for t in range(1, z.shape[1]):
-        w_prev = 1 / (1 / P + q + epsilon)
-        w_cur = 1 / (variance[:, t] + epsilon)
-        s = (w_prev * s + w_cur * z[:, t]) / (w_prev + w_cur)
-        P = w_prev + w_cur
-        steps.append((s, 1 / P, w_cur / P))
+        s, P, gain = filter_step(s, P, z[:, t], variance[:, t], q, epsilon)
+        steps.append((s, 1 / P, gain))
     return Filtered(*(torch.stack(values, 1) for values in zip(*steps, strict=True)))
+
+
+def filter_step(
+    s: Tensor, P: Tensor, z: Tensor, variance: Tensor, q: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return s_t, P_t and the gain, (B, D) each: one step of Eq. 5.
+
+    s, P: (B, D) state and precision of step t − 1; z, variance: (B, D) observation of step t and its
+    variance; q: (D,) process noise.
+    """
+    w_prev = 1 / (1 / P + q + epsilon)
+    w_cur = 1 / (variance + epsilon)
+    s = (w_prev * s + w_cur * z) / (w_prev + w_cur)
+    P = w_prev + w_cur
+    return s, P, w_cur / P
 
 
 # torch.compile would unroll the recursion into thousands of operations, again for every T
@@ -91,3 +103,16 @@ class TemporalUpdate(nn.Module):
         if self.temporal_update == "none":
             return Filtered(z, variance, torch.ones_like(z))
         return kalman_filter(z, variance, self.process_noise(variance), self.epsilon)
+
+    def step(
+        self, previous: tuple[Tensor, Tensor] | None, z: Tensor, variance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return state s_t and precision P_t, (B, D) each, from those of the step before.
+
+        previous: s_{t−1} and P_{t−1}, or None before the first step; z, variance: (B, D) as in
+        `filter_step`. Steps one after the other equal `forward` up to rounding.
+        """
+        if previous is None or self.temporal_update == "none":
+            return z, 1 / variance
+        s, P, _ = filter_step(*previous, z, variance, self.process_noise(variance), self.epsilon)
+        return s, P

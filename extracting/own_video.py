@@ -1,4 +1,4 @@
-"""Embed single videos outside any data set, and cache their embeddings."""
+"""Embed single videos outside any data set, and cache their embeddings; embed a live source as it comes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from extracting.clip.encoder import Encoder
@@ -13,6 +16,7 @@ from extracting.config import Config, Job
 from extracting.job.files import embedding_path
 from extracting.job.run import Output, run
 from extracting.job.videos import require_images
+from extracting.video.events import EventCounter, EventScaling
 from extracting.video.frames import check_opencv
 from vad.files import InputError
 
@@ -71,3 +75,30 @@ def _job(video: Path, outputs: Mapping[str, Output]) -> Job:
     key = repr((str(video.resolve()), stat.st_size, stat.st_mtime_ns, provenance))
     name = f"{video.stem[:100]}_{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()[:16]}"
     return Job(video.absolute(), video.name, name, stat.st_size, tuple(outputs))
+
+
+class SnippetEncoder:
+    """Embeds one snippet at a time, with the mirrored centre crop as in `embed_own_videos`.
+
+    Event counts are divided by the clamp, although scaling "block" divides by the largest count in 32 snippets,
+    which a live source does not know yet. In real footage that count is nearly always the clamp.
+    """
+
+    def __init__(self, encoders: Mapping[str, Encoder], event_threshold: int, event_clamp: int) -> None:
+        """encoders: modality → encoder; for threshold and clamp see `Config`."""
+        check_opencv()
+        self._encoders, self._threshold = encoders, event_threshold
+        self._counter, self._crops = EventCounter(), (MIRRORED_CENTRE,)
+        self._scaling = EventScaling(self._crops, event_clamp, "clamp")
+
+    def __call__(self, frames: np.ndarray) -> dict[str, Tensor]:
+        """Return modality → embedding (D,) float32 of a snippet (16, 256, 340, 3) BGR uint8."""
+        embeddings = {}
+        if "image" in self._encoders:
+            rows = self._encoders["image"].images(torch.from_numpy(frames)[None], self._crops)
+            embeddings["image"] = rows[0, 0]
+        if "event" in self._encoders:
+            ((clamped, divisors),) = self._scaling.add(self._counter.count(frames, self._threshold))
+            maps = (torch.from_numpy(clamped)[None], torch.from_numpy(divisors)[None])
+            embeddings["event"] = self._encoders["event"].events(*maps, self._crops)[0, 0]
+        return embeddings

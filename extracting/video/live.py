@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from extracting.video.frames import Video, group_snippets, unwritten_rows
+from extracting.video.log import DecoderLog
 from vad.datasets import DEFAULT_FPS, RECORDING_SUFFIXES, SNIPPET_FRAMES
 from vad.files import InputError
 
@@ -52,7 +53,7 @@ class LiveSource:
         self._camera = int(number) if number.isdecimal() else None
         self._url = source if "://" in source else None
         self._name = re.sub(r"//[^/@]*@", "//", source)  # without password
-        self._video = None
+        self._video, self._log = None, DecoderLog()
         if self._camera is None and self._url is None:
             if Path(source).suffix.lower() in RECORDING_SUFFIXES:
                 raise InputError(f"{source} is an event-camera recording and has no frames. Score it with --video.")
@@ -136,28 +137,26 @@ class LiveSource:
             wait = min(2 * wait, LONGEST_WAIT)
 
     def _open(self) -> cv2.VideoCapture:
-        """Open the camera or URL, without the log lines of OpenCV and FFmpeg."""
-        cv2.setLogLevel(0)
         if self._camera is not None:
             os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(TIMEOUT)
-            return cv2.VideoCapture(self._camera)
-        os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
+            with self._log:
+                return cv2.VideoCapture(self._camera)
         timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
         options = [value for timeout in timeouts for value in (timeout, 1000 * TIMEOUT)]
-        # more decoder threads would delay each frame by as many frames
-        capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, [*options, cv2.CAP_PROP_N_THREADS, 1])
-        del os.environ["OPENCV_FFMPEG_LOGLEVEL"]
-        return capture
+        with self._log:  # more decoder threads would delay each frame by as many frames
+            return cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, [*options, cv2.CAP_PROP_N_THREADS, 1])
 
     def _decode(self, capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
         """Yield the frames of a connection. Each is valid until the next one is read."""
         frame, unwritten = None, unwritten_rows(capture)
         while not self._stop.is_set():
             try:
-                ok, frame = capture.read(frame)
+                with self._log:
+                    ok, frame = capture.read(frame)
             except cv2.error:  # damaged beyond what the decoder conceals
                 return
-            if not ok:
+            # a frame larger than the first one cannot be converted: OpenCV would repeat the last frame for ever
+            if not ok or self._log.conversion_failed():
                 return
             if unwritten:
                 frame[-unwritten:] = frame[-unwritten - 1]

@@ -125,11 +125,13 @@ class LiveSource:
                 for k, frames in enumerate(group_snippets(self._decode(capture), "whole")):
                     self._put(frames, after_gap=k == 0 and connections > 1)
             capture.release()
+            if self._stop.is_set():
+                return
             frames = self._frames - frames_before
             self.frames_dropped += frames % SNIPPET_FRAMES
             if frames:
                 wait, noted = FIRST_WAIT, 0.0
-            if not self._stop.is_set() and wait > noted:
+            if wait > noted:
                 reason = f"no further frame after {frames} frames" if frames else "cannot be opened"
                 self._note(f"{reason}; next attempt in {wait:g} seconds")
                 noted = wait

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,16 @@ class IEFVADOutput:
     variance: Tensor  # (B, T, D) posterior variance of the state before refinement
 
 
+class Observed(NamedTuple):
+    """The steps before the temporal update; mean and log-variance of an unused modality are None."""
+
+    image_mu: Tensor | None  # (B, T, D)
+    event_mu: Tensor | None  # (B, T, D)
+    image_logvar: Tensor | None  # (B, T, D) log σ² from the head, not log σ²_eff
+    event_logvar: Tensor | None  # (B, T, D)
+    fused: Fused  # the observation of the filter; its mean and variance are (2B, T, D) for late fusion
+
+
 class IEFVAD(nn.Module):
     """Uncertainty-weighted image-event fusion for video anomaly detection.
 
@@ -149,6 +160,28 @@ class IEFVAD(nn.Module):
         lengths: (B,) number of valid steps of each window; None means that all T are valid.
         Raises ValueError for embeddings of another shape.
         """
+        # fmt: off
+        observed = self.observe(image, event, lengths)
+        z = observed.fused                                                      # (B, T, D) each
+        filtered = self.temporal_update(z.mean, z.variance)                     # (B, T, D) each
+        state = self.refinement(filtered.state)                                 # (B, T, D)
+        logits = self.classify(state)                                           # (B, T, 1)
+        # fmt: on
+        return IEFVADOutput(
+            logits=logits,
+            fused=state,
+            image_mu=observed.image_mu,
+            event_mu=observed.event_mu,
+            image_logvar=observed.image_logvar,
+            event_logvar=observed.event_logvar,
+            weight_image=z.weight_image,
+            weight_event=z.weight_event,
+            gain=filtered.gain,
+            variance=filtered.variance,
+        )
+
+    def observe(self, image: Tensor | None, event: Tensor | None, lengths: Tensor | None = None) -> Observed:
+        """Encode a batch of windows and fuse the streams; arguments and errors as in `forward`."""
         mask = self._attention_mask(image if image is not None else event, lengths)
         image_mu = image_logvar = event_mu = event_logvar = None
         # fmt: off
@@ -160,25 +193,18 @@ class IEFVAD(nn.Module):
             x = self.event_projection(self._validate("event", event))           # (B, T, D)
             h = self.event_encoder(x, mask)                                     # (B, T, D)
             event_mu, event_logvar = self.event_head(h)                         # (B, T, D) each
-        z = self._fuse(image_mu, event_mu, image_logvar, event_logvar, mask)    # (B, T, D) each
-        filtered = self.temporal_update(z.mean, z.variance)                     # (B, T, D) each
-        state = self.refinement(filtered.state)                                 # (B, T, D)
-        logits = self._classify(state)                                          # (B, T, 1)
         # fmt: on
-        if isinstance(getattr(self, "fusion", None), LateFusion):
-            logits = LateFusion.mean_score(logits)
-        return IEFVADOutput(
-            logits=logits,
-            fused=state,
-            image_mu=image_mu,
-            event_mu=event_mu,
-            image_logvar=image_logvar,
-            event_logvar=event_logvar,
-            weight_image=z.weight_image,
-            weight_event=z.weight_event,
-            gain=filtered.gain,
-            variance=filtered.variance,
-        )
+        fused = self._fuse(image_mu, event_mu, image_logvar, event_logvar, mask)
+        return Observed(image_mu, event_mu, image_logvar, event_logvar, fused)
+
+    def classify(self, state: Tensor) -> Tensor:
+        """Return the logits (B, T, 1) of refined states (B, T, D), or (2B, T, D) for late fusion.
+
+        They are in full precision, also under autocast: D products per step cost little.
+        """
+        with torch.autocast(state.device.type, enabled=False):
+            logits = self.classifier(state.to(self.classifier.weight.dtype))
+        return LateFusion.mean_score(logits) if isinstance(getattr(self, "fusion", None), LateFusion) else logits
 
     def _fuse(
         self,
@@ -209,11 +235,6 @@ class IEFVAD(nn.Module):
         one, zero = torch.ones_like(variance), torch.zeros_like(variance)
         weights = (one, zero) if c.modality == "image" else (zero, one)
         return Fused(mu.to(variance), variance, *weights)
-
-    def _classify(self, state: Tensor) -> Tensor:
-        """Return logits in full precision, also under autocast: D products per step cost little."""
-        with torch.autocast(state.device.type, enabled=False):
-            return self.classifier(state.to(self.classifier.weight.dtype))
 
     def _attention_mask(self, x: Tensor | None, lengths: Tensor | None) -> Tensor | None:
         """Return a mask (B, 1, 1, T), True at valid steps, or None to attend to all steps."""

@@ -125,3 +125,16 @@ class TemporalUpdate(nn.Module):
             return Filtered(z, variance, torch.ones_like(z))
         update = exportable_filter if torch.compiler.is_exporting() else kalman_filter
         return update(z, variance, self.process_noise(variance), self.epsilon)
+
+    def step(
+        self, previous: tuple[Tensor, Tensor] | None, z: Tensor, variance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return state s_t and precision P_t, (B, D) each, from those of the step before.
+
+        previous: s_{t−1} and P_{t−1}, or None before the first step; z, variance: (B, D) as in
+        `filter_step`. Steps one after the other equal `forward` up to rounding.
+        """
+        if previous is None or self.temporal_update == "none":
+            return z, 1 / variance
+        s, P, _ = filter_step(*previous, z, variance, self.process_noise(variance), self.epsilon)
+        return s, P

@@ -7,7 +7,7 @@
 | options | every option: flags, profiles, fingerprint of a run |
 | runtime | device, precision, random seeds, distributed processes |
 | data | lists, embeddings, training windows and their cache, batches |
-| scoring | the only inference loop |
+| scoring | the only inference loop, and causal scoring of a stream |
 | prepare/ | lists, ground truth and audit, used by the scripts in list/ |
 | metrics, statistics | metrics of scored videos; bootstrap intervals and paired tests |
 | localisation | events touched, event F1 and delay at a rate of false alarms |

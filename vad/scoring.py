@@ -1,13 +1,16 @@
-"""Inference: compute snippet scores and modality weights of test videos."""
+"""Inference: compute snippet scores and modality weights of test videos, or of a stream as it comes."""
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from model import IEFVAD, IEFVADOutput
@@ -15,6 +18,7 @@ from vad.data import TestVideo, Video, load_embedding
 from vad.datasets import SNIPPET_FRAMES
 
 BATCH_WINDOWS = 32
+LIVE_WINDOW = 16  # snippets that causal scoring encodes; see tests/benchmarks/live.py
 MAX_CACHED_BYTES = 1 << 30  # embeddings kept in memory between evaluations
 
 
@@ -149,3 +153,49 @@ def _scored_video(video: TestVideo, sums: np.ndarray, by_dimension: np.ndarray) 
     dimensions = (by_dimension / len(video.crops) / video.snippets).astype(np.float32)
     weights = {"image": means[1], "event": means[2]}
     return ScoredVideo(video.name, video.label, means[0], weights, dimensions, video.frame_labels)
+
+
+class CausalScore(NamedTuple):
+    """Score of one snippet of a stream, from this snippet and those before it."""
+
+    score: float  # anomaly probability
+    weight_image: float  # ŵ_i averaged over the D dimensions; NaN for a fusion without weights
+    weight_event: float  # ŵ_e
+
+
+class CausalScorer:
+    """Scores a stream snippet by snippet, without its future and with constant work per snippet.
+
+    The temporal encoders see the last `window` snippets. The newest observation updates the filter, whose state
+    is carried on through the whole stream; `score` starts it anew in each window. With the temporal update
+    "paper" (q = 0) its gain falls like 1/t, so the score of a long stream hardly moves.
+    """
+
+    def __init__(self, model: IEFVAD, window: int, device: torch.device) -> None:
+        """Move the model to the device and to evaluation mode. window: in snippets, at least 1."""
+        self._model, self._window, self._device = model.to(device).eval(), window, device
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream: the next snippet is its first one."""
+        self._recent: dict[str, deque[Tensor]] = defaultdict(lambda: deque(maxlen=self._window))
+        self._state: tuple[Tensor, Tensor] | None = None  # s and P of Eq. 5
+
+    @torch.no_grad()
+    def __call__(self, embeddings: Mapping[str, Tensor]) -> CausalScore:
+        """Return the score of the next snippet. embeddings: stream → (D,), on any device."""
+        for name, x in embeddings.items():
+            self._recent[name].append(x.to(self._device))
+        steps = max(map(len, self._recent.values()))
+        # padded like the last window of a video: masked, or attended to if the model was trained so
+        padding = (0, 0, 0, self._window - steps)
+        windows = {name: F.pad(torch.stack(tuple(rows)), padding)[None] for name, rows in self._recent.items()}
+        lengths = torch.tensor([steps], device=self._device)
+        observed = self._model.observe(windows.get("image"), windows.get("event"), lengths).fused
+        # (1, D) each; for late fusion mean and variance are (2, D)
+        mean, variance, *by_dimension = (x[:, steps - 1] for x in observed)
+        self._state = self._model.temporal_update.step(self._state, mean, variance)
+        state, _ = self._state
+        logit = self._model.classify(self._model.refinement(state[:, None]))  # (1, 1, 1)
+        weights = (weight.float().mean().item() for weight in by_dimension)
+        return CausalScore(torch.sigmoid(logit.float()).item(), *weights)

@@ -101,7 +101,7 @@ class Video:
 
     def _decode(self, capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
         """Yield the frames of a file. Each is valid until the next one is read."""
-        frame, unwritten = None, _unwritten_rows(capture)
+        frame, unwritten = None, unwritten_rows(capture)
         try:
             while True:
                 with self._log:
@@ -221,7 +221,7 @@ def check_content(path: Path) -> None:
         raise VideoError(path, "empty", "the file is empty (0 bytes); copy it again")
 
 
-def _unwritten_rows(capture: cv2.VideoCapture) -> int:
+def unwritten_rows(capture: cv2.VideoCapture) -> int:
     """Return the number of bottom rows that OpenCV below 4.13 leaves uninitialised in every frame.
 
     It is 3 for H.264 and HEVC video with more than 8 bits whose height is not a multiple of 16.

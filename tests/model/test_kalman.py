@@ -201,3 +201,15 @@ def test_gpu_uses_scan_and_cpu_uses_loop(monkeypatch):
     for tensor_class in (torch.Tensor, OnGPU):
         kalman_filter(x.as_subclass(tensor_class), x, torch.ones(3), EPSILON)
     assert called == ["loop", "scan"]
+
+
+@pytest.mark.parametrize("update", ["kalman", "paper", "none"])
+def test_steps_one_by_one_equal_the_whole_window(update):
+    z, variance = observations(30)
+    module = TemporalUpdate(embed_dim=5, temporal_update=update, epsilon=EPSILON)
+    whole, previous = module(z, variance), None
+    for t in range(30):
+        previous = module.step(previous, z[:, t], variance[:, t])
+        s, P = previous
+        torch.testing.assert_close(s, whole.state[:, t], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(1 / P, whole.variance[:, t], rtol=1e-5, atol=1e-6)

@@ -18,7 +18,7 @@ from vad.datasets import load_dataset
 from vad.evaluation import open_test_set
 from vad.metrics import roc_auc, samples
 from vad.options import resolve
-from vad.scoring import Embeddings, ScoredVideo, score
+from vad.scoring import CausalScorer, Embeddings, ScoredVideo, score
 
 CPU = torch.device("cpu")
 WINDOW = 16
@@ -213,3 +213,83 @@ def test_embeddings_are_cached_up_to_the_limit(tmp_path: Path, monkeypatch) -> N
     for value in range(3):
         np.save(tmp_path / f"{value}.npy", np.full((3, 4), 9, np.float32))
     assert [embeddings(crop, "image")[0, 0] for crop in crops] == [0, 1, 9]
+
+
+# causal scoring of a stream
+
+
+def causal_oracle(model: IEFVAD, streams: dict[str, torch.Tensor], window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores (T,) and weights (2, T): the network on each window, then a textbook Kalman filter in float64.
+
+    Source: the filter in its usual form, with variance V, gain K = (V + q) / (V + q + r), V ← (1 − K)(V + q).
+    """
+    config = vars(model.config) | {"temporal_update": "none", "num_refinement_steps": 0}
+    observer = IEFVAD(**config).eval()  # its state is the fused observation
+    observer.load_state_dict(model.state_dict(), strict=False)
+    q = model.temporal_update.process_noise(torch.zeros(16)).double().detach().numpy()
+    scores, weights, V = [], [], None
+    for t in range(len(next(iter(streams.values())))):
+        parts = {name: x[max(0, t + 1 - window) : t + 1] for name, x in streams.items()}
+        n = min(t + 1, window)
+        rows = [torch.cat([x, torch.zeros(window - n, 16)])[None] for x in parts.values()]
+        by_name = dict(zip(parts, rows, strict=True))
+        with torch.no_grad():
+            output = observer(by_name.get("image"), by_name.get("event"), torch.tensor([n]))
+        z, r = (x[:, n - 1].double().numpy() for x in (output.fused, output.variance))
+        if V is None or model.config.temporal_update == "none":
+            s, V = z, r
+        else:
+            predicted, r = V + q + model.config.epsilon, r + model.config.epsilon
+            gain = predicted / (predicted + r)
+            s, V = s + gain * (z - s), (1 - gain) * predicted
+        x = torch.from_numpy(s).float()
+        with torch.no_grad():
+            for block in model.refinement.blocks:
+                x = x - model.config.lambda_ref * block(x)
+            scores.append(torch.sigmoid(model.classifier(x)).mean().item())  # late fusion: two states
+        weights.append([w[0, n - 1].mean().item() for w in (output.weight_image, output.weight_event)])
+    return np.array(scores), np.array(weights).T
+
+
+FUSIONS = ("inverse_variance", "equal", "concat", "gate", "cross_attention", "late")
+
+
+@pytest.mark.parametrize("options", [
+    *({"fusion": fusion} for fusion in FUSIONS),
+    *({"temporal_update": update, "padding": "attended"} for update in ("kalman", "paper", "none")),
+    {"fusion": "late", "temporal_update": "paper"},
+    {"fusion": "cross_attention", "padding": "attended"},
+    {"modality": "image"}, {"modality": "event", "temporal_update": "paper"},
+], ids=lambda options: "-".join(options.values()))  # fmt: skip
+@pytest.mark.parametrize("window", [1, 5])
+def test_causal_scores_equal_window_by_window_filtering(options: dict[str, str], window: int) -> None:
+    torch.manual_seed(0)
+    model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=2, **options)
+    for p in model.classifier.parameters():  # scores away from 1/2
+        torch.nn.init.normal_(p, std=0.5)
+    names = [name for name in ("image", "event") if model.config.modality in (name, "fusion")]
+    streams = {name: torch.randn(13, 16) for name in names}
+    scorer = CausalScorer(model, window, CPU)
+    rows = [scorer({name: x[t] for name, x in streams.items()}) for t in range(13)]
+    scores, weights = causal_oracle(model, streams, window)
+    assert np.ptp(scores) > 0.1
+    np.testing.assert_allclose([row.score for row in rows], scores, rtol=0, atol=2e-6)
+    np.testing.assert_allclose([row[1:] for row in rows], weights.T, rtol=0, atol=1e-6)
+
+
+def test_first_causal_score_is_that_of_a_single_snippet() -> None:
+    """And after a reset the stream begins again; without it, the state is carried on beyond the window."""
+    torch.manual_seed(0)
+    model = IEFVAD(embed_dim=16, num_heads=4, num_refinement_steps=1).eval()
+    a, b = torch.randn(2, 2, 16).unbind(0)  # (image and event, D) of two snippets
+
+    def stream(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"image": x[0], "event": x[1]}
+
+    with torch.no_grad():
+        alone = torch.sigmoid(model(b[0][None, None], b[1][None, None]).logits).item()
+    scorer = CausalScorer(model, 1, CPU)
+    scorer(stream(a))
+    assert scorer(stream(b)).score != pytest.approx(alone, abs=1e-6)
+    scorer.reset()
+    assert scorer(stream(b)).score == pytest.approx(alone, abs=1e-6)

@@ -1,0 +1,1 @@
+"""Answers for your own videos and streams, which have no ground truth."""

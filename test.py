@@ -39,9 +39,7 @@ def parse() -> argparse.Namespace:
     parser = command_parser(
         __doc__,
         "python test.py --dataset xd --ckpt_path checkpoints/xd/xd.pth --exp_name xd",
-        "python test.py --dataset xd --runs 10 --table 1",
         "python test.py --ckpt_path xd.pth --video my.mp4 --event_ckpt event_clip.pt",
-        "python test.py --ckpt_path xd.pth --live rtsp://camera/1 --event_ckpt event_clip.pt",
     )
     add = parser.add_argument
     add("--ckpt_path", nargs="+", metavar="FILE", default=[], help="one checkpoint, or several to compare")

@@ -94,8 +94,9 @@ def export(model: IEFVAD, path: Path) -> None:
     """
     onnx = path.suffix == ".onnx"
     program = to_onnx(model) if onnx else to_program(model)
-    with atomic_write(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part:
         if onnx:
             program.save(part)
         else:
-            torch.export.save(program, file)
+            with part.open("wb") as file:  # a path must end in .pt2
+                torch.export.save(program, file)

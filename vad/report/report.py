@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -230,11 +229,16 @@ def model_card(content: Mapping[str, object], protocol: Protocol, options: Optio
     table = results_table(metrics, protocol, modality=modality).markdown() if metrics else "\n".join(
         [protocol.line(), "", "No metrics are recorded in this checkpoint.", *protocol.notes(beside_paper=False)]
     )  # fmt: skip
-    extra = [f"\n{name}: `{json.dumps(content[name])}`" for name in ("encoders", "threshold") if name in content]
+    extra = []
+    for stream, encoder in content.get("encoders", {}).items():
+        settings = ", ".join(f"{name} {value}" for name, value in encoder["settings"].items())
+        extra.append(f"- {stream} embeddings: {encoder['weights']} (hash {encoder['hash']}); {settings}")
+    if "threshold" in content:
+        extra.append(f"- threshold of an alarm: {content['threshold']['value']:.4f}, {content['threshold']['source']}")
     return "\n".join([
         "---", front.to_yaml().strip(), "---", "",
         f"# IEF-VAD, {dataset.title}, {modality}", "",
-        "The model scores each snippet of a surveillance video from the CLIP embeddings of its frames and event maps.",
+        "The model scores each snippet of a surveillance video from embeddings of its frames and event maps.",
         "It comes from an independent reproduction of [Jeong, Park and Imani (2025)](https://arxiv.org/abs/2505.02393).",
         "", "## Results", "", table,
         "", "## Training", "", replace(options, explicit=()).describe(), *extra,

@@ -96,6 +96,8 @@ def test_files_say_when_and_how_high(tmp_path: Path) -> None:
     assert finished_answer(tmp_path, {"checkpoint": "b.pth"}) is None
     table = own_videos_table([content], threshold)
     assert table.frame.to_numpy().tolist() == [["clip", "2.0", "0.900 at 1.0 s", "0.5 – 1.5 s"]]
+    many = {**content, "events": content["events"] * 7}
+    assert own_videos_table([many], threshold).frame.iloc[0, 3].endswith("0.5 – 1.5 s and 2 more")
 
 
 @needs_pages

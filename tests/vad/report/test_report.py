@@ -175,8 +175,9 @@ def card_of(content: dict[str, object]) -> str:
 def test_model_card_has_metrics_protocol_and_mark(tmp_path: Path) -> None:
     protocol = {"videos": 290, "tail": "whole", "footnotes": ["A leak."]}
     metrics = {"AUC": 0.88123, "AP": np.nan}
-    encoder = {"image": {"sha256": "ab"}}
+    encoder = {"image": {"hash": "ab", "weights": "weights of clip.pt", "settings": {"tail": "whole", "device": "cpu"}}}
     content = checkpoint_content(weights="best", metrics=metrics, protocol=protocol, encoders=encoder)
+    content["threshold"] = {"value": 0.75, "source": "one false alarm per hour"}
     (tmp_path / "README.md").write_text(card_of(content), encoding="utf-8")
     card = ModelCard.load(tmp_path / "README.md")
     (result,) = card.data.eval_results  # the undefined AP is left out
@@ -186,7 +187,9 @@ def test_model_card_has_metrics_protocol_and_mark(tmp_path: Path) -> None:
     assert recorded_protocol(content, options).line() in card.text and "290 test videos" in card.text
     assert "| AUC (%) | 88.12† |" in card.text and "- A leak." in card.text
     assert "†: these weights were selected by their score on the test videos." in card.text
-    assert "nu 4.0" in card.text and 'encoders: `{"image": {"sha256": "ab"}}`' in card.text
+    assert "nu 4.0" in card.text
+    assert "- image embeddings: weights of clip.pt (hash ab); tail whole, device cpu" in card.text
+    assert "- threshold of an alarm: 0.7500, one false alarm per hour" in card.text
     assert 'IEFVAD.from_pretrained("' in card.text and "model(image, event, lengths)" in card.text
 
 

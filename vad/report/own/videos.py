@@ -30,6 +30,7 @@ from vad.scoring import ScoredVideo
 HYSTERESIS = 0.8  # an event lasts while the score is at least this share of the threshold
 UNTUNED = 0.5  # threshold of a checkpoint that records none
 PEAKS = 12  # events whose peak is shown as a picture
+LISTED = 5  # events of a video in the printed table
 CLIP = "video.mp4"  # copy of the video beside its report
 PAGES = Path(__file__).parent / "pages"
 
@@ -192,12 +193,13 @@ def write_index(
 
 
 def own_videos_table(answers: Sequence[Mapping[str, Any]], threshold: Threshold) -> Table:
-    """Return the table of the events of each video."""
+    """Return the table of the first events of each video. events.json has all of them."""
     rows = []
     for answer in answers:
-        events = ", ".join(f"{event['start']:.1f} – {event['end']:.1f}" for event in answer["events"])
+        more = f" and {len(answer['events']) - LISTED} more" if len(answer["events"]) > LISTED else ""
+        events = ", ".join(f"{event['start']:.1f} – {event['end']:.1f}" for event in answer["events"][:LISTED])
         peak = f"{answer['peak']:.3f} at {answer['peak_time']:.1f} s"
-        rows.append((answer["video"], f"{answer['seconds']:.1f}", peak, f"{events} s" if events else NONE))
+        rows.append((answer["video"], f"{answer['seconds']:.1f}", peak, f"{events} s{more}" if events else NONE))
     frame = pd.DataFrame(rows, columns=["video", "seconds", "highest score", "events"])
     notes = (
         f"Event: run of snippets with at least {threshold.low:.3f} that reaches the threshold {threshold.value:.3f} "

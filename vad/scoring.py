@@ -18,7 +18,7 @@ from vad.data import TestVideo, Video, load_embedding
 from vad.datasets import SNIPPET_FRAMES
 
 BATCH_WINDOWS = 32
-LIVE_WINDOW = 16  # snippets that causal scoring encodes; see tests/benchmarks/live.py
+LIVE_WINDOW = 8  # snippets that causal scoring encodes; see tests/benchmarks/live.py
 MAX_CACHED_BYTES = 1 << 30  # embeddings kept in memory between evaluations
 
 

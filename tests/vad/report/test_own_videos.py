@@ -106,12 +106,13 @@ def test_index_ranks_videos_by_highest_score(tmp_path: Path) -> None:
     for name, scores in (("low", [0.1, 0.2]), ("cam/high", [0.9, 0.1]), ("middle", [0.5, 0.5])):
         scored = video(name, scores)
         answers.append((answer(tmp_path / name, scored, Threshold(0.5, "--threshold")), scored.scores))
-    write_index(tmp_path, answers, {"broken": "the file is empty"})
+    write_index(tmp_path, answers, {"broken": "the file is empty", "\udcff": "its name is not valid UTF-8"})
     page = (tmp_path / "index.html").read_text()
     links = [part.split('"')[0] for part in page.split('<a href="')[1:]]
     assert links == ["cam/high/report.html", "middle/report.html", "low/report.html"]
     assert all((tmp_path / link).is_file() for link in links)
-    assert "broken: the file is empty" in page and page.count("data:image/png;base64,") == 3
+    assert "broken: the file is empty" in page and "?: its name is not valid UTF-8" in page
+    assert page.count("data:image/png;base64,") == 3
 
 
 @needs_pages

@@ -176,7 +176,7 @@ def write_answer(
         }
         if clip and embed:
             clip.unlink()
-        write_bytes(folder / "report.html", _render("report.html", page=page, plotly=_plotly()).encode())
+        write_bytes(folder / "report.html", _render("report.html", page=page, plotly=_plotly()))
     write_json(folder / "events.json", dict(answer))
 
 
@@ -189,7 +189,7 @@ def write_index(
     """
     ranked = sorted(answers, key=lambda pair: (-pair[0]["peak"], pair[0]["video"]))
     rows = [{**answer, "curve": _curve(scores, answer["threshold"]["value"])} for answer, scores in ranked]
-    write_bytes(folder / "index.html", _render("index.html", rows=rows, failed=failed).encode())
+    write_bytes(folder / "index.html", _render("index.html", rows=rows, failed=failed))
 
 
 def own_videos_table(answers: Sequence[Mapping[str, Any]], threshold: Threshold) -> Table:
@@ -219,14 +219,15 @@ def missing_packages() -> str:
     return 'report.html and index.html are not written. They need: pip install ".[report]"'
 
 
-def _render(name: str, **values: object) -> str:
+def _render(name: str, **values: object) -> bytes:
     import jinja2
 
     loader = jinja2.FileSystemLoader(PAGES)
     # autoescape: a file name with HTML in it must stay text
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # image before event
-    return environment.get_template(name).render(colour=COLOUR, **values)
+    text = environment.get_template(name).render(colour=COLOUR, **values)
+    return text.encode(errors="replace")  # a file name need not be valid UTF-8
 
 
 @functools.cache

@@ -28,6 +28,8 @@ from vad.report.own.live import LiveReport
 from vad.report.table import Table
 from vad.scoring import LIVE_WINDOW, CausalScorer, Embeddings, ScoredVideo, score
 
+FLAGS = {"image": "--clip_ckpt", "event": "--event_ckpt"}  # of the encoders
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -59,7 +61,15 @@ class TrainedModel:
             recorded = trained.get(modality, {"weights": "", "settings": {}})
             file = weights[modality] or find_weights(recorded["weights"], folders)
             tower = recorded["settings"].get("tower", dataset.encoder)
-            encoder = load_encoder(file, modality, tower=tower, device=options.device)
+            try:
+                encoder = load_encoder(file, modality, tower=tower, device=options.device)
+            except InputError:
+                if file or not recorded["weights"]:
+                    raise
+                raise InputError(
+                    f"{path} was trained on {modality} embeddings made with {recorded['weights']}. This file was not "
+                    f"found ({', '.join(map(str, folders))}). Give its path with {FLAGS[modality]}."
+                ) from None
             source = f"those of the {modality} encoder with {encoder.note}"
             check_width(path, model, encoder.embed_dim, source)
             check_encoder(path, content, modality, encoder.hash, source)

@@ -113,6 +113,15 @@ def test_encoder_of_another_training_is_refused(street: Path, score: Scorer, com
     assert "other.pt" in err and "Use the encoder of its training" in err
 
 
+def test_missing_encoder_file_is_named(street: Path, command: Scorer, tmp_path: Path) -> None:
+    content = torch.load(street / "ck" / "street.pth", weights_only=True)
+    content["encoders"]["event"]["weights"] = "weights of lost.pt"
+    torch.save(content, tmp_path / "a.pth")
+    code, _, err = command("test", "--ckpt_path", tmp_path / "a.pth", "--video", street / "videos")
+    assert code == 2 and "event embeddings made with weights of lost.pt" in err
+    assert "Give its path with --event_ckpt" in err
+
+
 def test_embeddings_of_another_encoder_are_refused(street: Path, score: Scorer) -> None:
     manifest = street / "event_thr_10" / "manifest.jsonl"
     before = manifest.read_text()

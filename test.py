@@ -121,10 +121,10 @@ def score_own(flags: argparse.Namespace, explicit: Mapping[str, object], path: P
     if source:
         answer_live(trained, source)
         return 0
-    table, failed = answer_videos(trained, flags.video, embed=flags.embed, annotated=flags.annotated)
+    table, page, failed = answer_videos(trained, flags.video, embed=flags.embed, annotated=flags.annotated)
     show([table], [], trained.folder, flags.format)
-    if missing_packages():
-        print(missing_packages(), file=log)
+    if missing_packages() or page:
+        print(missing_packages() or f"Open {page}", file=log)
     for video, reason in failed.items():
         print(f"error: {video}: {reason}", file=sys.stderr)
     return int(bool(failed))

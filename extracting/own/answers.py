@@ -95,10 +95,11 @@ class TrainedModel:
 
 def answer_videos(
     trained: TrainedModel, paths: Sequence[Path], *, embed: bool, annotated: Path | None
-) -> tuple[Table, dict[Path, str]]:
+) -> tuple[Table, Path | None, dict[Path, str]]:
     """Embed and score videos, and folders of videos, and write an answer to each.
 
-    embed, annotated: see `report.write_answer` and `view`. Returns the table of all events, and why videos failed.
+    embed, annotated: see `report.write_answer` and `view`. Returns the table of all events, the page to open (None if
+    packages for pages are missing, or all videos failed), and why videos failed.
     Raises InputError for `annotated` with several videos.
     """
     if annotated:
@@ -116,11 +117,15 @@ def answer_videos(
             answers.append((answer, results[video.name].scores))
         except VideoError as error:
             video.problem = error.reason
-    if len(videos) > 1 and not report.missing_packages():
-        report.write_index(trained.folder, answers, {video.name: video.problem for video in videos if video.problem})
+    failed, page = {video.path: video.problem for video in videos if video.problem}, None
+    if answers and not report.missing_packages():
+        page = trained.folder / answers[0][0]["video"] / "report.html"
+        if len(videos) > 1:
+            page = trained.folder / "index.html"
+            report.write_index(page, answers, {video.name: video.problem for video in videos if video.problem})
     table = report.own_videos_table([answer for answer, _ in answers], trained.threshold)
     table.save(trained.folder / "videos")
-    return table, {video.path: video.problem for video in videos if video.problem}
+    return table, page, failed
 
 
 def _answer_video(

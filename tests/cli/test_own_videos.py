@@ -148,6 +148,7 @@ def test_bad_file_costs_only_itself(street: Path, score: Scorer, tmp_path: Path)
     assert (results / "good" / "events.json").is_file() and (results / "<b>bold" / "timeline.png").is_file()
     if not missing_packages():
         index = (results / "index.html").read_text()
+        assert f"Open {results / 'index.html'}" in out
         assert "&lt;b&gt;bold" in index and "<b>bold" not in index and "bad: cannot be opened" in index
     code, _, err = score("--video", tmp_path / "none.mp4")
     assert code == 1 and "none.mp4: cannot be read (No such file or directory)" in err

@@ -106,7 +106,8 @@ def test_index_ranks_videos_by_highest_score(tmp_path: Path) -> None:
     for name, scores in (("low", [0.1, 0.2]), ("cam/high", [0.9, 0.1]), ("middle", [0.5, 0.5])):
         scored = video(name, scores)
         answers.append((answer(tmp_path / name, scored, Threshold(0.5, "--threshold")), scored.scores))
-    write_index(tmp_path, answers, {"broken": "the file is empty", "\udcff": "its name is not valid UTF-8"})
+    failed = {"broken": "the file is empty", "\udcff": "its name is not valid UTF-8"}
+    write_index(tmp_path / "index.html", answers, failed)
     page = (tmp_path / "index.html").read_text()
     links = [part.split('"')[0] for part in page.split('<a href="')[1:]]
     assert links == ["cam/high/report.html", "middle/report.html", "low/report.html"]
@@ -120,7 +121,7 @@ def test_index_ranks_videos_by_highest_score(tmp_path: Path) -> None:
 def test_names_and_notes_with_html_stay_text(tmp_path: Path, name: str) -> None:
     scored = video(name, [0.9, 0.1])
     content = answer(tmp_path / "x", scored, Threshold(0.5, name), note=name)
-    write_index(tmp_path, [(content, scored.scores)], {name: name})
+    write_index(tmp_path / "index.html", [(content, scored.scores)], {name: name})
     for page in ((tmp_path / "x" / "report.html").read_text(), (tmp_path / "index.html").read_text()):
         assert name not in page.replace("a'&amp;amp;{{ 7 * 7 }}", "")
         assert "<script>alert" not in page and "<img src=x" not in page and "a'&amp;49" not in page

@@ -61,7 +61,7 @@ def write_reports(folder: Path) -> None:
         write_answer(target, scored, answer, footage.times, events, footage.pictures, footage.event_maps, clip=clip,
                      embed=name == "embedded")  # fmt: skip
         answers.append(({**answer, "video": name}, SCORES))
-    write_index(folder, answers, {NAME: "the file is empty"})
+    write_index(folder / "index.html", answers, {NAME: "the file is empty"})
 
 
 @pytest.fixture(scope="module")

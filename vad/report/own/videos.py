@@ -181,15 +181,15 @@ def write_answer(
 
 
 def write_index(
-    folder: Path, answers: Sequence[tuple[Mapping[str, Any], np.ndarray]], failed: Mapping[str, str]
+    path: Path, answers: Sequence[tuple[Mapping[str, Any], np.ndarray]], failed: Mapping[str, str]
 ) -> None:
-    """Write index.html: all videos by their highest score, with curves, and those that failed with the reason.
+    """Write a page of all videos by their highest score, with curves, and of those that failed with the reason.
 
     answers: content of events.json and (S,) scores of each video.
     """
     ranked = sorted(answers, key=lambda pair: (-pair[0]["peak"], pair[0]["video"]))
     rows = [{**answer, "curve": _curve(scores, answer["threshold"]["value"])} for answer, scores in ranked]
-    write_bytes(folder / "index.html", _render("index.html", rows=rows, failed=failed))
+    write_bytes(path, _render("index.html", rows=rows, failed=failed))
 
 
 def own_videos_table(answers: Sequence[Mapping[str, Any]], threshold: Threshold) -> Table:

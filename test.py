@@ -19,7 +19,7 @@ from vad.evaluation import NETWORK_OPTIONS, open_runs
 from vad.experiments import find_runs
 from vad.files import InputError, run_command
 from vad.options import add_flags, command_parser, explicit_options, resolve
-from vad.report.own.videos import missing_packages
+from vad.report.own_videos import missing_packages
 from vad.report.report import (
     check_number,
     check_table,

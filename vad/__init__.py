@@ -14,5 +14,5 @@
 | evaluation | test sets, checkpoints, and the protocol line above every table |
 | train | training loop, files of a run, exact resume |
 | experiments | multiple seeds and sweeps, <exp_name>_runs.csv |
-| report/ | tables, figures, timelines, masking probe, comparison of runs |
+| report/ | tables, figures, timelines, masking probe, comparison of runs, pages about own videos |
 """

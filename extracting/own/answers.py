@@ -13,7 +13,7 @@ from extracting.clip.encoder import Encoder, load_encoder
 from extracting.clip.weights import find_weights
 from extracting.config import Config
 from extracting.own.footage import ShownScores, import_av, view
-from extracting.own.live import SnippetEncoder
+from extracting.own.live import LiveReport, SnippetEncoder
 from extracting.own.videos import OwnVideo, embed_own_videos
 from extracting.video.frames import VideoError
 from extracting.video.live import LiveSource
@@ -23,8 +23,7 @@ from vad.evaluation import check_encoder, check_width, open_checkpoint
 from vad.files import InputError, sha256
 from vad.options import Options, as_text
 from vad.prepare.ground_truth import EXTRACTION
-from vad.report.own import videos as report
-from vad.report.own.live import LiveReport
+from vad.report import own_videos as report
 from vad.report.table import Table
 from vad.scoring import LIVE_WINDOW, CausalScorer, Embeddings, ScoredVideo, score
 

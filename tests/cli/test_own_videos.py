@@ -16,7 +16,7 @@ import torch
 
 from extracting.clip.tower import load_tower
 from model import read_checkpoint
-from vad.report.own.videos import missing_packages
+from vad.report.own_videos import missing_packages
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = [f"{label}_{number}" for label in ("Normal", "Fall") for number in range(4)]

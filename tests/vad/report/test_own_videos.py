@@ -13,7 +13,7 @@ import torch
 
 from model import IEFVAD
 from vad.files import InputError
-from vad.report.own.videos import (
+from vad.report.own_videos import (
     UNTUNED,
     Threshold,
     answer_of,

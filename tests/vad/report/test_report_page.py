@@ -14,7 +14,7 @@ import pytest
 
 from extracting.config import Config
 from extracting.own.footage import ShownScores, view
-from vad.report.own.videos import (
+from vad.report.own_videos import (
     Threshold,
     answer_of,
     find_events,

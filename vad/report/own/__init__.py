@@ -1,1 +1,0 @@
-"""Answers for your own videos and streams, which have no ground truth."""

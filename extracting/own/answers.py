@@ -76,7 +76,7 @@ class TrainedModel:
             encoders[modality] = encoder
         recorded = {name: value for encoder in trained.values() for name, value in encoder["settings"].items()}
         settings = {name: recorded.get(name, getattr(options, name)) for name in EXTRACTION}
-        config = Config(options.test_crops, **settings)
+        config = Config(options.test_crops, fps=dataset.fps, **settings)
         return cls(path, model.to(device), options, chosen, encoders, config, device)
 
     @property

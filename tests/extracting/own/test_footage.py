@@ -68,6 +68,15 @@ def test_times_follow_a_variable_frame_rate(tmp_path: Path) -> None:
     assert greys(tmp_path / "copy.mp4") == pytest.approx(greys(tmp_path / "phone.mp4"), abs=3)
 
 
+def test_folder_of_frames_has_the_given_rate(tmp_path: Path) -> None:
+    for number in range(32):
+        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), np.full((48, 64, 3), 5 * number, np.uint8))
+    footage = view(tmp_path, {1}, shown(2), Config(crops=(5,), fps=10), preview=tmp_path / "copy.mp4")
+    assert footage.times == pytest.approx([0, 1.6, 3.2])
+    assert footage.pictures[1].mean() == pytest.approx(5 * 24, abs=1)  # the middle frame of snippet 1
+    assert len(greys(tmp_path / "copy.mp4")) == 32
+
+
 def test_copies_appear_only_when_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.avi", 40)
 

@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from extracting.own.answers import TrainedModel, answer_live
+from extracting.video.live import LiveSnippet
 from model import IEFVAD, save_checkpoint
 from tests.conftest import ROOT
 from tests.extracting.camera import Camera
@@ -46,6 +50,31 @@ def test_a_file_is_scored_line_by_line(command, tmp_path: Path) -> None:
     assert all(abs(line["weight_image"] + line["weight_event"] - 1) < 1e-5 for line in lines)
     assert abs((datetime.fromisoformat(lines[0]["time"]) - datetime.now().astimezone()).total_seconds()) < 60
     assert "UNTRAINED" in err and "2 snippets · 0 frames dropped · 0 reconnects · delay median" in err
+
+
+class Reconnected:
+    """A live source of three snippets: a, b, and after a gap a again."""
+
+    started = frames_dropped = reconnects = 0
+
+    def __iter__(self) -> Iterator[LiveSnippet]:
+        for number, seed in enumerate((0, 1, 0)):
+            frames = np.random.default_rng(seed).integers(0, 64 << seed, (16, 256, 340, 3), np.uint8)
+            yield LiveSnippet(number, frames, 0.0, number == 2)
+
+    def __enter__(self) -> Reconnected:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_scoring_starts_anew_after_a_gap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = dict.fromkeys(("image", "event"), "untrained")
+    trained = TrainedModel.open(checkpoint(tmp_path), {}, weights, None, torch.device("cpu"), sys.stderr)
+    answer_live(trained, Reconnected())
+    first, second, after_gap = (json.loads(line)["score"] for line in capsys.readouterr().out.splitlines())
+    assert first == after_gap != second
 
 
 @pytest.mark.parametrize(("options", "weights"), [

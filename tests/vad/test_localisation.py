@@ -14,7 +14,16 @@ import pytest
 from tests.vad.test_metrics import published, scored, snippets
 from vad.datasets import load_dataset
 from vad.files import InputError
-from vad.localisation import COLUMNS, OVERLAPS, RATES, Localisation, localisation, metric_key
+from vad.localisation import (
+    COLUMNS,
+    OVERLAPS,
+    RATES,
+    Localisation,
+    alarm_threshold,
+    localisation,
+    metric_key,
+    normal_hours,
+)
 from vad.scoring import ScoredVideo
 from vad.statistics import draw_counts
 
@@ -191,6 +200,18 @@ def test_threshold_counts_every_higher_one() -> None:
     result = localisation([normal, ONE_EVENT], replace(UCFCRIME, fps=48 / 3600))  # one hour
     assert result.metrics[metric_key("threshold", 1)] == np.nextafter(np.float32(0.5), np.float32(1))
     assert result.metrics[metric_key("threshold", 10)] == 0
+
+
+def test_alarm_threshold_is_that_of_normal_videos_alone() -> None:
+    zeros = snippets([0] * 12)
+    normal = [scored(f"n{k}", "Normal", [0.1] * 10 + [peak, 0.1], zeros) for k, peak in enumerate((0.9, 0.7))]
+    abnormal = scored("a", "Abuse", [0.95] * 12, zeros)
+    assert normal_hours([*normal, abnormal], SLOW) == pytest.approx(24 / 22.5)  # one alarm is allowed
+    threshold = alarm_threshold([*normal, abnormal], SLOW)
+    assert threshold == pytest.approx(0.7) and threshold > np.float32(0.7)
+    assert alarm_threshold([*normal, abnormal], SLOW, rate=2) < 0.7
+    assert alarm_threshold(normal, UCFCRIME) == pytest.approx(0.9)  # a minute of video allows no alarm
+    assert math.isnan(alarm_threshold([abnormal], SLOW))
 
 
 def test_frame_rate_scales_hours_and_delay() -> None:

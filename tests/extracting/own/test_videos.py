@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,8 @@ def test_embeddings_are_reused_for_the_same_weights(tmp_path: Path) -> None:
     stamp = first.embeddings["image"][5].stat().st_mtime_ns
     assert embed([video], tmp_path / "own") == [first]
     assert first.embeddings["image"][5].stat().st_mtime_ns == stamp
+    os.utime(video)  # a newer video, although its size is the same
+    assert embed([video], tmp_path / "own")[0].embeddings != first.embeddings
     other = Sums()
     other.hash = "other weights"
     (again,) = embed_own_videos([video], {"image": other}, tmp_path / "own", CENTRE)

@@ -136,7 +136,8 @@ def test_click_on_the_curves_seeks(page: Any, browser: Any, level: float) -> Non
     script = page()
     click_chart(browser, script, 5.1, level)
     wait(lambda: state(script) == pytest.approx((5, 5), abs=0.05))
-    assert "score 0.100" in script("return document.getElementById('status').textContent")
+    status = script("return document.getElementById('status').textContent")
+    assert status == "5.0 s · score 0.100 · weight of image 0.491 · weight of event 0.509"
 
 
 def test_cursor_follows_the_playing_video(page: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,12 +93,13 @@ def _embed(
     jobs: Sequence[Job], videos: Mapping[str, OwnVideo], outputs: Mapping[str, Output], config: Config
 ) -> None:
     """Embed the jobs, and set the `problem` of the video of each that fails. videos: by the job's name."""
-    frames = 0
+    frames, started = 0, time.perf_counter()
     with tqdm(total=len(jobs) * len(outputs), desc="embedding", unit="file", disable=not jobs) as bar:
         for result in run(jobs, outputs, config):
             if result is None:
                 frames += SNIPPET_FRAMES
-                bar.set_postfix_str(f"{frames} frames", refresh=False)
+                rate = frames / (time.perf_counter() - started)
+                bar.set_postfix_str(f"{frames} frames, {rate:.0f} frames/s", refresh=False)
                 bar.update(0)
                 continue
             job, _, record = result

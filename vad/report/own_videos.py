@@ -226,6 +226,7 @@ def _render(name: str, **values: object) -> bytes:
     # autoescape: a file name with HTML in it must stay text
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # image before event
+    environment.filters["clock"] = lambda seconds: f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
     text = environment.get_template(name).render(colour=COLOUR, **values)
     return text.encode(errors="replace")  # a file name need not be valid UTF-8
 

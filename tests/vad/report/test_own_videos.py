@@ -138,6 +138,14 @@ def test_report_is_one_file_without_network(tmp_path: Path) -> None:
     assert "MIT license" in page  # of plotly.js
 
 
+@needs_pages
+def test_long_videos_show_minutes_too(tmp_path: Path) -> None:
+    answer(tmp_path, video("clip", [0.1] * 131 + [0.9] * 9), Threshold(0.5, ""))  # half a second per snippet
+    assert "1:05 · peak 0.900" in (tmp_path / "report.html").read_text()
+    answer(tmp_path, video("clip", [0.9, 0.1]), Threshold(0.5, ""))
+    assert "0:00 · peak" not in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize("padding", ["masked", "attended"])
 def test_own_video_is_cut_to_its_shorter_stream(tmp_path: Path, padding: str) -> None:
     torch.manual_seed(0)

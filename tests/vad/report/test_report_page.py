@@ -149,6 +149,11 @@ def test_cursor_follows_the_playing_video(page: Any) -> None:
     wait(lambda: abs(state(script)[0] - state(script)[1]) < 0.3)
 
 
+def test_minutes_are_counted_as_the_player_does(page: Any) -> None:
+    script = page()
+    assert script("return [0, 59.9, 60, 346.2, 3605].map(clock)") == ["0:00", "0:59", "1:00", "5:46", "60:05"]
+
+
 def test_list_and_pictures_jump_to_their_time(page: Any) -> None:
     script = page()
     assert script("return [...document.querySelectorAll('#events button')].map((b) => +b.dataset.time)") == [2, 7]

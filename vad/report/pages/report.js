@@ -7,6 +7,7 @@ const end = times[times.length - 1];
 let now = 0;
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+const clock = (time) => `${Math.floor(time / 60)}:${String(Math.floor(time % 60)).padStart(2, "0")}`;
 const steps = (values) => [...values, values[values.length - 1]]; // the last step has a width too
 
 function trace(name, values, axis, style) {
@@ -59,7 +60,8 @@ function show(time) {
   now = time;
   const k = snippetAt(time);
   const shown = Object.entries(weights).map(([stream, values]) => `weight of ${stream} ${values[k].toFixed(3)}`);
-  status.textContent = [`${time.toFixed(1)} s`, `score ${scores[k].toFixed(3)}`, ...shown].join(" · ");
+  const minutes = end < 60 ? "" : ` (${clock(time)})`; // as the player counts
+  status.textContent = [`${time.toFixed(1)} s${minutes}`, `score ${scores[k].toFixed(3)}`, ...shown].join(" · ");
   chart.setAttribute("aria-valuenow", time.toFixed(1));
   chart.setAttribute("aria-valuetext", status.textContent);
   Plotly.relayout(chart, { "shapes[0].x0": time, "shapes[0].x1": time });

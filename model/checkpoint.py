@@ -2,8 +2,7 @@
 
 A pretrained folder has the layout of the Hugging Face hub: model.safetensors, config.json and
 README.md, the model card. config.json holds everything of a checkpoint except weights and training
-state. JSON has no tuples and no NaN: they are written as {"__tuple__": [4, 8]} and
-{"__float__": "nan"}.
+state. Tuples become lists. JSON has no NaN: it is written as {"__float__": "nan"}.
 """
 
 from __future__ import annotations
@@ -258,11 +257,9 @@ def _download(name: str) -> Path:
 def _to_json(value: object) -> object:
     """Return plain values with only those types that JSON has; raise TypeError for other values."""
     match value:
-        case tuple():
-            return {"__tuple__": [_to_json(v) for v in value]}
         case float() if not math.isfinite(value):
             return {"__float__": str(float(value))}
-        case list():
+        case list() | tuple():
             return [_to_json(v) for v in value]
         case Mapping():
             if names := [k for k in value if not isinstance(k, str)]:
@@ -273,8 +270,6 @@ def _to_json(value: object) -> object:
 
 def _from_json(value: dict[str, object]) -> object:
     """Undo `_to_json` for an object whose members are already undone."""
-    if value.keys() == {"__tuple__"}:
-        return tuple(value["__tuple__"])
     return float(value["__float__"]) if value.keys() == {"__float__"} else value
 
 

@@ -191,12 +191,13 @@ def open_test_set(options: Options, dataset: Dataset) -> TestSet:
         print(note)
     videos = [TestVideo(g[0].name, g[0].label, g, truth) for g, truth in zip(groups, labels, strict=True)]
     split, leaks = dataset.split_of(_names(train_list, dataset), [video.name for video in videos])
-    footnotes = [*provenance_notes(crops, options), *([_leak_note(leaks)] if leaks else [])]
+    encoders = recorded_encoders(crops)
+    footnotes = [*provenance_notes(encoders, options), *([_leak_note(leaks)] if leaks else [])]
     record = gt_path.with_suffix(".json")
     tail = str(read_json(record, "metadata of the ground truth").get("tail")) if record.is_file() else ""
     return TestSet(
         dataset, options, videos, width, train_list, test_list, gt_path, feature_root, split,
-        tail if tail in TAILS else "unknown", tuple(footnotes), recorded_encoders(crops), Embeddings(options.nan),
+        tail if tail in TAILS else "unknown", tuple(footnotes), encoders, Embeddings(options.nan),
     )  # fmt: skip
 
 

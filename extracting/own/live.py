@@ -29,7 +29,7 @@ class SnippetEncoder:
     """Embeds one snippet at a time, with the mirrored centre crop.
 
     Event counts are divided by the clamp, although scaling "block" divides by the largest count in 32 snippets,
-    which a live source does not know yet. In real footage that count is nearly always the clamp.
+    which a live source does not know yet.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], config: Config) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -120,15 +120,14 @@ def recorded_tail(paths: Iterable[Path]) -> str | None:
     return rules.pop() if len(rules) == 1 else "mixed" if rules else None
 
 
-def provenance_notes(videos: Sequence[Video], options: Options) -> tuple[str, ...]:
-    """Return a note for each modality whose embeddings were extracted with other settings than the options.
+def provenance_notes(encoders: Mapping[str, Mapping[str, Any]], options: Options) -> tuple[str, ...]:
+    """Return a note for each stream whose embeddings were extracted with other settings than the options.
 
-    No flag of training or evaluation changes these settings. Embeddings without a record are skipped.
+    encoders: see `recorded_encoders`. No flag of training or evaluation changes these settings.
     """
     notes = []
-    for stream in videos[0].streams if videos else ():
-        records = extraction_records(video.streams[stream] for video in videos)
-        settings = records[0]["settings"] if records else {}
+    for stream, encoder in encoders.items():
+        settings = encoder["settings"]
         differing = [name for name in EXTRACTION if name in settings and settings[name] != getattr(options, name)]
         if differing:
             actual = ", ".join(f"{name} {settings[name]}" for name in differing)

@@ -14,7 +14,7 @@ from vad.data import Video
 from vad.datasets import Dataset, load_dataset
 from vad.files import InputError
 from vad.options import preset
-from vad.prepare.ground_truth import load_ground_truth, make_ground_truth, provenance_notes, recorded_tail
+from vad.prepare.ground_truth import load_ground_truth, make_ground_truth, provenance_notes, recorded_encoders, recorded_tail
 
 
 def make(street) -> Path:
@@ -318,12 +318,13 @@ def video(tmp_path: Path) -> Video:
 
 
 def test_embeddings_with_other_settings_are_noted(video: Video) -> None:
-    default = preset("default")
-    assert provenance_notes([video], default) == (
+    default, encoders = preset("default"), recorded_encoders([video])
+    assert provenance_notes(encoders, default) == (
         "The event embeddings were made with event_clamp 16, event_scaling block (profile default: 10, clamp).",
     )
-    assert provenance_notes([video], replace(default, event_clamp=16, event_scaling="block")) == ()
-    assert [note.split()[1] for note in provenance_notes([video], preset("released"))] == ["image", "event"]  # tail
-    assert provenance_notes([replace(video, streams={"image": video.streams["image"]})], default) == ()
+    assert provenance_notes(encoders, replace(default, event_clamp=16, event_scaling="block")) == ()
+    assert [note.split()[1] for note in provenance_notes(encoders, preset("released"))] == ["image", "event"]  # tail
+    image = replace(video, streams={"image": video.streams["image"]})
+    assert provenance_notes(recorded_encoders([image]), default) == ()
     (video.streams["event"].parents[1] / "manifest.jsonl").unlink()
-    assert provenance_notes([video], default) == provenance_notes([], default) == ()
+    assert provenance_notes(recorded_encoders([video]), default) == () and recorded_encoders([]) == {}

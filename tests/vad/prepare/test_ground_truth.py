@@ -14,7 +14,13 @@ from vad.data import Video
 from vad.datasets import Dataset, load_dataset
 from vad.files import InputError
 from vad.options import preset
-from vad.prepare.ground_truth import load_ground_truth, make_ground_truth, provenance_notes, recorded_encoders, recorded_tail
+from vad.prepare.ground_truth import (
+    load_ground_truth,
+    make_ground_truth,
+    provenance_notes,
+    recorded_encoders,
+    recorded_tail,
+)
 
 
 def make(street) -> Path:

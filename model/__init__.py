@@ -2,9 +2,9 @@
 
 | section | file | content |
 |---|---|---|
-| 3.1 | temporal_encoder.py | temporal self-attention of each modality |
+| 3.1 | temporal_encoder.py | temporal self-attention of each stream |
 | 3.1 – 3.2, Eq. 1 – 4, App. B | uncertainty.py | mean and log-variance, noise model, precision |
-| 3.3, App. C | fusion.py | inverse-variance fusion |
+| 3.3, App. C | fusion.py | inverse-variance fusion of any number of streams |
 | 3.4, Eq. 5 | kalman.py | sequential update |
 | 3.4, Eq. 5 | kalman_kernels.py | fast kernels of the update: a loop for CPUs, a scan for GPUs |
 | 3.5, App. D | refinement.py | iterative refinement |
@@ -22,11 +22,13 @@ from model.checkpoint import (
     save_checkpoint,
     save_pretrained,
 )
-from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig, IEFVADOutput
+from model.ief_vad import IEFVAD, MODALITIES, STREAMS, ConfigError, IEFVADConfig, IEFVADOutput
 from model.losses import LossTerms, Objective
 
 __all__ = [
     "IEFVAD",
+    "MODALITIES",
+    "STREAMS",
     "CheckpointError",
     "ConfigError",
     "IEFVADConfig",

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.ief_vad import IEFVAD, ConfigError, IEFVADConfig
+from model.ief_vad import IEFVAD, MODALITIES, ConfigError, IEFVADConfig
 
 FORMAT = "ief-vad 1"
 FORMS = ((FORMAT, "ours"), (None, "released"))  # format and form of a pretrained folder
@@ -106,8 +106,8 @@ def load_checkpoint(path: str | Path, **overrides: object) -> IEFVAD:
 def build_model(content: Mapping[str, object], path: str | Path, **overrides: object) -> IEFVAD:
     """Build the model, in eval mode, from the result of `read_checkpoint(path)`.
 
-    overrides: fields of `IEFVADConfig` that replace those of the file. `modality="image"` or
-    `"event"` selects one stream of a fusion checkpoint. Raises CheckpointError for an unknown
+    overrides: fields of `IEFVADConfig` that replace those of the file. `modality` selects some of its
+    streams. Raises CheckpointError for an unknown
     field, an invalid value, and a missing, unexpected or misshapen tensor.
     """
     names = {field.name for field in fields(IEFVADConfig)}
@@ -120,10 +120,9 @@ def build_model(content: Mapping[str, object], path: str | Path, **overrides: ob
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     state = dict(content["model"])
-    modality = model.config.modality
-    if content["config"].get("modality", "fusion") == "fusion" != modality:
-        unused = "event_" if modality == "image" else "image_"
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
+    trained = MODALITIES[content["config"].get("modality", "fusion")]
+    unused = tuple(f"{name}_" for name in trained if name not in model.config.streams)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
     if model.config.temporal_update != "kalman":
         state.pop(PROCESS_NOISE, None)
     _check_tensors(content, state, model, path)

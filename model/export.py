@@ -24,27 +24,32 @@ class Scorer(nn.Module):
     def __init__(self, model: IEFVAD) -> None:
         super().__init__()
         self.model, config = model.cpu(), model.config
-        self.streams = ("image", "event") if config.modality == "fusion" else (config.modality,)
-        weighted = config.modality == "fusion" and config.fusion not in WITHOUT_WEIGHTS
-        self.outputs = ("score", "weight_image", "weight_event") if weighted else ("score",)
+        self.streams = config.streams
+        weighted = len(self.streams) > 1 and config.fusion not in WITHOUT_WEIGHTS
+        self.outputs = ("score", *(f"weight_{name}" for name in self.streams if weighted))
         self.eval()
 
     def forward(
-        self, lengths: Tensor, image: Tensor | None = None, event: Tensor | None = None
+        self,
+        lengths: Tensor,
+        image: Tensor | None = None,
+        event: Tensor | None = None,
+        audio: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return anomaly probabilities `score`, and the fusion weights averaged over D, (B, T) each.
 
         Arguments as in `IEFVAD.forward`. A network without fusion weights has only `score`.
         """
-        output = self.model(image, event, lengths)
+        output = self.model(image, event, lengths, audio)
         score = torch.sigmoid(output.logits).squeeze(-1)
-        weights = output.weight_image.mean(-1), output.weight_event.mean(-1)
+        weights = (weight.mean(-1) for weight in output.weights.values())
         return dict(zip(self.outputs, (score, *weights), strict=False))
 
     def example(self) -> dict[str, Tensor]:
         """Return inputs for tracing: no size is 1, which would become fixed, and no two are equal."""
-        shape = 2, 3, self.model.config.embedding_width
-        return {"lengths": torch.tensor([3, 2]), **{name: torch.randn(shape) for name in self.streams}}
+        width_of = self.model.config.width_of
+        streams = {name: torch.randn(2, 3, width_of(name)) for name in self.streams}
+        return {"lengths": torch.tensor([3, 2]), **streams}
 
     def shapes(self, batch: Dim | str, time: Dim | str) -> dict[str, dict[int, Dim | str]]:
         """Return the dynamic axes of each input."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from model.uncertainty import NOISE_MODELS, effective_logvar, full_precision
 
 INSTANCE_STEPS = 16  # top-k selects one step in 16; a segment has 16 steps
 KL_NOISE_MODELS = ("model", *NOISE_MODELS)
+REG_PAIRS = ("all", "image-event")
 
 
 class LossTerms(NamedTuple):
@@ -27,6 +29,7 @@ class LossTerms(NamedTuple):
     norm: Tensor
     kl_image: Tensor
     kl_event: Tensor
+    kl_audio: Tensor
 
 
 def top_k_probability(probability: Tensor, lengths: Tensor) -> Tensor:
@@ -76,31 +79,40 @@ def classification_loss(
     return F.binary_cross_entropy(pooled, anomalous.to(pooled))
 
 
-def kl_loss(mu: Tensor, logvar_eff: Tensor, valid: Tensor | None) -> Tensor:
+def kl_loss(
+    mu: Tensor, logvar_eff: Tensor, valid: Tensor | None, present: Tensor | None = None
+) -> Tensor:
     """Return KL(N(μ, σ²_eff) ‖ N(0, 1)), averaged over steps and dimensions (Appendix E).
 
     It is −½ · mean(1 + s − μ² − e^s) with s = log σ²_eff. mu, logvar_eff: (B, T, D);
-    valid: (B, T) mask of the steps to average over, None for all.
+    valid: (B, T) mask of the steps to average over, None for all. present: (B, 1), False for a video
+    that lacks the stream, which then adds 0 to the average; None: all videos have it.
     """
-    return _masked_mean(-0.5 * (1 + logvar_eff - mu.square() - logvar_eff.exp()).mean(-1), valid)
+    per_step = -0.5 * (1 + logvar_eff - mu.square() - logvar_eff.exp()).mean(-1)
+    return _masked_mean(per_step, valid, present)
 
 
-def cosine_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None) -> Tensor:
-    """Return mean(1 − cos(μ_i, μ_e)) over the valid steps (Section 3.6); see `kl_loss`."""
-    return _masked_mean(1 - F.cosine_similarity(image_mu, event_mu, dim=-1), valid)
+def cosine_loss(
+    mu: Tensor, other: Tensor, valid: Tensor | None, present: Tensor | None = None
+) -> Tensor:
+    """Return mean(1 − cos(μ_m, μ_n)) of two streams over the valid steps (Section 3.6); see `kl_loss`."""
+    return _masked_mean(1 - F.cosine_similarity(mu, other, dim=-1), valid, present)
 
 
-def norm_loss(image_mu: Tensor, event_mu: Tensor, valid: Tensor | None) -> Tensor:
-    """Return mean(|‖μ_i‖ − ‖μ_e‖|) over the valid steps (Section 3.6); see `kl_loss`."""
-    return _masked_mean((image_mu.norm(dim=-1) - event_mu.norm(dim=-1)).abs(), valid)
+def norm_loss(
+    mu: Tensor, other: Tensor, valid: Tensor | None, present: Tensor | None = None
+) -> Tensor:
+    """Return mean(|‖μ_m‖ − ‖μ_n‖|) of two streams over the valid steps (Section 3.6); see `kl_loss`."""
+    return _masked_mean((mu.norm(dim=-1) - other.norm(dim=-1)).abs(), valid, present)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The training loss L_cls + λ_kl (KL_i + KL_e) + λ_reg (λ_1 cosine + λ_2 norm) (Eq. 6).
+    """The training loss L_cls + λ_kl Σ_m KL_m + λ_reg (λ_1 cosine + λ_2 norm) (Eq. 6).
 
     kl_noise_model: noise model of σ²_eff in the KL terms; "model" means that of the network.
-    For a single-modality network, the other KL term and the regulariser are 0.
+    The regulariser is the mean over the pairs of streams: all of them, or with reg_pairs "image-event"
+    that pair alone. It is 0 without a pair. A video that lacks a stream adds 0 to the terms of that stream.
     """
 
     config: IEFVADConfig
@@ -110,9 +122,12 @@ class Objective:
     lambda_reg: float = 1.0
     lambda_kl: float = 1.0
     kl_noise_model: str = "model"
+    reg_pairs: str = "all"
 
     def __post_init__(self) -> None:
-        check_choices(self, {"mil": MIL_POOLINGS, "kl_noise_model": KL_NOISE_MODELS})
+        check_choices(
+            self, {"mil": MIL_POOLINGS, "kl_noise_model": KL_NOISE_MODELS, "reg_pairs": REG_PAIRS}
+        )
         for name in ("lambda_cos", "lambda_norm", "lambda_reg", "lambda_kl"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} must be finite, but is {getattr(self, name)}")
@@ -122,36 +137,37 @@ class Objective:
         # the released code attends to padding and includes it in these averages
         masked = self.config.padding == "masked"
         valid = _valid_mask(output.logits[..., 0], lengths) if masked else None
-        cosine = norm = output.logits.new_zeros(())
-        if output.image_mu is not None and output.event_mu is not None:
-            image_mu, event_mu = full_precision(output.image_mu), full_precision(output.event_mu)
-            cosine = cosine_loss(image_mu, event_mu, valid)
-            norm = norm_loss(image_mu, event_mu, valid)
-        return LossTerms(
-            classification=classification_loss(output.logits, lengths, anomalous, self.mil),
-            cosine=cosine,
-            norm=norm,
-            kl_image=self._kl(output, output.image_mu, output.image_logvar, valid),
-            kl_event=self._kl(output, output.event_mu, output.event_logvar, valid),
-        )
+        mu = {name: full_precision(x) for name, x in output.mu.items()}
+        present = {name: ~absent[:, :, 0] for name, absent in output.missing.items()}  # (B, 1)
+        pairs = [
+            (mu[m], mu[n], valid, present[m] & present[n] if present else None)
+            for m, n in combinations(mu, 2)
+            if self.reg_pairs in ("all", f"{m}-{n}")
+        ]
+        zero = full_precision(output.logits).new_zeros(())
+        # the order of these terms decides in which order gradients are added, and so their last bits
+        cosine = sum((cosine_loss(*pair) for pair in pairs), zero) / max(len(pairs), 1)
+        norm = sum((norm_loss(*pair) for pair in pairs), zero) / max(len(pairs), 1)
+        classification = classification_loss(output.logits, lengths, anomalous, self.mil)
+        kl = {f"kl_{m}": self._kl(output.mu[m], output.logvar[m], valid, present.get(m)) for m in mu}
+        kl = {name: kl.get(name, zero) for name in LossTerms._fields if name.startswith("kl_")}
+        return LossTerms(classification, cosine, norm, **kl)
 
     def total(self, terms: LossTerms) -> Tensor:
         """Return the weighted sum of the terms (Eq. 6)."""
         return (
             terms.classification
-            + self.lambda_kl * (terms.kl_image + terms.kl_event)
+            + self.lambda_kl * (terms.kl_image + terms.kl_event + terms.kl_audio)
             + self.lambda_reg * (self.lambda_cos * terms.cosine + self.lambda_norm * terms.norm)
         )
 
     def _kl(
-        self, output: IEFVADOutput, mu: Tensor | None, logvar: Tensor | None, valid: Tensor | None
+        self, mu: Tensor, logvar: Tensor, valid: Tensor | None, present: Tensor | None
     ) -> Tensor:
-        if mu is None or logvar is None:
-            return output.logits.new_zeros(())
         c, noise_model = self.config, self.kl_noise_model
         noise_model = c.noise_model if noise_model == "model" else noise_model
         logvar_eff = effective_logvar(full_precision(logvar), noise_model, c.nu)
-        return kl_loss(full_precision(mu), logvar_eff, valid)
+        return kl_loss(full_precision(mu), logvar_eff, valid, present)
 
 
 def _valid_mask(steps: Tensor, lengths: Tensor) -> Tensor:
@@ -159,6 +175,7 @@ def _valid_mask(steps: Tensor, lengths: Tensor) -> Tensor:
     return torch.arange(steps.shape[1], device=steps.device) < lengths.unsqueeze(1)
 
 
-def _masked_mean(per_step: Tensor, valid: Tensor | None) -> Tensor:
-    """Return the mean of `per_step` (B, T) over the valid steps of the whole batch."""
+def _masked_mean(per_step: Tensor, valid: Tensor | None, present: Tensor | None) -> Tensor:
+    """Return the mean of `per_step` (B, T) over the valid steps of the batch, with 0 where not `present`."""
+    per_step = per_step if present is None else per_step * present
     return per_step.mean() if valid is None else (per_step * valid).sum() / valid.sum()

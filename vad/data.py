@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
-from vad.datasets import IMAGE_FOLDER, Dataset
+from model import MODALITIES
+from vad.datasets import AUDIO_FOLDER, IMAGE_FOLDER, Dataset
 from vad.files import InputError, read_json, read_text
 
-STREAMS = ("image", "event")  # image comes first everywhere
 LISTS_METADATA = "lists.json"  # beside train.csv and test.csv
 MAX_CHECKED_BYTES = 4 << 30  # larger sets of embeddings are not read in advance
 
@@ -133,6 +133,12 @@ def event_path(image_path: Path, event_folders: Sequence[str]) -> Path:
     raise InputError(f"{root}: no folder {names} beside {IMAGE_FOLDER}/. Extract the event embeddings first.")
 
 
+def audio_path(image_path: Path, video: str) -> Path:
+    """Return the path of a video's sound embedding, which all crops share: audio/ beside the last `rgb`."""
+    root = embedding_root(image_path)
+    return root.joinpath(AUDIO_FOLDER, *image_path.relative_to(root).parts[1:-1], f"{video}.npy")
+
+
 def embedding_root(image_path: Path) -> Path:
     """Return the parent of the last folder `rgb` in a path. Raises InputError for a path without `rgb`."""
     return Path(*image_path.parts[: _image_folder(image_path.parts, image_path)])
@@ -156,7 +162,7 @@ class Video:
     label: str
     anomalous: bool
     crop: int
-    streams: Mapping[str, Path]  # stream → embedding file, image before event
+    streams: Mapping[str, Path]  # stream → embedding file, in the order of STREAMS
     snippets: int  # S
     dtypes: Mapping[str, np.dtype]  # stream → number type of the file
 
@@ -178,27 +184,32 @@ class TestVideo:
 
 def find_videos(
     rows: Sequence[ListRow], dataset: Dataset, feature_root: Path | None, modality: str
-) -> tuple[list[Video], int]:
-    """Return the embedding files of every row and their width D. Only file headers are read.
+) -> tuple[list[Video], dict[str, int]]:
+    """Return the embedding files of every row, and the width D of each stream. Only file headers are read.
 
-    Raises InputError for a missing or unreadable file, for image and event of different S, and for different D.
+    Raises InputError for a missing or unreadable file, for streams of different S, and for different D of image
+    and event, or of two files of a stream.
     """
-    videos, width = [], 0
+    videos, widths = [], {}
     for row in tqdm(rows, desc="checking embeddings", unit="file", leave=False, delay=1):
         paths = {"image": resolve_path(row.path, feature_root)}
-        paths["event"] = event_path(paths["image"], dataset.event_folders) if modality != "image" else Path()
-        streams = {stream: paths[stream] for stream in STREAMS if modality in (stream, "fusion")}
+        if "event" in MODALITIES[modality]:
+            paths["event"] = event_path(paths["image"], dataset.event_folders)
+        paths["audio"] = audio_path(paths["image"], row.video)
+        streams = {stream: paths[stream] for stream in MODALITIES[modality]}
         headers = {stream: embedding_header(path) for stream, path in streams.items()}
-        counts = [shape[0] for shape, _ in headers.values()]
-        if len(set(counts)) > 1:
-            raise InputError(
-                f"{streams['event']} has {counts[1]} snippets but {streams['image']} has {counts[0]}. Extract both "
-                f"from the same video with the same tail rule."
-            )
-        if counts[0] == 0:
-            raise InputError(f"{next(iter(streams.values()))} contains no snippet. Remove {row.video} from the list.")
+        first, count = next((path, headers[stream][0][0]) for stream, path in streams.items())
         for stream, (shape, _) in headers.items():
-            width = width or shape[1]
+            if shape[0] != count:
+                raise InputError(
+                    f"{streams[stream]} has {shape[0]} snippets but {first} has {count}. Extract both "
+                    f"from the same video with the same tail rule."
+                )
+        if count == 0:
+            raise InputError(f"{first} contains no snippet. Remove {row.video} from the list.")
+        for stream, (shape, _) in headers.items():
+            visual = next((width for name, width in widths.items() if "audio" not in (name, stream)), shape[1])
+            width = widths.setdefault(stream, visual)
             if shape[1] != width:
                 raise InputError(
                     f"{streams[stream]} has width {shape[1]}, but the files before it have {width}. Extract all with "
@@ -206,8 +217,8 @@ def find_videos(
                 )
         dtypes = {stream: dtype for stream, (_, dtype) in headers.items()}
         anomalous = dataset.is_anomalous(row.label)
-        videos.append(Video(row.video, row.label, anomalous, row.crop, streams, counts[0], dtypes))
-    return videos, width
+        videos.append(Video(row.video, row.label, anomalous, row.crop, streams, count, dtypes))
+    return videos, widths
 
 
 def group_crops(rows: Sequence[ListRow], crops: Sequence[int]) -> list[ListRow]:
@@ -276,10 +287,10 @@ def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return x.astype(dtype)
 
 
-def check_values(videos: Sequence[Video], nan: str, width: int) -> None:
+def check_values(videos: Sequence[Video], nan: str, widths: Mapping[str, int]) -> None:
     """Read every embedding once, so that a NaN is reported before training. Large sets are skipped."""
     paths = [path for video in videos for path in video.streams.values()]
-    if 4 * width * sum(video.snippets * len(video.streams) for video in videos) <= MAX_CHECKED_BYTES:
+    if 4 * sum(widths.values()) * sum(video.snippets for video in videos) <= MAX_CHECKED_BYTES:
         for path in tqdm(paths, desc="checking values", unit="file", leave=False, delay=1):
             load_embedding(path, nan)
 
@@ -326,9 +337,11 @@ class Batch:
 class Windows(TorchDataset):
     """Data set of one training window per video, with or without a cache on disk. The values are equal."""
 
-    def __init__(self, videos: Sequence[Video], window: int, nan: str, width: int, cache: Path | None) -> None:
-        """cache: folder of the window cache, which is built if missing. None disables the cache."""
-        self.videos, self.window, self.nan, self.width = videos, window, nan, width
+    def __init__(
+        self, videos: Sequence[Video], window: int, nan: str, widths: Mapping[str, int], cache: Path | None
+    ) -> None:
+        """widths: stream → D. cache: folder of the window cache, which is built if missing. None disables the cache."""
+        self.videos, self.window, self.nan, self.widths = videos, window, nan, widths
         names = videos[0].streams
         half = {name: all(video.dtypes[name] == np.float16 for video in videos) for name in names}
         self.dtypes = {name: np.dtype(np.float16 if half[name] else np.float32) for name in names}
@@ -363,7 +376,7 @@ class Windows(TorchDataset):
     def _stack(self, indices: list[int], stream: str) -> np.ndarray:
         if stream in self.cached:
             return self.cached[stream][indices]
-        out = np.zeros((len(indices), self.window, self.width), self.dtypes[stream])
+        out = np.zeros((len(indices), self.window, self.widths[stream]), self.dtypes[stream])
         for row, index in zip(out, indices, strict=True):
             valid = self.valid_steps(index, stream)
             row[: len(valid)] = valid
@@ -380,10 +393,10 @@ def cached_windows(windows: Windows, stream: str, folder: Path) -> np.ndarray:
     names = [os.path.relpath(path, folder.parent) for path in paths]  # relative: the data set may move
     dtype = windows.dtypes[stream]
     zero = ("zero",) if windows.nan == "zero" else ()
-    slot = _hash((1, windows.window, windows.width, dtype.str, names, *zero), 8)
+    slot = _hash((1, windows.window, windows.widths[stream], dtype.str, names, *zero), 8)
     stats = [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (path.stat() for path in paths)]
     path = folder / f"{stream}_{slot}_{_hash((slot, lengths, stats), 16)}.npy"
-    shape = (len(paths), windows.window, windows.width)
+    shape = (len(paths), windows.window, windows.widths[stream])
     if not _is_complete(path, shape, dtype) or _had_nan(path):
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -23,6 +23,7 @@ from vad.files import ROOT, InputError, read_text
 DEFAULT_FPS = 30.0  # frames per second where neither a flag nor dataset.toml says
 SNIPPET_FRAMES = 16  # frames per snippet: one time step of an embedding or score
 IMAGE_FOLDER = "rgb"  # image embeddings below their root; lists below list/<folder>/
+AUDIO_FOLDER = "audio"  # sound embeddings beside rgb/
 MANIFEST = "manifest.jsonl"  # written by the extraction into the embedding folder
 EVENT_MAPS = "__events.npz"  # ending of the event maps, which the extraction may also write there
 VIDEO_SUFFIXES = frozenset([

@@ -117,7 +117,7 @@ class TestSet:
     dataset: Dataset
     options: Options
     videos: list[TestVideo]
-    width: int  # D of the embeddings
+    widths: Mapping[str, int]  # stream → D of the embeddings
     train_list: Path
     test_list: Path
     gt_path: Path
@@ -178,7 +178,7 @@ def open_test_set(options: Options, dataset: Dataset) -> TestSet:
         if not feature_root.is_dir():
             raise InputError(f"--feature_root {feature_root} is not a folder. It must be the folder of rgb/.")
     _check_embeddings(rows[0].path, dataset, feature_root)
-    crops, width = find_videos(group_crops(rows, options.test_crops), dataset, feature_root, options.modality)
+    crops, widths = find_videos(group_crops(rows, options.test_crops), dataset, feature_root, options.modality)
     count = len(options.test_crops)
     groups = [tuple(crops[k : k + count]) for k in range(0, len(crops), count)]
     for group in groups:
@@ -196,7 +196,7 @@ def open_test_set(options: Options, dataset: Dataset) -> TestSet:
     record = gt_path.with_suffix(".json")
     tail = str(read_json(record, "metadata of the ground truth").get("tail")) if record.is_file() else ""
     return TestSet(
-        dataset, options, videos, width, train_list, test_list, gt_path, feature_root, split,
+        dataset, options, videos, widths, train_list, test_list, gt_path, feature_root, split,
         tail if tail in TAILS else "unknown", tuple(footnotes), encoders, Embeddings(options.nan),
     )  # fmt: skip
 
@@ -256,7 +256,7 @@ class Run:
 
     @property
     def modality(self) -> str:
-        """image, event or fusion."""
+        """The streams: image, event, audio, fusion (image and event), or names joined by +."""
         return self.options.modality
 
     @cached_property
@@ -336,7 +336,7 @@ def open_run(
     key = (options.dataset, options.list_root, options.feature_root, options.test_crops, options.modality, options.nan,
            options.ano_auc, options.profile, options.noise_model, *options.group("preparation").values())  # fmt: skip
     test = tests.get(key) or tests.setdefault(key, open_test_set(options, dataset))
-    check_width(path, model, test.width, f"those of {test.test_list}")
+    check_width(path, model, test.widths, f"those of {test.test_list}")
     for stream, encoder in test.encoders.items():
         check_encoder(path, content, stream, encoder["hash"], f"those of {test.test_list} with {encoder['weights']}")
     return Run(Path(path), options, model, content.get("seed"), weights_of(content), tuple(notes), test, device)
@@ -401,13 +401,14 @@ def recorded_protocol(content: Mapping[str, object], options: Options) -> Protoc
     )
 
 
-def check_width(path: Path | str, model: IEFVAD, width: int, source: str) -> None:
-    """Raise InputError if the width of a checkpoint is not that of its embeddings, named by `source`."""
-    if model.config.embedding_width != width:
-        raise InputError(
-            f"{path} is a model for embeddings of width {model.config.embedding_width}, but {source} have width "
-            f"{width}. Use the encoder of its training, or another checkpoint."
-        )
+def check_width(path: Path | str, model: IEFVAD, widths: Mapping[str, int], source: str) -> None:
+    """Raise InputError if the width of a stream of a checkpoint is not that of its embeddings, named by `source`."""
+    for stream, width in widths.items():
+        if (expected := model.config.width_of(stream)) != width:
+            raise InputError(
+                f"{path} is a model for {stream} embeddings of width {expected}, but {source} have width {width}. Use "
+                f"the encoder of its training, or another checkpoint."
+            )
 
 
 def check_encoder(path: Path | str, content: Mapping[str, Any], stream: str, weights_hash: str, source: str) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from vad.data import STREAMS
 from vad.datasets import SNIPPET_FRAMES, Dataset
 from vad.files import InputError
 from vad.scoring import ScoredVideo
@@ -158,8 +157,8 @@ def modality_weights(videos: Sequence[ScoredVideo]) -> dict[str, float]:
     """Return the mean ŵ of each stream over all, abnormal and normal frames (Tables 6–9). NaN without frames."""
     data, means = samples(videos), {}
     parts = {"": data.frames, "_abnormal": data.positive, "_normal": data.negative}
-    for stream in STREAMS:
-        values = np.concatenate([np.empty(0), *(video.weights[stream] for video in videos)])
+    for stream in videos[0].weights:
+        values = np.concatenate([video.weights[stream] for video in videos])
         for part, frames in parts.items():
             mean = values @ frames / frames.sum() if frames.any() else math.nan
             means[f"w_{stream}{part}"] = float(mean)
@@ -167,9 +166,9 @@ def modality_weights(videos: Sequence[ScoredVideo]) -> dict[str, float]:
 
 
 def weight_by_dimension(videos: Sequence[ScoredVideo]) -> np.ndarray:
-    """Return the mean ŵ_i of each dimension over all snippets of all videos, (D,)."""
+    """Return the mean ŵ of the first stream, ŵ_i, of each dimension over all snippets of all videos, (D,)."""
     lengths = [len(video.scores) for video in videos]
-    return np.average([video.weight_image_by_dimension for video in videos], 0, lengths)
+    return np.average([next(iter(video.by_dimension.values())) for video in videos], 0, lengths)
 
 
 def weight_spread(videos: Sequence[ScoredVideo]) -> dict[str, float]:
@@ -179,7 +178,7 @@ def weight_spread(videos: Sequence[ScoredVideo]) -> dict[str, float]:
     """
     if not any(len(video.scores) for video in videos):
         return {SPREAD_SNIPPETS: math.nan, SPREAD_DIMENSIONS: math.nan}
-    over_time = np.concatenate([video.weights["image"] for video in videos])
+    over_time = np.concatenate([next(iter(video.weights.values())) for video in videos])
     return {SPREAD_SNIPPETS: float(over_time.std()), SPREAD_DIMENSIONS: float(weight_by_dimension(videos).std())}
 
 

@@ -20,7 +20,9 @@ from typing import Any
 from vad.datasets import Dataset, dataset_names, load_dataset
 from vad.files import ROOT, InputError
 
-MODALITIES = ("image", "event", "fusion")
+STREAMS = ("image", "event", "audio")
+# "fusion" is image+event, the paper's; the first three are the columns of its Table 2
+MODALITIES = ("image", "event", "fusion", "audio", "image+audio", "event+audio", "image+event+audio")
 TAILS = ("whole", "released")  # rules for the snippets at a video's end
 SCALINGS = ("clamp", "block")  # divisors of event counts
 
@@ -37,6 +39,20 @@ def parse_crops(text: str) -> tuple[int, ...]:
     if not crops:
         raise InputError(f"crops {text!r}: the range is empty. Write 5, or 0,5, or 0..9.")
     return tuple(sorted(crops))
+
+
+def parse_modality(text: str) -> str:
+    """Return the value of --modality: "fusion", or names of streams joined by +, in any order."""
+    names = text.split("+")
+    if len(set(names)) < len(names) or not set(names) <= set(STREAMS):
+        return text  # fusion, or an unknown value
+    ordered = "+".join(name for name in STREAMS if name in names)
+    return "fusion" if ordered == "image+event" else ordered
+
+
+def streams_of(modality: str) -> frozenset[str]:
+    """Return the streams of a value of --modality."""
+    return frozenset(("image", "event") if modality == "fusion" else modality.split("+"))
 
 
 def parse_epochs(text: str) -> tuple[int, ...]:
@@ -86,7 +102,8 @@ class Options:
     dataset: str = everyday("ucfcrime", DATASET_HELP, "data")
     profile: str = everyday("default", "default, paper (its text) or released (its code)", "data",
                             choices=("default", "paper", "released"))  # fmt: skip
-    modality: str = everyday("fusion", "image, event or fusion", "data", choices=MODALITIES)
+    modality: str = everyday("fusion", "image, event, audio, fusion (image+event), or names joined by +", "data",
+                             choices=MODALITIES, parse=parse_modality)  # fmt: skip
     list_root: str = everyday("", "folder of train.csv, test.csv and gt.npy", "data")
     feature_root: str = everyday("", "folder of rgb/ and the event embeddings", "data")
     nan: str = option("refuse", "NaN in an embedding: refuse or zero", "data", choices=("refuse", "zero"))
@@ -119,6 +136,7 @@ class Options:
     lambda_kl: float = option(1.0, "weight of the KL terms", "loss")
     kl_noise_model: str = option("model", "noise model of the KL terms: model (the network's), StudentT, Gaussian",
                                  "loss")  # fmt: skip
+    reg_pairs: str = option("all", "pairs of streams in the regulariser: all, or image-event", "loss")
     # training (Appendix F.2)
     pca: int = option(0, "principal components of the training embeddings to use; 0: the embeddings", "training")
     batch_size: int = option(64, "videos in a batch; of each class where paired", "training")
@@ -128,6 +146,7 @@ class Options:
     scheduler_milestones: tuple[int, ...] = option((4, 8), "epochs after which the learning rate falls", "training",
                                                    parse=parse_epochs)  # fmt: skip
     scheduler_rate: float = option(0.1, "factor by which the learning rate falls", "training")
+    drop_stream: float = option(0.0, "share of training videos in which a stream is missing", "training")
     print_steps: int = option(1280, "training videos between two evaluations", "training")
     evaluate_at: str = option("epoch", "evaluate every print_steps videos and after each epoch (epoch), or at the "
                               "authors' steps (released)", "training",
@@ -164,6 +183,8 @@ class Options:
         for name in ("batch_size", "lr", "max_epoch", "scheduler_rate", "print_steps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"--{name} is {getattr(self, name)}. It must be positive and finite.")
+        if not 0 <= self.drop_stream < 1:
+            raise InputError(f"--drop_stream is {self.drop_stream}. It must be at least 0 and less than 1.")
         for f in option_fields():
             known, value = f.metadata["choices"], getattr(self, f.name)
             if known and value not in known:

@@ -30,7 +30,7 @@ class ScoredVideo:
     label: str
     scores: np.ndarray  # (S,) float32, anomaly probability of each snippet
     weights: Mapping[str, np.ndarray]  # stream → (S,) float32, ŵ averaged over the D dimensions
-    weight_image_by_dimension: np.ndarray  # (D,) float32, ŵ_i averaged over the S snippets
+    by_dimension: Mapping[str, np.ndarray]  # stream → (D,) float32, ŵ averaged over the S snippets
     frame_labels: np.ndarray  # (16·S,) uint8, 1 for anomalous frames
 
 
@@ -84,18 +84,18 @@ def score(
     is truncated to its longest window, which is exact. If padding is attended, all windows have T steps.
     Raises InputError for an invalid embedding.
     """
-    sums = [np.zeros((3, video.snippets)) for video in videos]  # score, ŵ_i, ŵ_e
-    by_dimension = [np.zeros(model.config.embed_dim) for _ in videos]
+    names = model.config.streams
+    sums = [np.zeros((1 + len(names), video.snippets)) for video in videos]  # score, then ŵ of each stream
+    by_dimension = [np.zeros((len(names), model.config.embed_dim)) for _ in videos]
     training = model.training
     model.eval()
     bar = tqdm(total=len(videos), desc="scoring", unit="video", leave=False, disable=not progress)
     try:
         for batch in _batches(_windows(videos, window)):
             steps = batch[0].length if model.config.padding == "masked" else window
-            names = batch[0].crop.streams
             streams = {name: _stack(batch, name, steps, embeddings, transform).to(device) for name in names}
             lengths = torch.tensor([w.length for w in batch], device=device)
-            output = model(streams.get("image"), streams.get("event"), lengths)
+            output = model(**streams, lengths=lengths)
             by_step, dimension_sums = _reduce(output, lengths)
             for w, row, dimensions in zip(batch, by_step, dimension_sums, strict=True):
                 sums[w.video][:, w.start : w.start + w.length] += row[:, : w.length]
@@ -104,7 +104,7 @@ def score(
     finally:
         model.train(training)
         bar.close()
-    return [_scored_video(*parts) for parts in zip(videos, sums, by_dimension, strict=True)]
+    return [_scored_video(names, *parts) for parts in zip(videos, sums, by_dimension, strict=True)]
 
 
 def _windows(videos: Sequence[TestVideo], window: int) -> list[Window]:
@@ -139,28 +139,30 @@ def _stack(
 
 
 def _reduce(output: IEFVADOutput, lengths: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return score, ŵ_i and ŵ_e of every step, (B, 3, T), and ŵ_i summed over valid steps, (B, D)."""
+    """Return score and ŵ of every step, (B, 1 + K, T), and ŵ summed over valid steps, (B, K, D)."""
     # on the device, because the weights are as large as the embeddings
-    image, event = output.weight_image.float(), output.weight_event.float()
+    weights = [weight.float() for weight in output.weights.values()]
     scores = torch.sigmoid(output.logits.float()).squeeze(-1)
     valid = torch.arange(scores.shape[1], device=lengths.device) < lengths.unsqueeze(1)
-    steps = torch.stack([scores, image.mean(2), event.mean(2)], 1)
-    return steps.cpu().numpy(), (image * valid.unsqueeze(2)).sum(1).double().cpu().numpy()
+    steps = torch.stack([scores, *(weight.mean(2) for weight in weights)], 1)
+    by_dimension = torch.stack([(weight * valid.unsqueeze(2)).sum(1) for weight in weights], 1)
+    return steps.cpu().numpy(), by_dimension.double().cpu().numpy()
 
 
-def _scored_video(video: TestVideo, sums: np.ndarray, by_dimension: np.ndarray) -> ScoredVideo:
+def _scored_video(
+    names: Sequence[str], video: TestVideo, sums: np.ndarray, by_dimension: np.ndarray
+) -> ScoredVideo:
     means = (sums / len(video.crops)).astype(np.float32)[:, : len(video.frame_labels) // SNIPPET_FRAMES]
     dimensions = (by_dimension / len(video.crops) / video.snippets).astype(np.float32)
-    weights = {"image": means[1], "event": means[2]}
-    return ScoredVideo(video.name, video.label, means[0], weights, dimensions, video.frame_labels)
+    weights, by_name = dict(zip(names, means[1:], strict=True)), dict(zip(names, dimensions, strict=True))
+    return ScoredVideo(video.name, video.label, means[0], weights, by_name, video.frame_labels)
 
 
 class CausalScore(NamedTuple):
     """Score of one snippet of a stream, from this snippet and those before it."""
 
     score: float  # anomaly probability
-    weight_image: float  # ŵ_i averaged over the D dimensions; NaN for a fusion without weights
-    weight_event: float  # ŵ_e
+    weights: Mapping[str, float]  # stream → ŵ averaged over the D dimensions; NaN for a fusion without weights
 
 
 class CausalScorer:
@@ -191,11 +193,11 @@ class CausalScorer:
         padding = (0, 0, 0, self._window - steps)
         windows = {name: F.pad(torch.stack(tuple(rows)), padding)[None] for name, rows in self._recent.items()}
         lengths = torch.tensor([steps], device=self._device)
-        observed = self._model.observe(windows.get("image"), windows.get("event"), lengths).fused
-        # (1, D) each; for late fusion mean and variance are (2, D)
-        mean, variance, *by_dimension = (x[:, steps - 1] for x in observed)
+        observed = self._model.observe(**windows, lengths=lengths).fused
+        # (1, D) each; for late fusion of K streams they are (K, D)
+        mean, variance = observed.mean[:, steps - 1], observed.variance[:, steps - 1]
         self._state = self._model.temporal_update.step(self._state, mean, variance)
         state, _ = self._state
         logit = self._model.classify(self._model.refinement(state[:, None]))  # (1, 1, 1)
-        weights = (weight.float().mean().item() for weight in by_dimension)
-        return CausalScore(torch.sigmoid(logit.float()).item(), *weights)
+        weights = {name: w[:, steps - 1].float().mean().item() for name, w in observed.weights.items()}
+        return CausalScore(torch.sigmoid(logit.float()).item(), weights)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -112,7 +113,7 @@ class TrainingData:
 
     test: TestSet
     videos: list[Video]
-    width: int  # D
+    widths: Mapping[str, int]  # stream → D
     windows: Windows
 
     @property
@@ -131,16 +132,17 @@ def open_data(options: Options, runtime: Runtime) -> TrainingData:
     dataset = load_dataset(options.dataset)
     test = open_test_set(options, dataset)
     rows = read_list(test.train_list, dataset)
-    videos, width = find_videos(rows, dataset, test.feature_root, options.modality)
-    if width != test.width:
-        widths = f"{test.train_list} has embeddings of width {width}, but {test.test_list} has {test.width}"
-        raise InputError(f"{widths}. Extract both with the same encoder.")
-    check_values(test.crops, options.nan, width)
+    videos, widths = find_videos(rows, dataset, test.feature_root, options.modality)
+    for stream, width in widths.items():
+        if width != (other := test.widths[stream]):
+            problem = f"{test.train_list} has {stream} embeddings of width {width}, but {test.test_list} has {other}"
+            raise InputError(f"{problem}. Extract both with the same encoder.")
+    check_values(test.crops, options.nan, widths)
     with runtime.main_process_first():
-        windows = Windows(videos, options.window, options.nan, width, cache_folder(options, test, rows))
+        windows = Windows(videos, options.window, options.nan, widths, cache_folder(options, test, rows))
     if not windows.cached:
-        check_values(videos, options.nan, width)
-    return TrainingData(test, videos, width, windows)
+        check_values(videos, options.nan, widths)
+    return TrainingData(test, videos, widths, windows)
 
 
 def train_run(options: Options) -> TrainedRun:
@@ -150,7 +152,8 @@ def train_run(options: Options) -> TrainedRun:
         data = open_data(options, runtime)
         fingerprint = {**options.fingerprint(), "data": data.fingerprint()}
         print(options.describe())
-        print(f"{len(data.videos)} training samples, {len(data.test.videos)} test videos, width {data.width}, "
+        print(f"{len(data.videos)} training samples, {len(data.test.videos)} test videos, width "
+              f"{', '.join(map(str, dict.fromkeys(data.widths.values())))}, "
               f"{options.modality}; {runtime.describe()}; "
               f"{', '.join(f'{name} {version}' for name, version in versions().items())}")  # fmt: skip
         print(f"data {fingerprint['data']}; {command_line()}")
@@ -188,10 +191,11 @@ def parameter_count(model: IEFVAD) -> int:
 def build_network(options: Options, data: TrainingData) -> IEFVAD:
     """Return the untrained network, with principal components of the training videos if --pca is set."""
     pca, snippets = options.pca, sum(video.snippets for video in data.videos)
-    if pca > min(snippets, data.width):
-        size = f"{snippets} snippets of width {data.width}"
+    if pca > min(snippets, smallest := min(data.widths.values())):
+        size = f"{snippets} snippets of width {smallest}"
         raise InputError(f"--pca {pca} is too large: the training videos have {size}. Lower it.")
-    sizes = {"embed_dim": pca or data.width, "input_dim": data.width if pca else 0}
+    width = next(iter(data.widths.values()))
+    sizes = {"embed_dim": pca or width, "input_dim": width if pca else 0, "audio_dim": data.widths.get("audio", 0)}
     model = IEFVAD(**sizes, modality=options.modality, **options.group("model"))
     for name in data.videos[0].streams if pca else ():
         x = np.concatenate([load_embedding(video.streams[name], options.nan) for video in data.videos])
@@ -276,8 +280,9 @@ def train_step(
     seed_step(options.seed, step, runtime.rank)
     masked = options.padding == "masked"  # then truncating the batch to its longest window is exact
     batch = batch.to(runtime.device, steps=int(batch.lengths.max()) if masked else None)
+    streams = drop_streams(batch.streams, options.drop_stream) if options.drop_stream else batch.streams
     with runtime.autocast():
-        output = network(batch.streams.get("image"), batch.streams.get("event"), batch.lengths)
+        output = network(**streams, lengths=batch.lengths)
     # cross-entropy raises its own error for NaN, so NaN is replaced here and reported below
     clean = dataclasses.replace(output, logits=output.logits.nan_to_num())
     terms = objective.terms(clean, batch.lengths, batch.anomalous)
@@ -295,6 +300,13 @@ def train_step(
         raise_not_finite(batch, invalid.tolist(), step, math.nan if invalid_share else values[0], norm_value, runtime)
     optimizer.step()
     return values
+
+
+def drop_streams(streams: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Replace each stream of each video by zeros with probability `share`, but never all streams of a video."""
+    kept = torch.rand(len(next(iter(streams.values()))), len(streams)) >= share  # (B, K)
+    kept |= ~kept.any(1, keepdim=True)
+    return {name: x * kept[:, k, None, None].to(x) for k, (name, x) in enumerate(streams.items())}
 
 
 def raise_not_finite(
@@ -370,8 +382,9 @@ class RunLog:
         optimizer: torch.optim.Optimizer,
     ) -> None:  # fmt: skip
         """Add an evaluation to the log. Save the weights if it is the best so far."""
-        means = [sum(column) / len(losses) for column in zip(*losses, strict=True)] or [math.nan] * 6
-        loss_means = dict(zip(("loss", *(f"loss_{name}" for name in LossTerms._fields)), means, strict=True))
+        names = ("loss", *(f"loss_{name}" for name in LossTerms._fields))
+        means = [sum(column) / len(losses) for column in zip(*losses, strict=True)] or [math.nan] * len(names)
+        loss_means = dict(zip(names, means, strict=True))
         lr = optimizer.param_groups[0]["lr"]
         row = {"step": run.step, "epoch": run.step // self.per_epoch, "lr": lr, **loss_means, **metrics}
         run.rows.append(row)
@@ -415,9 +428,10 @@ class RunLog:
         content = read_checkpoint(files.last)
         recorded = recorded_fingerprint(content)
         for name, value in self.fingerprint.items():
-            if recorded.get(name) != value:
+            before = recorded.get(name, getattr(Options, name, None))  # an older run has the default of a new option
+            if before != value:
                 raise InputError(
-                    f"{files.last} was trained with {name} {as_text(recorded.get(name))}, not {as_text(value)}. Set "
+                    f"{files.last} was trained with {name} {as_text(before)}, not {as_text(value)}. Set "
                     f"another --exp_name, or replace it with --overwrite."
                 )
         return content

@@ -56,7 +56,11 @@ class TrainedModel:
         chosen = report.choose_threshold(threshold, content)
         dataset, trained, encoders = load_dataset(options.dataset), content.get("encoders", {}), {}
         folders = (Path(), Path(options.checkpoint_dir), dataset.data_root / "weights")
-        for modality in ("image", "event") if options.modality == "fusion" else (options.modality,):
+        for modality in model.config.streams:
+            if modality == "audio":
+                raise InputError(
+                    f"{path} needs sound, which --video and --live do not embed. Give a model of images and events."
+                )
             recorded = trained.get(modality, {"weights": "", "settings": {}})
             file = weights[modality] or find_weights(recorded["weights"], folders)
             tower = recorded["settings"].get("tower", dataset.encoder)
@@ -70,7 +74,7 @@ class TrainedModel:
                     f"found ({', '.join(map(str, folders))}). Give its path with {FLAGS[modality]}."
                 ) from None
             source = f"those of the {modality} encoder with {encoder.note}"
-            check_width(path, model, encoder.embed_dim, source)
+            check_width(path, model, {modality: encoder.embed_dim}, source)
             check_encoder(path, content, modality, encoder.hash, source)
             print(f"{modality} encoder: {encoder.note}", file=log)
             encoders[modality] = encoder

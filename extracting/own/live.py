@@ -75,7 +75,7 @@ class LiveReport:
         """
         delay = time.monotonic() - arrived
         self._delays.append(delay)
-        weights = {f"weight_{name}": getattr(scored, f"weight_{name}") for name in self._modalities}
+        weights = {f"weight_{name}": weight for name, weight in scored.weights.items()}
         line = {
             "snippet": number,
             "time": (datetime.now().astimezone() - timedelta(seconds=delay)).isoformat(timespec="milliseconds"),

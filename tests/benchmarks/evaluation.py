@@ -96,7 +96,7 @@ def random_scores() -> list[ScoredVideo]:
         labels[5 * S : 7 * S + 3] = label != "Normal"
         weights, scores = (rng.random(S).astype(np.float32) for _ in range(2))
         streams = {"image": weights, "event": 1 - weights}
-        videos.append(ScoredVideo(f"v{number}", label, scores, streams, np.zeros(D, np.float32), labels))
+        videos.append(ScoredVideo(f"v{number}", label, scores, streams, {"image": np.zeros(D, np.float32)}, labels))
     return videos
 
 

@@ -37,14 +37,14 @@ def open_all(folder: Path, options: Options) -> tuple[TestSet, DataLoader]:
     """Open test set and training batches and time each part."""
     test = timed("test list, headers, ground truth", lambda: open_test_set(options, DATASET))
     rows = read_list(test.train_list, DATASET)
-    videos, width = timed(
+    videos, widths = timed(
         "training list and headers", lambda: find_videos(rows, DATASET, test.feature_root, "fusion")
     )
     cache = folder / "windows"
     verb = "opening" if cache.is_dir() else "building"
     windows = timed(
         f"{verb} the windows of {len(videos)} crops",
-        lambda: Windows(videos, options.window, options.nan, width, cache),
+        lambda: Windows(videos, options.window, options.nan, widths, cache),
     )
     batches = PairedBatches(videos, options.batch_size, options.paired, seed=0)
     pinned = torch.cuda.is_available()
@@ -79,7 +79,7 @@ def run() -> None:
     counts = snippet_counts()
     timed("creating the data set", lambda: make(folder, [DATASET.videos[n] for n in counts], counts))
     test, loader = open_all(folder, resolve({"list_root": str(folder / "lists")}))
-    trainer = Trainer(test.width, pick_device("auto"))
+    trainer = Trainer(test.widths["image"], pick_device("auto"))
     bench_steps(loader, trainer, 50 if trainer.device.type == "cuda" else STEPS)
     scored = timed(
         f"scoring {len(test.videos)} test videos",

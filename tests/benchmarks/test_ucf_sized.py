@@ -38,8 +38,8 @@ def test_small_part_is_read_like_any_data_set(tmp_path):
     lists = tmp_path / "lists"
     test = open_test_set(resolve({"list_root": str(lists)}), DATASET)
     rows = read_list(lists / "train.csv", DATASET)
-    videos, width = find_videos(rows, DATASET, tmp_path, "fusion")
-    assert width == test.width == 768 and len(videos) == 20 and len(test.videos) == 2
+    videos, widths = find_videos(rows, DATASET, tmp_path, "fusion")
+    assert widths == test.widths == {"image": 768, "event": 768} and len(videos) == 20 and len(test.videos) == 2
     for video in test.videos:
         expected = DATASET.frame_labels(video.name, 16 * counts[video.name], SPLIT)
         np.testing.assert_array_equal(video.frame_labels, expected)
@@ -47,7 +47,7 @@ def test_small_part_is_read_like_any_data_set(tmp_path):
     long = max(videos, key=lambda video: video.snippets)
     allocated = os.stat(long.streams["image"]).st_blocks * 512
     assert allocated < long.snippets * 768 * 2 / 2  # the file is sparse
-    windows = Windows(videos, 256, "refuse", width, None)
+    windows = Windows(videos, 256, "refuse", widths, None)
     batch = windows.__getitems__([0])
     assert batch.streams["image"].dtype.itemsize == 2
     # the four random snippets are N(0, 1), with a mean absolute value of 0.80

@@ -67,8 +67,8 @@ def bench_loading(B: int, dtype: type) -> tuple[float, Batch]:
     """Time three ways to load a batch and compare their values; return the cached time and the batch."""
     with tempfile.TemporaryDirectory() as folder:
         videos, indices = random_videos(Path(folder), B, dtype), list(range(B))
-        cached = Windows(videos, T, "refuse", D, Path(folder) / "windows")
-        uncached = Windows(videos, T, "refuse", D, None)
+        cached = Windows(videos, T, "refuse", WIDTHS, Path(folder) / "windows")
+        uncached = Windows(videos, T, "refuse", WIDTHS, None)
         plain = seconds(lambda: plain_batch(videos), 3)
         without_cache = seconds(lambda: uncached.__getitems__(indices), 3)
         with_cache = seconds(lambda: cached.__getitems__(indices))

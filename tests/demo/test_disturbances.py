@@ -54,7 +54,7 @@ def test_weights_that_follow_disturbances_have_auc_one(demo):
     assert any(mask.any() for mask in masks.values())
     for sign, expected in ((1, 1.0), (-1, 0.0)):
         videos = [
-            ScoredVideo(name, "x", mask.astype("f"), {"image": 0.5 + sign * 0.1 * mask}, np.empty(0), np.empty(0))
+            ScoredVideo(name, "x", mask.astype("f"), {"image": 0.5 + sign * 0.1 * mask}, {}, np.empty(0))
             for name, mask in masks.items()
         ]
         assert disturbances.weight_auc(videos, masks) == expected

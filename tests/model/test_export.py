@@ -54,7 +54,7 @@ def expected(model: IEFVAD, inputs: dict[str, torch.Tensor]) -> dict[str, np.nda
     """Return score and weights of the network itself, which uses the fast kernels."""
     with torch.no_grad():
         output = model(inputs.get("image"), inputs.get("event"), inputs["lengths"])
-    weights = {f"weight_{m}": getattr(output, f"weight_{m}").mean(-1) for m in ("image", "event")}
+    weights = {f"weight_{m}": w.mean(-1) for m, w in output.weights.items()}
     score = torch.sigmoid(output.logits)[..., 0]
     return {name: value.numpy() for name, value in {"score": score, **weights}.items()}
 

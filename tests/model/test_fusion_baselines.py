@@ -23,8 +23,8 @@ every_fusion = pytest.mark.parametrize("fusion", FUSIONS)
 def estimates(seed: int = 0, batch: int = B):
     """Return means and variances of both streams."""
     torch.manual_seed(seed)
-    mu = torch.randn(batch, T, D), torch.randn(batch, T, D)
-    return mu, (torch.rand(batch, T, D) + 0.1, torch.rand(batch, T, D) + 0.1)
+    mu = {name: torch.randn(batch, T, D) for name in ("image", "event")}
+    return mu, {name: torch.rand(batch, T, D) + 0.1 for name in mu}
 
 
 def build(fusion: str):
@@ -36,32 +36,28 @@ def build(fusion: str):
 @pytest.mark.parametrize("fusion", ["equal", "gate", "concat"])
 def test_variance_is_that_of_sampled_estimates(fusion):
     """The propagated variance equals the empirical one of z for sampled independent estimates."""
-    (image, event), (var_image, var_event) = estimates()
+    mu, variance = ({name: x[:1, :1] for name, x in streams.items()} for streams in estimates())
     module = build(fusion)
     if fusion == "gate":  # a constant gate is a linear map
         module.gate.weight.data.zero_()
-    noise = torch.randn(2, 20_000, D)
-    sampled = module(
-        ((image[:1, :1] + noise[0] * var_image[:1, :1].sqrt()), event[:1, :1] + noise[1] * var_event[:1, :1].sqrt()),
-        (var_image[:1, :1], var_event[:1, :1]),
-        None,
-    )
+    samples = {name: x + torch.randn(1, 20_000, D) * variance[name].sqrt() for name, x in mu.items()}
+    sampled = module(samples, variance, None)
     torch.testing.assert_close(sampled.variance[0, 0], sampled.mean[0].var(0), rtol=0.05, atol=0)
 
 
 def test_weights_add_up_to_one():
     for fusion in ("equal", "gate"):
         fused = build(fusion)(*estimates(), None)
-        torch.testing.assert_close(fused.weight_image + fused.weight_event, torch.ones(B, T, D))
+        torch.testing.assert_close(sum(fused.weights.values()), torch.ones(B, T, D))
         mu, _ = estimates()
-        torch.testing.assert_close(fused.mean, fused.weight_image * mu[0] + fused.weight_event * mu[1])
-    assert (build("equal")(*estimates(), None).weight_image == 0.5).all()
+        torch.testing.assert_close(fused.mean, sum(fused.weights[name] * x for name, x in mu.items()))
+    assert (build("equal")(*estimates(), None).weights["image"] == 0.5).all()
 
 
 @pytest.mark.parametrize("fusion", BASELINES)
 def test_fusions_without_weights_report_nan(fusion):
     fused = build(fusion)(*estimates(), None)
-    assert fused.weight_image.isnan().all() == (fusion in WITHOUT_WEIGHTS) and fused.mean.isfinite().all()
+    assert fused.weights["image"].isnan().all() == (fusion in WITHOUT_WEIGHTS) and fused.mean.isfinite().all()
 
 
 def test_cross_attention_of_one_step_is_hand_computed():
@@ -73,14 +69,14 @@ def test_cross_attention_of_one_step_is_hand_computed():
     def value(x):
         return layer.out_proj(x @ layer.in_proj_weight[2 * D :].T + layer.in_proj_bias[2 * D :])
 
-    expected = (mu[0] + mu[1] + value(mu[1][:, :1]) + value(mu[0][:, :1])) / 2
+    expected = sum(x + value(x[:, :1]) for x in mu.values()) / 2
     torch.testing.assert_close(module(mu, variance, mask).mean[:, 0], expected[:, 0])
 
 
 def test_late_score_is_the_mean_probability():
     """The logit of the mean is stable: logits of ±80 round to probabilities of 0 and 1."""
     logits = torch.tensor([0.3, -2.0, 80.0, 1.0, -1.0, -80.0]).view(6, 1, 1)
-    mean = LateFusion.mean_score(logits)
+    mean = LateFusion.mean_score(logits, 2)
     p = torch.sigmoid(logits.double())
     torch.testing.assert_close(torch.sigmoid(mean.double()), (p[:3] + p[3:]) / 2)
     assert mean.isfinite().all()

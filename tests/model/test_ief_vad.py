@@ -30,14 +30,13 @@ def test_student_t_and_gaussian_fuse_equally_at_epsilon_0():
     weights = {}
     for noise_model in ("StudentT", "Gaussian"):
         for epsilon in (0.0, 1.0):
+            s = {"image": image_s, "event": event_s}
             fused = fuse(
-                image_mu,
-                event_mu,
-                effective_logvar(image_s, noise_model, nu=2),
-                effective_logvar(event_s, noise_model, nu=2),
+                {"image": image_mu, "event": event_mu},
+                {name: effective_logvar(x, noise_model, nu=2) for name, x in s.items()},
                 epsilon=epsilon,
             )
-            weights[noise_model, epsilon] = fused.weight_image
+            weights[noise_model, epsilon] = fused.weights["image"]
     torch.testing.assert_close(
         weights["StudentT", 0.0], weights["Gaussian", 0.0], rtol=1e-6, atol=1e-7
     )
@@ -54,8 +53,16 @@ def test_effective_variance_is_smaller_by_nu_over_nu_plus_1():
 def test_fusion_matches_hand_computation():
     # variances 1 and 3: weights 3/4 and 1/4, fused mean 3/4·2 + 1/4·6 = 3, fused variance 3/4
     one = torch.ones(1, 1, 1)
-    fused = fuse(2 * one, 6 * one, 0 * one, (3 * one).log(), epsilon=0.0)
-    assert [x.item() for x in fused] == pytest.approx([3.0, 0.75, 0.75, 0.25])
+    means, s = {"image": 2 * one, "event": 6 * one}, {"image": 0 * one, "event": (3 * one).log()}
+    fused = fuse(means, s, epsilon=0.0)
+    assert (fused.mean.item(), fused.variance.item()) == pytest.approx((3.0, 0.75))
+    assert [x.item() for x in fused.weights.values()] == pytest.approx([0.75, 0.25])
+
+
+def step_outputs(output) -> dict[str, torch.Tensor]:
+    """Return the outputs of every step by name."""
+    weights = {f"weight {name}": x for name, x in output.weights.items()}
+    return weights | {name: getattr(output, name) for name in ("logits", "fused", "gain", "variance")}
 
 
 @pytest.mark.parametrize("temporal_update", ["kalman", "paper", "none"])
@@ -69,13 +76,9 @@ def test_padding_changes_no_valid_output(temporal_update, modality):
         short = model(image, event, lengths)
         long = model(torch.cat([image, garbage], 1), torch.cat([event, -garbage], 1), lengths)
     for row, length in enumerate(lengths):
-        for name in ("logits", "fused", "weight_image", "weight_event", "gain", "variance"):
-            torch.testing.assert_close(
-                getattr(short, name)[row, :length],
-                getattr(long, name)[row, :length],
-                rtol=1e-5,
-                atol=1e-5,
-            )
+        for name, x in step_outputs(short).items():
+            y = step_outputs(long)[name]
+            torch.testing.assert_close(x[row, :length], y[row, :length], rtol=1e-5, atol=1e-5)
 
 
 def test_attention_matches_pytorch(T=12):
@@ -111,8 +114,8 @@ def test_autocast_keeps_fusion_filter_and_loss_in_float32(config, modality):
     with torch.autocast("cpu", torch.bfloat16):
         output = model(image, event, lengths)
         terms = objective.terms(output, lengths, anomalous)
-    for name in ("logits", "fused", "weight_image", "weight_event", "gain", "variance"):
-        assert getattr(output, name).dtype == torch.float32, name
+    for name, x in step_outputs(output).items():
+        assert x.dtype == torch.float32, name
     assert all(term.dtype == torch.float32 for term in terms)
     # bfloat16 has 8 significant bits: 2⁻⁸ = 4e-3 per product, doubled for the rest of the network
     assert (output.logits - exact.logits).abs().max() < 8e-3 * exact.logits.abs().max()
@@ -149,11 +152,10 @@ def test_single_modality_ignores_the_other(modality):
     with torch.no_grad():
         output, alone = model(image, event), model(*inputs)
     assert torch.equal(output.logits, alone.logits)
-    used, unused = ("image", "event") if modality == "image" else ("event", "image")
-    assert getattr(output, f"weight_{used}").eq(1).all()
-    assert getattr(output, f"weight_{unused}").eq(0).all()
-    assert getattr(output, f"{used}_mu").shape == (3, 12, 32)
-    assert getattr(output, f"{unused}_mu") is None
+    unused = "event" if modality == "image" else "image"
+    assert output.weights[modality].eq(1).all()
+    assert output.mu[modality].shape == (3, 12, 32)
+    assert output.weights.keys() == output.mu.keys() == output.logvar.keys() == {modality}
     assert not any(name.startswith(unused) for name in model.state_dict())
 
 
@@ -178,7 +180,7 @@ def test_zero_refinement_steps_classify_the_filter_state():
     ("config", "message"),
     [
         ({"noise_model": "Cauchy"}, "noise_model must be one of StudentT, Gaussian, not 'Cauchy'"),
-        ({"modality": "audio"}, "modality must be one of image, event, fusion, not 'audio'"),
+        ({"modality": "smell"}, "modality must be one of fusion, image, event, audio, .*, not 'smell'"),
         ({"nu": 0}, "nu must be positive .*, but is 0"),
         ({"nu": math.inf}, "nu must be positive and finite .* is noise_model Gaussian"),
         ({"epsilon": math.nan}, "epsilon must be finite and not negative, but is nan"),

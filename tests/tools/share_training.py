@@ -114,8 +114,8 @@ class SharedTraining:
             if fault and os.environ["RANK"] == "1":
                 count, forward = iter(range(1000)), IEFVAD.forward
 
-                def disturbed(model: IEFVAD, *arguments: object) -> object:
-                    output = forward(model, *arguments)
+                def disturbed(model: IEFVAD, **streams: object) -> object:
+                    output = forward(model, **streams)
                     if model.training and next(count) == 3:
                         fault(output)
                     return output

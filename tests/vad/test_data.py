@@ -42,6 +42,7 @@ from vad.files import InputError
 RELEASED_XD = "/media/Data1/xd_dataset/vitl/rgb/v=1RGb7knUKG0__#1_label_G-0-0__5.npy"
 SIZES = (1, 5, 255, 256, 257, 300, 511, 512, 513, 1000)  # those of tests/golden/windows.npz
 UCF = load_dataset("ucfcrime")
+WIDTHS = {"image": 16, "event": 16}
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -168,8 +169,8 @@ def test_unmodified_released_lists_are_read(realdata: Path, name: str, train: in
 
 
 def test_videos_have_their_files_and_snippet_counts(tiny) -> None:
-    videos, width = find_videos(read_list(tiny.lists / "train.csv", UCF), UCF, tiny.root, "fusion")
-    assert width == 16 and len(videos) == 12
+    videos, widths = find_videos(read_list(tiny.lists / "train.csv", UCF), UCF, tiny.root, "fusion")
+    assert widths == WIDTHS and len(videos) == 12
     for video in videos:
         assert list(video.streams) == ["image", "event"]
         assert {len(np.load(path)) for path in video.streams.values()} == {video.snippets}
@@ -231,10 +232,10 @@ def test_nan_is_refused_by_name_or_replaced_by_zero(tiny) -> None:
     with pytest.raises(InputError, match=message):
         load_embedding(path, "refuse")
     with pytest.raises(InputError, match=message):
-        check_values(train_videos(tiny), "refuse", 16)
+        check_values(train_videos(tiny), "refuse", WIDTHS)
     zeroed = load_embedding(path, "zero")
     assert (zeroed[2] == 0).all() and np.array_equal(zeroed[3], x[3])
-    check_values(train_videos(tiny), "zero", 16)
+    check_values(train_videos(tiny), "zero", WIDTHS)
 
 
 @pytest.mark.parametrize("nan", ["refuse", "zero"])
@@ -248,7 +249,7 @@ def test_large_data_sets_are_not_read_in_advance(tiny, monkeypatch: pytest.Monke
     monkeypatch.setattr(data, "load_embedding", lambda *_: pytest.fail("read"))
     videos = train_videos(tiny)
     monkeypatch.setattr(data, "MAX_CHECKED_BYTES", 4 * 16 * 2 * sum(v.snippets for v in videos) - 1)
-    check_values(videos, "refuse", 16)
+    check_values(videos, "refuse", WIDTHS)
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", "<i4"])
@@ -314,7 +315,7 @@ def random_arrays(count: int = 6) -> list[np.ndarray]:
 
 
 def open_windows(videos: list[Video], folder: Path, window: int = 24, nan: str = "refuse") -> Windows:
-    return Windows(videos, window, nan, 4, folder)
+    return Windows(videos, window, nan, {"image": 4}, folder)
 
 
 def cached_files(folder: Path) -> list[Path]:
@@ -325,7 +326,7 @@ def cached_files(folder: Path) -> list[Path]:
 def test_cached_windows_equal_the_released_code(golden, tmp_path: Path) -> None:
     case = golden("windows")
     videos = videos_of(tmp_path, [case[f"in/{S}"] for S in SIZES])
-    windows = Windows(videos, 256, "refuse", 3, tmp_path / "windows")
+    windows = Windows(videos, 256, "refuse", {"image": 3}, tmp_path / "windows")
     order = [3, 9, 0, 9, 5]
     batch = windows.__getitems__(order)
     np.testing.assert_array_equal(batch.streams["image"], [case[f"train/{SIZES[k]}"] for k in order])
@@ -336,14 +337,14 @@ def test_cached_windows_equal_the_released_code(golden, tmp_path: Path) -> None:
 
 def test_float16_is_kept_and_rounded_once(tmp_path: Path) -> None:
     long = np.random.default_rng(0).standard_normal((700, 4)).astype(np.float16)
-    windows = Windows(videos_of(tmp_path, [long, long[:200]]), 256, "refuse", 4, tmp_path / "windows")
+    windows = Windows(videos_of(tmp_path, [long, long[:200]]), 256, "refuse", {"image": 4}, tmp_path / "windows")
     batch = windows.__getitems__([0, 1]).streams["image"].numpy()
     assert batch.dtype == np.float16
     exact = train_window(long.astype(np.float32), 256)  # means are computed in float32
     np.testing.assert_array_equal(batch[0], exact.astype(np.float16))
     np.testing.assert_array_equal(batch[1, :200], long[:200])
     mixed = videos_of(tmp_path / "mixed", [long, long.astype(np.float32)])
-    assert Windows(mixed, 256, "refuse", 4, None).dtypes == {"image": np.float32}  # one type for all videos
+    assert Windows(mixed, 256, "refuse", {"image": 4}, None).dtypes == {"image": np.float32}  # one type for all videos
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -354,7 +355,7 @@ def test_batches_with_and_without_cache_are_equal(tiny, modality: str, half: boo
             np.save(path, np.load(path).astype(np.float16))
     videos = train_videos(tiny, modality)
     sampler = PairedBatches(videos, 2, True, seed=1)
-    uncached, cached = (Windows(videos, 24, "refuse", 16, cache) for cache in (None, tiny.root / "windows"))
+    uncached, cached = (Windows(videos, 24, "refuse", WIDTHS, cache) for cache in (None, tiny.root / "windows"))
     assert not uncached.cached and list(cached.cached) == list(videos[0].streams)
     before = torch.get_rng_state()
     for indices in sampler:
@@ -469,7 +470,7 @@ def test_training_continues_uncached_without_disk_space(tmp_path: Path, reason: 
 def test_batches_are_half_normal_and_repeatable(tiny) -> None:
     videos = train_videos(tiny)
     sampler = PairedBatches(videos, 2, True, seed=3)
-    windows = Windows(videos, 64, "refuse", 16, None)
+    windows = Windows(videos, 64, "refuse", WIDTHS, None)
     assert len(sampler) == 3 and sampler.videos == 4
     first = list(sampler)
     for batch in map(windows.__getitems__, first):
@@ -516,7 +517,7 @@ def test_worker_process_returns_the_error_message(tiny) -> None:
     np.save(path, np.full_like(np.load(path), np.nan))
     videos = train_videos(tiny)
     sampler = PairedBatches(videos, 6, True, seed=0)
-    windows = Windows(videos, 64, "refuse", 16, None)
+    windows = Windows(videos, 64, "refuse", WIDTHS, None)
     (batch,) = DataLoader(windows, batch_sampler=sampler, num_workers=1, collate_fn=lambda batch: batch)
     assert isinstance(batch, InputError) and "Arson001_x264__5.npy has NaN" in str(batch)
 

@@ -81,7 +81,7 @@ def opened(path: Path, places: dict[str, object], **explicit: object):
 def test_test_set_follows_the_list_and_its_ground_truth(open_set, tiny) -> None:
     test = open_set()
     listed = [line.split("/")[-1].split("__")[0] for line in (tiny.lists / "test.csv").read_text().splitlines()[1:]]
-    assert [video.name for video in test.videos] == listed and test.width == 16
+    assert [video.name for video in test.videos] == listed and test.widths == {"image": 16, "event": 16}
     truth = np.concatenate([video.frame_labels for video in test.videos])
     np.testing.assert_array_equal(truth, np.load(tiny.lists / "gt.npy"))
     assert [len(video.frame_labels) for video in test.videos] == [16 * video.snippets for video in test.videos]
@@ -245,7 +245,7 @@ def test_released_file_gets_the_released_profile(released: Path, places) -> None
 
 def test_checkpoint_of_another_width_is_refused(checkpoint, places, tiny) -> None:
     with pytest.raises(
-        InputError, match=r"a\.pth is a model for embeddings of width 32, but those of .* have width 16"
+        InputError, match=r"a\.pth is a model for image embeddings of width 32, but those of .* have width 16"
     ):
         opened(checkpoint(width=32), places)
 

@@ -28,7 +28,7 @@ def scored(name: str, label: str, scores: Sequence[float], frames: np.ndarray, i
     values = np.asarray(scores, np.float32)
     weight = np.full(len(values), image, np.float32)
     weights = {"image": weight, "event": 1 - weight}
-    return ScoredVideo(name, label, values, weights, np.full(4, image, np.float32), np.asarray(frames, np.uint8))
+    return ScoredVideo(name, label, values, weights, {"image": np.full(4, image, np.float32)}, np.asarray(frames, np.uint8))
 
 
 def snippets(labels: Sequence[int]) -> np.ndarray:
@@ -302,8 +302,8 @@ def test_mean_of_each_video_replaces_its_scores(videos: list[ScoredVideo]) -> No
 def test_spread_of_weights_is_over_snippets_and_over_dimensions() -> None:
     one, two = scored("a", "Abuse", [0.1] * 3, snippets([0, 1, 0])), scored("b", "Abuse", [0.2], snippets([1]))
     one.weights["image"][:], two.weights["image"][:] = [0.4, 0.5, 0.6], [0.9]
-    one = replace(one, weight_image_by_dimension=np.array([0.2, 0.8]))
-    two = replace(two, weight_image_by_dimension=np.array([1.0, 0.8]))
+    one = replace(one, by_dimension={"image": np.array([0.2, 0.8])})
+    two = replace(two, by_dimension={"image": np.array([1.0, 0.8])})
     spread = metrics.weight_spread([one, two])
     assert spread[metrics.SPREAD_SNIPPETS] == pytest.approx(np.std([0.4, 0.5, 0.6, 0.9]))
     assert spread[metrics.SPREAD_DIMENSIONS] == pytest.approx(np.std([0.4, 0.8]))  # three snippets and one

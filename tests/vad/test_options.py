@@ -116,15 +116,18 @@ def test_training_values_equal_the_released_ones(name: str, expected: tuple[obje
     assert values == expected
 
 
+SIZES = ("embed_dim", "input_dim", "audio_dim", "modality")  # of the data, not options of the model
+
+
 def test_options_match_configurations_of_model_and_loss() -> None:
-    config = {f.name: f.default for f in fields(IEFVADConfig) if f.name not in ("embed_dim", "input_dim", "modality")}
+    config = {f.name: f.default for f in fields(IEFVADConfig) if f.name not in SIZES}
     assert Options().group("model") == config  # the same names and the same defaults
     loss = {name: p.default for name, p in inspect.signature(Objective).parameters.items() if name != "config"}
     assert Options().group("loss") == loss
 
 
 def test_field_defines_flag_fingerprint_and_description() -> None:
-    changed = {"visual_layers": 3, "paired": False, "test_crops": (0, 5), "rollback": True, "noise_model": "Gaussian"}
+    changed = {"visual_layers": 3, "paired": False, "test_crops": (0, 5), "rollback": True, "noise_model": "Gaussian", "drop_stream": 0.5}
     base = Options()
     for f in (f for g in ("model", "loss", "training", "evaluation") for f in option_fields(g)):
         doubled = f.default * 2 + 1 if isinstance(f.default, int | float) else "other"

@@ -119,7 +119,7 @@ def test_collective_methods_do_nothing_with_one_process(tiny, tmp_path):
         assert runtime.world == 1 and runtime.describe() == "cpu, bf16"
         model = torch.nn.Linear(2, 2)
         assert runtime.wrap(model) is model
-        terms = LossTerms(*torch.arange(5.0))
+        terms = LossTerms(*torch.arange(6.0))
         assert runtime.reweight(terms, torch.tensor([1, 2]), True) is terms
         assert runtime.gather(3) == [3] and runtime.merge(runtime.shard([1, 2])) == [1, 2]
         with runtime.main_process_first():

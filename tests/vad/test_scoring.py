@@ -48,8 +48,7 @@ class Echo:
     """A model output whose score and weights follow from the input."""
 
     logits: torch.Tensor
-    weight_image: torch.Tensor
-    weight_event: torch.Tensor
+    weights: dict[str, torch.Tensor]
 
 
 class EchoModel(torch.nn.Module):
@@ -57,12 +56,12 @@ class EchoModel(torch.nn.Module):
 
     def __init__(self, padding: str = "masked", width: int = 16) -> None:
         super().__init__()
-        self.config = SimpleNamespace(padding=padding, embed_dim=width)
+        self.config = SimpleNamespace(padding=padding, embed_dim=width, streams=("image", "event"))
         self.inputs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def forward(self, image: torch.Tensor, event: torch.Tensor, lengths: torch.Tensor) -> Echo:
         self.inputs.append((image, lengths))
-        return Echo(image[..., :1], torch.full_like(image, 0.25), torch.full_like(event, 0.75))
+        return Echo(image[..., :1], {"image": torch.full_like(image, 0.25), "event": torch.full_like(event, 0.75)})
 
 
 @pytest.mark.parametrize("S", SIZES)
@@ -98,7 +97,7 @@ def test_scores_align_with_their_snippets(tiny, padding: str) -> None:
         assert list(result.weights) == ["image", "event"]
         np.testing.assert_allclose(result.weights["image"], 0.25)
         np.testing.assert_allclose(result.weights["event"], 0.75)
-        np.testing.assert_allclose(result.weight_image_by_dimension, np.full(16, 0.25))
+        np.testing.assert_allclose(result.by_dimension["image"], np.full(16, 0.25))
     assert {len(result.scores) > WINDOW for result in scored} == {True, False}  # videos of one window and of several
     steps = {image.shape[1] for image, _ in model.inputs}
     assert steps == {WINDOW} if padding == "attended" else min(steps) < WINDOW
@@ -127,7 +126,7 @@ def score_by_window(model: IEFVAD, video: CroppedVideo, window: int) -> tuple[np
         with torch.no_grad():
             output = model(*map(torch.from_numpy, streams), torch.tensor([length]))
         scores.append(torch.sigmoid(output.logits[0, :length, 0]).numpy())
-        weights.append(output.weight_image[0, :length].mean(1).numpy())
+        weights.append(output.weights["image"][0, :length].mean(1).numpy())
     return np.concatenate(scores), np.concatenate(weights)
 
 
@@ -158,8 +157,8 @@ def test_weights_by_dimension_are_means_over_snippets(tiny) -> None:
     for video, result in zip(videos, run(model, videos, window=64), strict=True):
         image, event = (torch.from_numpy(np.load(path))[None] for path in video.crops[0].streams.values())
         with torch.no_grad():
-            weights = model(image, event).weight_image[0].numpy()
-        np.testing.assert_allclose(result.weight_image_by_dimension, weights.mean(0), atol=1e-6)
+            weights = model(image, event).weights["image"][0].numpy()
+        np.testing.assert_allclose(result.by_dimension["image"], weights.mean(0), atol=1e-6)
 
 
 def test_crop_scores_are_averaged(tiny) -> None:
@@ -219,7 +218,7 @@ def test_embeddings_are_cached_up_to_the_limit(tmp_path: Path, monkeypatch) -> N
 
 
 def causal_oracle(model: IEFVAD, streams: dict[str, torch.Tensor], window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores (T,) and weights (2, T): the network on each window, then a textbook Kalman filter in float64.
+    """Return scores (T,) and weights (K, T): the network on each window, then a textbook Kalman filter in float64.
 
     Source: the filter in its usual form, with variance V, gain K = (V + q) / (V + q + r), V ← (1 − K)(V + q).
     """
@@ -247,7 +246,7 @@ def causal_oracle(model: IEFVAD, streams: dict[str, torch.Tensor], window: int) 
             for block in model.refinement.blocks:
                 x = x - model.config.lambda_ref * block(x)
             scores.append(torch.sigmoid(model.classifier(x)).mean().item())  # late fusion: two states
-        weights.append([w[0, n - 1].mean().item() for w in (output.weight_image, output.weight_event)])
+        weights.append([w[0, n - 1].mean().item() for w in output.weights.values()])
     return np.array(scores), np.array(weights).T
 
 
@@ -274,7 +273,7 @@ def test_causal_scores_equal_window_by_window_filtering(options: dict[str, str],
     scores, weights = causal_oracle(model, streams, window)
     assert np.ptp(scores) > 0.1
     np.testing.assert_allclose([row.score for row in rows], scores, rtol=0, atol=2e-6)
-    np.testing.assert_allclose([row[1:] for row in rows], weights.T, rtol=0, atol=1e-6)
+    np.testing.assert_allclose([list(row.weights.values()) for row in rows], weights.T, rtol=0, atol=1e-6)
 
 
 def test_first_causal_score_is_that_of_a_single_snippet() -> None:

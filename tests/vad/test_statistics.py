@@ -27,7 +27,7 @@ UCFCRIME, SHANG = map(load_dataset, ("ucfcrime", "shang"))
 def video(name: str, label: str, scores: np.ndarray, frames: np.ndarray) -> ScoredVideo:
     values = np.asarray(scores, np.float32)
     half = np.full(len(values), 0.5, np.float32)
-    return ScoredVideo(name, label, values, {"image": half, "event": half}, half[:4], np.asarray(frames, np.uint8))
+    return ScoredVideo(name, label, values, {"image": half, "event": half}, {"image": half[:4]}, np.asarray(frames, np.uint8))
 
 
 def make_videos(number: int, mean: int) -> list[ScoredVideo]:

@@ -138,7 +138,8 @@ def test_logged_losses_are_means_since_the_last_evaluation(tiny, tmp_path, monke
     first, second = content["rows"][:2]
     assert first["loss"] == pytest.approx(np.mean([values[0] for values in seen[:2]]), abs=1e-12)
     assert second["loss"] == pytest.approx(seen[2][0], abs=1e-12)
-    assert second["loss_kl_event"] == pytest.approx(seen[2][-1], abs=1e-12)
+    assert second["loss_kl_event"] == pytest.approx(seen[2][5], abs=1e-12)
+    assert second["loss_kl_audio"] == seen[2][6] == 0
 
 
 # refused input
@@ -148,8 +149,8 @@ def damage_output(monkeypatch, step: int, damage) -> None:
     """Damage the output of the network in one training step."""
     count, original = iter(range(1000)), IEFVAD.forward
 
-    def forward(self, *args):
-        output = original(self, *args)
+    def forward(self, **streams):
+        output = original(self, **streams)
         return damage(output) if self.training and next(count) == step else output
 
     monkeypatch.setattr(IEFVAD, "forward", forward)
@@ -233,7 +234,7 @@ def test_every_seed_has_a_different_order(tiny):
 
 
 def test_pin_memory_pins_every_tensor(tiny, monkeypatch):
-    batch = Windows(videos_of(tiny), 32, "refuse", 16, None).__getitems__([0, 3])
+    batch = Windows(videos_of(tiny), 32, "refuse", {"image": 16, "event": 16}, None).__getitems__([0, 3])
     locked = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: locked.append(x.dtype) or x)
     same = pin_memory(batch)  # called by DataLoader

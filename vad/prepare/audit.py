@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from vad import data
-from vad.datasets import IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, Dataset, is_source
+from vad.datasets import AUDIO_FOLDER, IMAGE_FOLDER, SIDES, SNIPPET_FRAMES, Dataset, is_source
 from vad.files import InputError
 from vad.prepare import ground_truth as gt
 from vad.prepare.lists import scan, shorten
@@ -244,7 +244,7 @@ def _unlisted(dataset: Dataset, rows: pd.DataFrame, root: Path | None, videos: s
 
 
 def _read_headers(rows: pd.DataFrame, dataset: Dataset, root: Path) -> pd.DataFrame:
-    """Return one row per file, image before event: the columns of `rows`, and stream, file, S, D, problem."""
+    """Return one row per file, in the order of `STREAMS`: the columns of `rows`, and stream, file, S, D, problem."""
 
     def read(row: data.ListRow) -> list[tuple[str, str, float, float, str]]:
         try:
@@ -255,7 +255,10 @@ def _read_headers(rows: pd.DataFrame, dataset: Dataset, root: Path) -> pd.DataFr
             event = data.event_path(image, dataset.event_folders)
         except InputError:
             event = root / dataset.event_folders[0] / image.name  # no event folder: all event files are missing
-        return [(stream, *_header(path, f"{root}/")) for stream, path in zip(data.STREAMS, (image, event), strict=True)]
+        files = {"image": image, "event": event}
+        if (root / AUDIO_FOLDER).is_dir():
+            files["audio"] = data.audio_path(image, row.video)
+        return [(stream, *_header(path, f"{root}/")) for stream, path in files.items()]
 
     files = rows.assign(file=in_threads(read, rows["row"], "embedding headers")).explode("file", ignore_index=True)
     return files.join(pd.DataFrame(files.pop("file").tolist(), columns=["stream", "file", "S", "D", "problem"]))
@@ -282,20 +285,22 @@ def _embeddings(files: pd.DataFrame, root: Path, all_values: bool) -> Iterator[C
     if files.empty:
         yield not_checked("embeddings", f"give --feature_root, a folder with {IMAGE_FOLDER}/")
         return
-    for stream in data.STREAMS:
-        part = files[files.stream == stream]
+    for stream, part in files.groupby("stream", sort=False):
         yield none_of(f"missing {stream} files (of {len(part):,})", part[part.problem == "missing"].file)
         yield none_of(f"unreadable {stream} files", part[~part.problem.isin(["", "missing"])].problem)
     good = files[files.problem == ""].astype({"S": int, "D": int})
-    pairs = good.groupby("path", sort=False).S.agg(["first", "last"])
-    pairs = pairs[pairs["first"] != pairs["last"]]
-    yield none_of("image and event with different S", (f"{p}: {i} and {e}" for p, i, e in pairs.itertuples()))
+    lengths = good.groupby("path", sort=False).S.unique()
+    lengths = lengths[lengths.map(len) > 1]
+    yield none_of("streams with different S", (f"{p}: {' and '.join(map(str, s))}" for p, s in lengths.items()))
     counts = good.groupby(["video", "stream"], sort=False).S.nunique()
     yield none_of("videos whose crops differ in S", dict.fromkeys(v for v, _ in counts[counts > 1].index))
     yield none_of("embeddings without snippets", good[good.S == 0].file)
-    width = int(good.D.mode().iloc[0]) if len(good) else 0
-    yield Check("embedding dimension D", width)
-    yield none_of("files with another D", (f"{f.file}: {f.D}" for f in good[good.D != width].itertuples()))
+    for sound, part in good.groupby(good.stream == "audio") if len(good) else ((False, good),):
+        width = int(part.D.mode().iloc[0]) if len(part) else 0
+        of_sound = " of sound" if sound else ""
+        yield Check(f"embedding dimension D{of_sound}", width)
+        others = (f"{f.file}: {f.D}" for f in part[part.D != width].itertuples())
+        yield none_of(f"files{of_sound} with another D", others)
     for side, rows in files.groupby("side", sort=False):
         crops = rows.groupby("video", sort=False).crop.agg(frozenset)
         usual = Counter(crops).most_common(1)[0][0]

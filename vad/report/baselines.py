@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from vad.data import STREAMS, TestVideo, Video, find_videos, load_embedding, read_list
+from vad.data import TestVideo, Video, find_videos, load_embedding, read_list
 from vad.datasets import EVENT_MAPS, SNIPPET_FRAMES
 from vad.evaluation import Protocol, TestSet, preparation_commands
 from vad.files import InputError
@@ -52,7 +52,7 @@ def baseline_table(tests: Sequence[TestSet], protocol: Protocol, runs: pd.DataFr
             if VIDEO_MEANS["AUC"] in group:
                 means = (marked(mean_cell(group[VIDEO_MEANS[m]]), protocol.mark) for m in METRICS)
                 rows.append([f"  {modality}, mean of each video", *means])
-        elif modality != "fusion":
+        elif modality in ("image", "event"):
             missing.append(modality)
     rows += [[name, *(mean_cell(frame[m]) for m in METRICS)] for name, frame in frames.items()]
     notes = [f"{name}: {text}" for name, text in DEFINITIONS.items()]
@@ -101,7 +101,7 @@ def measure(test: TestSet, scores: Sequence[np.ndarray]) -> dict[str, float]:
     videos = []
     for video, values in zip(test.videos, scores, strict=True):
         values = values[: len(video.frame_labels) // SNIPPET_FRAMES].astype(np.float32)
-        videos.append(ScoredVideo(video.name, video.label, values, {}, np.empty(0), video.frame_labels))
+        videos.append(ScoredVideo(video.name, video.label, values, {}, {}, video.frame_labels))
     data = samples(videos)
     abnormal = samples(v for v in videos if in_ano_auc(v.label, test.dataset, test.options.ano_auc))
     return {"AUC": roc_auc(data), "AP": average_precision(data), "Ano-AUC": roc_auc(abnormal)}
@@ -171,7 +171,7 @@ def supervised(test: TestSet) -> list[np.ndarray]:
 
 def _embed(video: Video, nan: str) -> np.ndarray:
     """Return the embeddings of all streams side by side, (S, 2 D) for two."""
-    return np.concatenate([load_embedding(video.streams[s], nan) for s in STREAMS if s in video.streams], 1)
+    return np.concatenate([load_embedding(path, nan) for path in video.streams.values()], 1)
 
 
 def _snippet_labels(test: TestSet, video: Video) -> np.ndarray:

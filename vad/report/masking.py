@@ -21,7 +21,7 @@ AXES = {
     "time": "masking: time steps × 0.01",
     "window": "masking: time steps of each padded window × 0.01",
 }
-MASKED = {"event": "EV_NOISE", "image": "IMG_NOISE"}  # names and order of the paper's tables
+MASKED = {"event": "EV_NOISE", "image": "IMG_NOISE", "audio": "AU_NOISE"}  # the first two as in the paper's tables
 STEP_FACTOR = 0.01  # the released code multiplies a masked time step by this
 
 
@@ -30,7 +30,7 @@ class MaskingResponse:
     """The response of one model to masking each stream at every level."""
 
     table: pd.DataFrame  # columns of Tables 6–9: masked, level, AUC|AP, brier, kl (nats), w_image …, as fractions
-    weight_change: Mapping[tuple[str, float], np.ndarray]  # (masked stream, level) → (D,) change in ŵ_i
+    weight_change: Mapping[tuple[str, float], np.ndarray]  # (masked stream, level) → (D,) change in the first ŵ
 
 
 def mask(embedding: np.ndarray, ratio: float, axis: str, rng: np.random.Generator, window: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def mask(embedding: np.ndarray, ratio: float, axis: str, rng: np.random.Generato
 
 
 def mask_stream(stream: str, level: float, axis: str, seed: int, window: int) -> Transform:
-    """Return a transform that masks one stream and leaves the other unchanged.
+    """Return a transform that masks one stream and leaves the others unchanged.
 
     The mask depends only on seed, stream, level and video name, not on order or batching.
     """
@@ -85,7 +85,7 @@ def run_masking(
             raise InputError(f"--levels: {level:g} is repeated. Give each level once.")
     clean = score(None)
     rows, change = [_row("CLEAN", 0.0, clean, clean, dataset)], {}
-    conditions = [(stream, level) for stream in MASKED for level in levels]
+    conditions = [(stream, level) for stream in MASKED if stream in clean[0].weights for level in levels]
     for stream, level in tqdm(conditions, desc="masking", unit="condition"):
         videos = score(mask_stream(stream, level, axis, seed, dataset.window))
         rows.append(_row(MASKED[stream], level, clean, videos, dataset))

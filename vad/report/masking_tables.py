@@ -10,6 +10,7 @@ import pandas as pd
 
 from vad.evaluation import Protocol, Run, shared_protocol
 from vad.files import write_bytes, write_json
+from vad.options import STREAMS
 from vad.report import plots
 from vad.report.masking import AXES, MASKED, MaskingResponse
 from vad.report.paper import paper_masking
@@ -30,7 +31,6 @@ from vad.report.table import (
 from vad.statistics import LEVEL, PairedComparison, compare_paired, multiple_tests_note, smallest_p
 
 STREAM = {label: stream for stream, label in MASKED.items()}
-CONDITIONS_NOTE = "IMG_NOISE: the image stream is masked. EV_NOISE: the event stream is masked."
 TITLES = {"feature": "feature dimensions", "time": "time steps", "window": "time steps of each window"}
 
 
@@ -81,7 +81,7 @@ def masking_table(response: pd.DataFrame, protocol: Protocol, *, axis: str, seed
     short = {", abnormal frames": " abn", ", normal frames": " norm"}.items()
     labels = [reduce(lambda n, pair: n.replace(*pair), short, metric_label(c)) for c in response]
     columns = [*labels[:2], *(["from"] if paper else []), *labels[2:]]
-    notes = [f"{CONDITIONS_NOTE} abn / norm: mean over abnormal / normal frames."]
+    notes = [f"{_conditions_note(response)} abn / norm: mean over abnormal / normal frames."]
     notes += definition_notes(response)
     if paper:
         notes.append("In the paper's table ŵ_i rises when the image is masked; its Section 4.2 says that ŵ_i falls.")
@@ -92,6 +92,12 @@ def masking_table(response: pd.DataFrame, protocol: Protocol, *, axis: str, seed
 
 def _header(protocol: Protocol, axis: str, seed: int) -> str:
     return SEPARATOR.join([protocol.line(), AXES[axis], f"mask seed {seed}"])
+
+
+def _conditions_note(response: pd.DataFrame) -> str:
+    """Return a sentence about each kind of masked row."""
+    masked = [label for label in ("IMG_NOISE", "EV_NOISE", "AU_NOISE") if label in set(response.masked)]
+    return " ".join(f"{label}: the {STREAM[label]} stream is masked." for label in masked)
 
 
 def weight_changes(responses: Sequence[pd.DataFrame]) -> dict[tuple[str, float], list[float]]:
@@ -110,7 +116,8 @@ def masking_runs_table(responses: Sequence[pd.DataFrame], protocol: Protocol, *,
 
     Δŵ is the masked stream's weight minus the same run's weight without masking. It should be negative.
     """
-    names = (protocol.dataset.metric, "brier", "kl", "w_image", "w_event")
+    weights = (name for name in responses[0] if name.startswith("w_") and name.count("_") == 1)
+    names = (protocol.dataset.metric, "brier", "kl", *weights)
     changes = {
         condition: compare_paired(dict.fromkeys(range(len(values)), 0.0), dict(enumerate(values)))
         for condition, values in weight_changes(responses).items()
@@ -124,9 +131,9 @@ def masking_runs_table(responses: Sequence[pd.DataFrame], protocol: Protocol, *,
         cells = (marked(mean_cell(group[name], name), protocol.mark) for name in names)
         rows.append([masked, f"{level:.2f}", *cells, *change_cells])
     columns = ["masked", "level", *map(metric_label, names), "Δŵ of the masked", "fell in", "p"]
-    notes = [f"{CONDITIONS_NOTE} Δŵ: change from the same run without masking; it should be negative."]
+    notes = [f"{_conditions_note(responses[0])} Δŵ: change from the same run without masking; it should be negative."]
     notes += [*definition_notes(names), f"{SPREAD_NOTE} p: sign-flip test of Δŵ over the runs."]
-    notes += [_conclusion(changes, stream) for stream in ("image", "event")]
+    notes += [_conclusion(changes, stream) for stream in sorted({masked for masked, _ in changes}, key=STREAMS.index)]
     if smallest_p(len(responses)) < 1 - LEVEL:
         notes += multiple_tests_note(len(changes))
     notes += protocol.notes(beside_paper=False)

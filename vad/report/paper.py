@@ -43,8 +43,9 @@ def paper_numbers(protocol: Protocol, modality: str) -> dict[str, Printed]:
     if protocol.noise_model != "StudentT":
         return numbers
     totals = {m: PAPER["table2"][dataset.name].get(m.replace("-", " ")) for m in METRICS}
-    column = MODALITIES.index(modality)
-    numbers["Table 2"] = {m: (row[column], None) for m, row in totals.items() if row}
+    columns = {m: dict(zip(MODALITIES, row, strict=False)) for m, row in totals.items() if row}
+    if modality in ("image", "event", "fusion"):
+        numbers["Table 2"] = {m: (row[modality], None) for m, row in columns.items()}
     if modality == "fusion":
         title, rows = paper_masking(dataset)
         names = (dataset.metric, "Brier", "kl", *PAPER["table6"]["columns"][5:])

@@ -1,7 +1,8 @@
 """Draw the figures of results: score curves, classes, masking, sweeps and training.
 
-In every figure image is blue and solid, event orange and dashed, fusion dark green and thick. They also differ in
-greyscale. Every `draw_…` function writes <path>.png and <path>.pdf, returns both paths and leaves rcParams unchanged.
+In every figure image is blue and solid, event orange and dashed, sound purple and dotted, fusion dark green and
+thick. They also differ in greyscale. Every `draw_…` function writes <path>.png and <path>.pdf, returns both paths
+and leaves rcParams unchanged.
 """
 
 from __future__ import annotations
@@ -26,11 +27,19 @@ from vad.options import MODALITIES
 from vad.report.paper import METRICS, Printed
 from vad.scoring import ScoredVideo
 
-COLOUR = {"image": "#1f6fb4", "event": "#e8820c", "fusion": "#0b4a32"}
-LINE = {"image": "-", "event": (0, (4, 1.5)), "fusion": "-"}
-WIDTH = {"image": 1.3, "event": 1.3, "fusion": 2.0}
-MARKER = {"image": "o", "event": "s", "fusion": "D"}
-HATCH = {"image": "", "event": "////", "fusion": ""}
+COLOUR = {
+    "image": "#1f6fb4", "event": "#e8820c", "fusion": "#0b4a32", "audio": "#9b3fa5",
+    "image+audio": "#5a57b0", "event+audio": "#b5484a", "image+event+audio": "#111111",
+}  # fmt: skip
+LINE = dict.fromkeys(COLOUR, "-") | {
+    "event": (0, (4, 1.5)), "audio": (0, (1.2, 1.2)), "image+audio": (0, (6, 1.5)), "event+audio": (0, (3, 1, 1, 1)),
+}  # fmt: skip
+WIDTH = dict.fromkeys(COLOUR, 1.3) | {"fusion": 2.0, "image+event+audio": 2.0}
+MARKER = {
+    "image": "o", "event": "s", "fusion": "D", "audio": "^", "image+audio": "v", "event+audio": "P",
+    "image+event+audio": "X",
+}  # fmt: skip
+HATCH = dict.fromkeys(COLOUR, "") | {"event": "////", "audio": "....", "image+audio": "xxxx", "event+audio": "++++"}
 OTHER_COLOURS = ("C3", "C4", "C5", "C6", "C7", "C8")  # matplotlib's C0–C2 resemble image, event and fusion
 GROUND_TRUTH = "#d9a3a3"
 COLUMN, PAGE = 3.5, 7.0  # width in inches of one column and of the page
@@ -74,7 +83,7 @@ def save(fig: Figure, path: Path, suffixes: Sequence[str] = (".png", ".pdf"), ab
 
 
 def _in_order(modalities: Mapping[str, object]) -> list[str]:
-    """Return the given modalities in the order image, event, fusion."""
+    """Return the given modalities in the order of `MODALITIES`."""
     return [modality for modality in MODALITIES if modality in modalities]
 
 
@@ -188,7 +197,7 @@ def _label_spokes(ax: PolarAxes, names: Sequence[str], angles: np.ndarray, low: 
 def draw_modalities(
     results: Mapping[str, Mapping[str, Sequence[float]]], path: Path, *, title: str, ylabel: str = ""
 ) -> list[Path]:
-    """Draw bars of image, event and fusion: mean ± standard deviation (n − 1) over seeds, one dot per run.
+    """Draw bars of each modality: mean ± standard deviation (n − 1) over seeds, one dot per run.
 
     results: metric → modality → one fraction per seed, NaN if undefined.
     """
@@ -257,13 +266,16 @@ def draw_weight_change(change: Mapping[tuple[str, float], np.ndarray], path: Pat
 
 @styled
 def draw_masking_curves(response: pd.DataFrame, path: Path, *, metric: str, title: str) -> list[Path]:
-    """Draw metric and mean ŵ_i against the masking ratio, one line per masked modality (Tables 6–9)."""
+    """Draw metric and mean ŵ of the first stream against the masking ratio, a line per masked modality (Tables 6–9)."""
     clean = response[response.masked == "CLEAN"].iloc[0]
     fig = Figure(figsize=(PAGE, 2.3), layout="constrained")
-    panels = ((metric, 100, f"{metric} (%)"), ("w_image", 1, r"fusion weight $\hat{w}_i$"))
+    weight = next(name for name in response if name.startswith("w_"))  # of the first stream
+    panels = ((metric, 100, f"{metric} (%)"), (weight, 1, rf"fusion weight $\hat{{w}}_{weight[2]}$"))
     for ax, (column, factor, name) in zip(fig.subplots(1, 2), panels, strict=True):
-        for modality, masked in (("image", "IMG_NOISE"), ("event", "EV_NOISE")):
+        for modality, masked in (("image", "IMG_NOISE"), ("event", "EV_NOISE"), ("audio", "AU_NOISE")):
             rows = response[response.masked == masked].sort_values("level")
+            if rows.empty:
+                continue
             style = {**line_style(modality), "marker": MARKER[modality], "ms": 4, "lw": 1.4, "clip_on": False}
             x, y = [0, *(100 * rows.level)], [factor * clean[column], *(factor * rows[column])]
             ax.plot(x, y, **style, label=f"{modality} masked")
@@ -284,7 +296,8 @@ def draw_weight_drop(changes: Mapping[tuple[str, float], Sequence[float]], path:
     fig = Figure(figsize=(COLUMN + 0.6, 2.5), layout="constrained")
     ax = fig.subplots()
     ax.axhline(0, color="0.2", lw=0.7)
-    for shift, modality in ((-0.6, "image"), (0.6, "event")):
+    masked_streams = _in_order({modality: None for modality, _ in changes})
+    for shift, modality in zip(np.linspace(-0.6, 0.6, len(masked_streams)), masked_streams, strict=True):
         levels = sorted(level for masked, level in changes if masked == modality)
         style = {**line_style(modality), "marker": MARKER[modality], "lw": 1.3, "label": f"{modality} masked"}
         _draw_means(ax, 100 * np.array(levels) + shift, [changes[modality, level] for level in levels], style)

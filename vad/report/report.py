@@ -29,7 +29,7 @@ from vad.evaluation import (
 from vad.experiments import TABLE_COMMANDS, SweepResult
 from vad.files import InputError
 from vad.localisation import localisation
-from vad.options import MODALITIES, Options, as_text, option_fields, resolve
+from vad.options import MODALITIES, STREAMS, Options, as_text, option_fields, resolve, streams_of
 from vad.report import plots
 from vad.report.baselines import baseline_table
 from vad.report.paper import paper_methods, paper_sweep
@@ -56,7 +56,7 @@ CARD_METRICS = ("AUC", "AP", "Ano-AUC")  # in the model index of the hub
 def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) -> tuple[list[Table], list[Path]]:
     """Return tables and figures of one checkpoint, or of several for comparison, and save them in `folder`."""
     frame, groups = runs_frame(runs), by_modality(runs)
-    first = groups.get("fusion", runs)[0]
+    first = fused(groups)[0]
     pooled = [f"Runs with different {name} are averaged." for name in varying_options(frame)]
     protocol = shared_protocol(runs, count_of(groups), pooled)
     title = f"{first.dataset.title}, {len(first.videos)} test videos"
@@ -71,7 +71,7 @@ def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) ->
         metrics = ("AUC", "Ano-AUC", "AP")
         bars = {m: {name: list(group[m]) for name, group in frame.groupby("modality")} for m in metrics}
         pictures += plots.draw_modalities(bars, folder / "modalities", title=title)
-    tables["baselines"] = baseline_table([run.test for run in groups.get("fusion", runs)], protocol, frame)
+    tables["baselines"] = baseline_table([run.test for run in fused(groups)], protocol, frame)
     located = localisation(first.videos, first.dataset)
     tables["localisation"] = localisation_table(located, shared_protocol([first], 1), modality=first.modality)
     tables["classes"], radar = _classes(groups, protocol, folder / "classes", title)
@@ -131,7 +131,7 @@ def report_table(
         several = f", mean of {count} runs" if count and count > 1 else ""
         title = f"{protocol.dataset.title}, {protocol.videos} test videos{several}"
         table, pictures = _classes(groups, protocol, folder / "figure2", title)
-    baselines = baseline_table([run.test for run in groups.get("fusion", runs)], protocol, runs_frame(runs))
+    baselines = baseline_table([run.test for run in fused(groups)], protocol, runs_frame(runs))
     table.save(folder / f"table{number}")
     baselines.save(folder / f"table{number}_baselines")
     save_results(runs, folder, f"table{number}_")  # Tables 1 and 2 may share a folder
@@ -211,7 +211,7 @@ def model_card(content: Mapping[str, object], protocol: Protocol, options: Optio
     """
     config, metrics, dataset = content["config"], content.get("metrics", {}), protocol.dataset
     modality = str(config.get("modality", "fusion"))
-    streams = ", ".join(m if modality in (m, "fusion") else "None" for m in ("image", "event"))
+    streams = ", ".join(f"{name}={name}" for name in STREAMS if name in streams_of(modality))
     entries = [
         EvalResult(
             task_type="video-classification", task_name="Video anomaly detection", dataset_type=dataset.name,
@@ -245,7 +245,7 @@ def model_card(content: Mapping[str, object], protocol: Protocol, options: Optio
         "", "## Use", "", "```python",
         "from model import IEFVAD",
         'model = IEFVAD.from_pretrained("FOLDER_OR_NAME_ON_THE_HUB")',
-        f"logits = model({streams}, lengths).logits  # (B, T, 1) of embeddings (B, T, "
+        f"logits = model({streams}, lengths=lengths).logits  # (B, T, 1) of embeddings (B, T, "
         f"{config.get('input_dim') or config['embed_dim']})",
         "```", "", "`python test.py --ckpt_path FOLDER` evaluates it.",
         "", "## Cite", "",
@@ -299,7 +299,7 @@ def check_table(number: int | None, runs: Sequence[Run]) -> None:
 def check_masking_runs(runs: Sequence[Run]) -> None:
     """Raise InputError if a run has no fusion weights, or if the runs differ in more than their seed."""
     for run in runs:
-        if run.modality != "fusion":
+        if len(streams_of(run.modality)) == 1:
             raise InputError(f"{run.path} is an {run.modality}-only model: it has no fusion weights to examine.")
         if run.options.fusion in WITHOUT_WEIGHTS:
             raise InputError(f"{run.path} has --fusion {run.options.fusion}: it has no fusion weights to examine.")
@@ -349,9 +349,14 @@ def runs_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def by_modality(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs of each modality that occurs, in the order image, event, fusion."""
+    """Return the runs of each modality that occurs, in the order of `MODALITIES`."""
     groups = {modality: [run for run in runs if run.modality == modality] for modality in MODALITIES}
     return {modality: group for modality, group in groups.items() if group}
+
+
+def fused(groups: Mapping[str, Sequence[Run]]) -> Sequence[Run]:
+    """Return the runs with the most streams. groups: see `by_modality`."""
+    return groups[max(groups, key=lambda modality: len(streams_of(modality)))]
 
 
 def count_of(groups: Mapping[str, Sequence[Run]]) -> int | None:

@@ -170,7 +170,7 @@ def metric_label(name: str) -> str:
     """Return the printed name of a metric or column."""
     if name in PERCENT:
         return f"{name} (%)"
-    base, _, part = name.replace("w_image", "ŵ_i ").replace("w_event", "ŵ_e ").partition(" _")
+    base, _, part = re.sub("^w_([a-z])[a-z]+", r"ŵ_\1 ", name).partition(" _")
     return f"{base}, {part} frames" if part else {"brier": "Brier", "kl": "KL"}.get(name, base.strip())
 
 

@@ -12,7 +12,7 @@ from vad.evaluation import MARK, SELECTED, Protocol
 from vad.experiments import BEST, SweepResult, short_name
 from vad.localisation import COLUMNS, LOCALISATION_NOTES, RATES, Localisation, metric_key
 from vad.metrics import UNDEFINED, VIDEO_MEANS
-from vad.options import MODALITIES, option_fields
+from vad.options import MODALITIES, option_fields, streams_of
 from vad.report.paper import METRICS, PAPER, Printed, paper_method, paper_methods, paper_numbers, paper_sweep
 from vad.report.table import (
     NAN,
@@ -189,11 +189,11 @@ def class_table(runs: Mapping[str, pd.DataFrame], protocol: Protocol) -> Table:
     for name in dict.fromkeys([*dataset.classes.values(), *totals]):
         if not any(name in frame for frame in shown.values()):
             continue
-        paper = printed.get(name.replace("Ano-AUC", "Ano AUC"), [None] * len(MODALITIES))
+        paper = dict(zip(MODALITIES, printed.get(name.replace("Ano-AUC", "Ano AUC"), ()), strict=False))
         cells = [f"all videos, {name}" if name in totals else name]
         for modality, frame in shown.items():
             values = frame.get(name, [math.nan])
-            number = paper[MODALITIES.index(modality)]
+            number = paper.get(modality)
             comparison = (spread_cell(number, None), difference_cell("AUC", mean(values), number))
             cells += [marked(mean_cell(values), protocol.mark), *(comparison if printed else ())]
             undefined |= math.isnan(mean(values))
@@ -233,7 +233,7 @@ def localisation_table(result: Localisation, protocol: Protocol, *, modality: st
 def seeds_table(runs: pd.DataFrame, protocol: Protocol) -> Table:
     """Return a table with one row per set of runs that differ only in seed. Options that vary become columns.
 
-    The notes compare fusion with each single stream, paired by seed.
+    The notes compare each fusion with those of fewer of its streams, paired by seed.
     """
     varying = sorted(varying_options(runs))
     runs = runs.assign(modality=pd.Categorical(runs.modality, MODALITIES, ordered=True))
@@ -248,14 +248,15 @@ def seeds_table(runs: pd.DataFrame, protocol: Protocol) -> Table:
 
 
 def _fusion_gains(runs: pd.DataFrame, varying: Sequence[str], metric: str) -> Iterator[str]:
-    """Compare fusion with each single stream, paired by seed or split."""
+    """Compare each fusion with those of fewer of its streams, paired by seed or split."""
     for key, group in grouped(runs.dropna(subset="seed"), varying):
         values = group.pivot(index="seed", columns="modality", values=metric)
-        for stream in (m for m in ("image", "event") if {m, "fusion"} <= set(values)):
-            paired = compare_paired(values[stream].to_dict(), values["fusion"].to_dict())
+        present = [m for m in MODALITIES if m in values]
+        for fused, part in ((a, b) for a in present for b in present if streams_of(b) < streams_of(a)):
+            paired = compare_paired(values[part].to_dict(), values[fused].to_dict())
             if paired:
                 group_name = f" ({', '.join(key)})" if key else ""
-                yield f"fusion − {stream}{group_name}, {metric}: {paired.describe()}."
+                yield f"{fused} − {part}{group_name}, {metric}: {paired.describe()}."
 
 
 def collapse_notes(values: Iterable[float]) -> list[str]:

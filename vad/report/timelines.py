@@ -20,6 +20,7 @@ from vad.evaluation import Run, TestSet, shared_protocol
 from vad.files import InputError
 from vad.localisation import runs
 from vad.metrics import roc_auc, samples
+from vad.options import parse_modality
 from vad.report import plots
 from vad.report.table import NONE, Table, value_cell
 from vad.scoring import ScoredVideo
@@ -85,7 +86,7 @@ def draw_timeline(
         for ax in (score, weights):
             ax.axvspan(start * scale, end * scale, color=plots.GROUND_TRUTH, alpha=0.55, lw=0)
         score.patches[0].set_label("ground truth")
-    modality = next((stream for stream, w in video.weights.items() if w.min() == 1), "fusion")  # weight 1: one stream
+    modality = parse_modality("+".join(video.weights))
     score.stairs(video.scores, edges, baseline=None, color=plots.COLOUR[modality], lw=1.4, label="anomaly score")
     if threshold is not None:
         score.axhline(threshold, color="0.4", ls=":", lw=1, label="threshold")
@@ -102,11 +103,12 @@ def _draw_weights(ax: Axes, weights: Mapping[str, np.ndarray], edges: np.ndarray
     for stream, values in weights.items():
         label = rf"$\hat{{w}}_{stream[0]}$ ({stream})"
         ax.stairs(values, edges, baseline=None, lw=1.3, label=label, **plots.line_style(stream))
-    if np.isnan(weights["image"]).all():
+    if any(np.isnan(values).all() for values in weights.values()):
         ax.text(0.5, 0.5, "this fusion has no weights", ha="center", va="center", transform=ax.transAxes)
-    # both weights mirror each other around 1/2; a minimum range keeps tiny changes looking tiny
-    reach = max(0.01, *(1.15 * float(np.abs(values - 0.5).max()) for values in weights.values()))
-    ax.set(ylim=(0.5 - reach, 0.5 + reach), ylabel="fusion weight")
+    # the weights lie around 1/K; a minimum range keeps tiny changes looking tiny
+    middle = 1 / len(weights)
+    reach = max(0.01, *(1.15 * float(np.abs(values - middle).max()) for values in weights.values()))
+    ax.set(ylim=(middle - reach, middle + reach), ylabel="fusion weight")
 
 
 def _draw_thumbnails(ax: Axes, thumbnails: Sequence[np.ndarray], end: float) -> None:

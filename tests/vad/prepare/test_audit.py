@@ -125,7 +125,7 @@ ERRORS: dict[str, tuple[Callable, dict[str, str]]] = {
     ),
     "event of another S": (
         lambda s: save(s, "event_thr_10", "Crash/c2__5", np.ones((5, 8))),
-        {"image and event with different S": "rgb/Crash/c2__5.npy: 6 and 5"},
+        {"streams with different S": "rgb/Crash/c2__5.npy: 6 and 5"},
     ),
     "crop of another S": (
         lambda s: [save(s, folder, "Normal/n1__0", np.ones((9, 8))) for folder in ("rgb", "event_thr_10")],

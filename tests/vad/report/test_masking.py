@@ -37,7 +37,7 @@ def scorer(labels: tuple[str, str] = ("Normal", "Abuse")) -> Callable[[Transform
             frames[20:100] = number % 2
             scores, mean = np.clip(image.mean(1) - 0.4, 0, 1), weight.mean(1)
             weights = {"image": mean, "event": 1 - mean}
-            videos.append(ScoredVideo(name, labels[number % 2], scores, weights, weight.mean(0), frames))
+            videos.append(ScoredVideo(name, labels[number % 2], scores, weights, {"image": weight.mean(0)}, frames))
         return videos
 
     return score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib.image
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from vad.files import InputError
 from vad.metrics import BINS, average_precision, calibration_error, reliability, samples
+from vad.options import MODALITIES
 from vad.report import plots
 from vad.scoring import ScoredVideo
 
@@ -26,7 +28,7 @@ def video(name: str = "Arson009", spans: tuple[tuple[int, int], ...] = SPANS) ->
         labels[start:end] = 1
     weight = rng.uniform(0.45, 0.5, 20).astype(np.float32)
     weights = {"image": weight, "event": 1 - weight}
-    return ScoredVideo(name, "Arson", rng.random(20).astype(np.float32), weights, weight[:8], labels)
+    return ScoredVideo(name, "Arson", rng.random(20).astype(np.float32), weights, {"image": weight[:8]}, labels)
 
 
 @pytest.fixture
@@ -234,7 +236,9 @@ def test_sweep_figure_shows_our_means_and_the_papers(drawn: Callable[..., Figure
 
 
 def test_modalities_differ_in_dashes_and_greyscale() -> None:
-    greys = [np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) for colour in plots.COLOUR.values()]
-    assert np.diff(sorted(greys)).min() > 0.12
-    assert plots.LINE["image"] != plots.LINE["event"]
+    grey = {m: np.dot(matplotlib.colors.to_rgb(c), (0.299, 0.587, 0.114)) for m, c in plots.COLOUR.items()}
+    for m, n in combinations(plots.COLOUR, 2):
+        assert abs(grey[m] - grey[n]) > 0.12 or plots.LINE[m] != plots.LINE[n], (m, n)
+    assert np.diff(sorted(grey[m] for m in ("image", "event", "fusion"))).min() > 0.12
+    assert len({*plots.LINE.values()}) >= 4 and plots.COLOUR.keys() == set(MODALITIES)
     assert plots.WIDTH["fusion"] > plots.WIDTH["image"]

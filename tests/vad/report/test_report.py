@@ -190,7 +190,7 @@ def test_model_card_has_metrics_protocol_and_mark(tmp_path: Path) -> None:
     assert "nu 4.0" in card.text
     assert "- image embeddings: weights of clip.pt (hash ab); tail whole, device cpu" in card.text
     assert "- threshold of an alarm: 0.7500, one false alarm per hour" in card.text
-    assert 'IEFVAD.from_pretrained("' in card.text and "model(image, event, lengths)" in card.text
+    assert 'IEFVAD.from_pretrained("' in card.text and "model(image=image, event=event, lengths=lengths)" in card.text
 
 
 def test_model_card_of_a_released_file_keeps_the_mark() -> None:
@@ -206,4 +206,4 @@ def test_model_card_of_synthetic_videos_says_so() -> None:
     content["config"] = {"embed_dim": 16, "input_dim": 64, "modality": "event"}
     card = card_of(content)
     assert "Synthetic videos and an untrained encoder" in card and "†" not in card
-    assert "model(None, event, lengths).logits  # (B, T, 1) of embeddings (B, T, 64)" in card
+    assert "model(event=event, lengths=lengths).logits  # (B, T, 1) of embeddings (B, T, 64)" in card

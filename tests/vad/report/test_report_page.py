@@ -47,7 +47,7 @@ def write_reports(folder: Path) -> None:
         writer.write(frame)
     writer.release()
     weights = {"image": np.linspace(0.4, 0.6, SNIPPETS), "event": np.linspace(0.6, 0.4, SNIPPETS)}
-    scored = ScoredVideo(NAME, "", SCORES, weights, np.zeros(2), np.zeros(16 * SNIPPETS))
+    scored = ScoredVideo(NAME, "", SCORES, weights, {}, np.zeros(16 * SNIPPETS))
     threshold = Threshold(0.5, "--threshold")
     events = find_events(SCORES, threshold)
     chosen = {k for group in shown_snippets(SCORES, events) for k in group}

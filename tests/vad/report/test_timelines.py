@@ -42,7 +42,7 @@ def video(
         frames[start:end] = 1
     image = rng.uniform(0.45, 0.5, snippets).astype(np.float32)
     scores = rng.random(snippets).astype(np.float32)
-    return ScoredVideo(name, label, scores, {"image": image, "event": 1 - image}, image[:8], frames)
+    return ScoredVideo(name, label, scores, {"image": image, "event": 1 - image}, {"image": image[:8]}, frames)
 
 
 def film(path: Path, frames: int = 70, fps: int = 20) -> Path:
@@ -96,7 +96,7 @@ def test_anomalous_intervals_are_shaded_in_both_panels(drawn: Callable[..., Figu
 
 def test_single_stream_score_has_colour_of_its_stream(drawn: Callable[..., Figure]) -> None:
     ones = np.ones(20, np.float32)
-    for weights, modality in ((video().weights, "fusion"), ({"image": 0 * ones, "event": ones}, "event")):
+    for weights, modality in ((video().weights, "fusion"), ({"event": ones}, "event")):
         (curve,) = (p for p in drawn(replace(video(), weights=weights)).axes[0].patches if not isinstance(p, Rectangle))
         assert curve.get_edgecolor()[:3] == pytest.approx(to_rgb(plots.COLOUR[modality]))
 

@@ -72,6 +72,7 @@ class GraphConvolution(nn.Module):
 
     def forward(self, x: Tensor, graph: Tensor, used: Tensor) -> Tensor:
         """Return (B, T, D/2) of x (B, T, D) on a graph (B, T, T); used: see `TemporalModel.forward`."""
+        graph = graph.to(x)
         y = self.gelu(graph @ (x @ self.first) + convolve(self.conv, x, used))
         return self.gelu(graph @ (y @ self.second) + y)
 

@@ -153,6 +153,7 @@ class AVadCLIP(nn.Module):
         c, image = self.config, self._validate("image", image)
         B, T, _ = image.shape
         lengths = torch.full((B,), T, device=image.device) if lengths is None else lengths.to(image.device).clamp(min=1)
+        # fmt: off
         valid = valid_mask(image[..., 0], lengths)                              # (B, T)
         used = valid if c.padding == "masked" else torch.ones_like(valid)       # (B, T)
         video, theta, gate = self.temporal(image, valid, used), None, None      # (B, T, D)
@@ -169,6 +170,7 @@ class AVadCLIP(nn.Module):
             text = self.embed_text()                                            # (C, D)
             prompted, classes = self.prompt(text, features, logits, used)       # (B, C, D) each
             class_logits = align(features, classes)                             # (B, T, C)
+        # fmt: on
         return AVadCLIPOutput(
             logits=logits,
             class_logits=class_logits,
@@ -179,7 +181,7 @@ class AVadCLIP(nn.Module):
             prompted=prompted,
             class_embeddings=classes,
             alpha=self.alpha,
-        )  # fmt: skip
+        )
 
     def embed_text(self) -> Tensor:
         """Return the text embeddings X_c (C, D): those of the tower, or without it the stored ones."""

@@ -15,9 +15,7 @@ class AdaptiveFusion(nn.Module):
     def __init__(self, *, embed_dim: int, num_heads: int) -> None:
         super().__init__()
         self.gate = nn.Linear(2 * embed_dim, embed_dim)
-        self.residual = nn.Sequential(
-            nn.Linear(2 * embed_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, embed_dim)
-        )
+        self.residual = nn.Sequential(nn.Linear(2 * embed_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, embed_dim))
 
     def forward(self, image: Tensor, audio: Tensor, used: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the fused features and the gate, or None for a fusion without one, (B, T, D) each.

@@ -35,11 +35,12 @@ def alignment_losses(class_logits: Tensor, lengths: Tensor, labels: Tensor, alph
     class_logits: (B, T, C); lengths: (B,) valid steps; labels: (B, C) multi-hot, a video's classes count equally;
     alpha: (C,) learned weights of the focal loss.
     """
-    share = labels / labels.sum(1, keepdim=True)                                        # ŷ, (B, C)
-    log_p = top_k_mean(full_precision(class_logits), lengths).log_softmax(1)            # (B, C)
-    entropy = -(share * log_p).sum(1)                                                   # (B,)
-    p = (share * log_p.exp()).sum(1)                                                    # (B,)
-    return entropy.mean(), ((share @ alpha.to(log_p)) * (1 - p) ** GAMMA * entropy).mean()  # fmt: skip
+    log_p = top_k_mean(full_precision(class_logits), lengths).log_softmax(1)  # (B, C)
+    share = labels.to(log_p) / labels.sum(1, keepdim=True)  # ŷ, (B, C)
+    entropy = -(share * log_p).sum(1)  # (B,)
+    p = (share * log_p.exp()).sum(1)  # (B,)
+    weight = (share * alpha).sum(1)  # (B,)
+    return entropy.mean(), (weight * (1 - p) ** GAMMA * entropy).mean()
 
 
 def text_loss(text: Tensor) -> Tensor:
@@ -79,7 +80,6 @@ class AVadCLIPObjective:
         lengths: (B,) valid steps; labels: (B, C) multi-hot, column 0 for normal videos. teacher_features: (B, T, D)
         of the teacher on the same windows, or None: no distillation.
         """
-        labels = labels.to(output.logits)
         alignment, focal = alignment_losses(output.class_logits, lengths, labels, output.alpha)
         return AVadCLIPTerms(
             classification=classification_loss(output.logits, lengths, 1 - labels[:, 0]),

@@ -21,9 +21,7 @@ AUDIO_DELAYS = ("causal", "both")
 class TemporalModel(nn.Module):
     """Learned positions, a local transformer, and two graphs that link similar and near steps."""
 
-    def __init__(
-        self, *, embed_dim: int, max_length: int, num_layers: int, num_heads: int, local_window: int
-    ) -> None:
+    def __init__(self, *, embed_dim: int, max_length: int, num_layers: int, num_heads: int, local_window: int) -> None:
         super().__init__()
         self.local_window = local_window
         self.positions = nn.Parameter(0.01 * torch.randn(max_length, embed_dim))

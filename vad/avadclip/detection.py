@@ -81,9 +81,7 @@ def proposals(frame_scores: np.ndarray) -> list[tuple[float, int, int]]:
     ]
 
 
-def class_segments(
-    labels: np.ndarray, intervals: Sequence[Intervals], frames: Sequence[int]
-) -> np.ndarray:
+def class_segments(labels: np.ndarray, intervals: Sequence[Intervals], frames: Sequence[int]) -> np.ndarray:
     """Return the true segments (M, 4) for `detection_map` from annotated videos.
 
     labels: (V, C) multi-hot, column 0 for normal videos; intervals: anomalous frames per video, half-open; frames:

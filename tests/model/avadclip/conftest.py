@@ -46,9 +46,7 @@ class Case:
         clip = {k.removeprefix(CLIP): v for k, v in self.weights["teacher"].items() if k.startswith(CLIP)}
         clip["token_embedding.weight"] = table = torch.zeros(49408, self.config["D"])
         table[torch.from_numpy(self.arrays["token_ids"])] = torch.from_numpy(self.arrays["token_rows"])
-        return TextTower.from_clip(
-            clip, torch.from_numpy(self.arrays["tokens"]), num_heads=self.config["text_heads"]
-        )
+        return TextTower.from_clip(clip, torch.from_numpy(self.arrays["tokens"]), num_heads=self.config["text_heads"])
 
     def network(self, role: str, **options: object) -> AVadCLIP:
         """Return teacher or student with the released options, in eval mode."""

@@ -9,6 +9,7 @@ import torch
 
 from extracting.clip.tower import import_open_clip
 from model.avadclip import PROFILES, AVadCLIP, AVadCLIPConfig, AVadCLIPObjective, TextTower
+from model.avadclip.distillation import VarianceHead
 from model.avadclip.fusion import FUSIONS
 from model.avadclip.temporal import TemporalConvolution, TemporalModel
 from model.ief_vad import ConfigError
@@ -74,7 +75,7 @@ def test_masked_window_equals_the_video_alone(network, student, window):
     batch = model(image, audio, LENGTHS)
     for row, length in enumerate(LENGTHS.tolist()):
         alone = model(image[row : row + 1, :length], audio[row : row + 1, :length])
-        for name in ("logits", "class_logits", "features"):
+        for name in ("logits", "class_logits", "features", "theta" if student else "gate"):
             value = getattr(batch, name)[row, :length]
             torch.testing.assert_close(getattr(alone, name)[0], value, rtol=1e-4, atol=1e-5)
 
@@ -103,6 +104,14 @@ def test_audio_convolutions_see_fifteen_steps(delay, first, last):
     audio(x, torch.ones(1, 40, dtype=torch.bool))[0, 20].sum().backward()
     seen = x.grad[0].abs().sum(1).nonzero().flatten().tolist()
     assert (seen[0], seen[-1]) == (first, last)
+
+
+def test_plain_variance_leaves_features_to_other_losses():
+    x, used = torch.randn(2, 9, 8, requires_grad=True), torch.ones(2, 9, dtype=torch.bool)
+    for kind, reached in (("plain", False), ("released", True)):
+        x.grad, theta = None, VarianceHead(embed_dim=8, kind=kind)(x, used)
+        theta.sum().backward()
+        assert (x.grad is not None) == reached
 
 
 def test_student_ignores_audio(network):

@@ -48,15 +48,16 @@ class CheckpointError(ValueError):
 
 def from_released_name(name: str) -> str:
     """Translate a tensor name of a released file to this code's; leave unknown names unchanged."""
-    return _replace_prefix(name, _RELEASED_PREFIXES)
+    return replace_prefix(name, _RELEASED_PREFIXES)
 
 
 def to_released_name(name: str) -> str:
     """Translate a tensor name of this code to a released file's; leave other names unchanged."""
-    return _replace_prefix(name, {ours: released for released, ours in _RELEASED_PREFIXES.items()})
+    return replace_prefix(name, {ours: released for released, ours in _RELEASED_PREFIXES.items()})
 
 
-def _replace_prefix(name: str, prefixes: Mapping[str, str]) -> str:
+def replace_prefix(name: str, prefixes: Mapping[str, str]) -> str:
+    """Return the name with its prefix, a key of `prefixes`, replaced by the value; leave other names unchanged."""
     for old, new in prefixes.items():
         if name.startswith(old):
             return new + name[len(old) :]
@@ -73,11 +74,11 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
-    content = _load(path)
+    content = load_file(path)
     if content.get("format") == FORMAT and {"config", "model"} <= content.keys():
         return {**content, "form": "ours"}
     state = content.get("model_state_dict", content)
-    if not _is_state_dict(state):
+    if not is_state_dict(state):
         raise CheckpointError(
             f"{path} contains no weights of this model. It is neither a state_dict, nor a "
             f"dictionary with 'model_state_dict', nor a checkpoint of this code."
@@ -89,7 +90,7 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     return {"form": "released", "model": model, "config": _infer_config(model, path), **metadata}
 
 
-def _is_state_dict(content: object) -> bool:
+def is_state_dict(content: object) -> bool:
     """Return whether `content` is a non-empty mapping from names to tensors."""
     return (
         isinstance(content, Mapping)
@@ -272,7 +273,7 @@ def _from_json(value: dict[str, object]) -> object:
     return float(value["__float__"]) if value.keys() == {"__float__"} else value
 
 
-def _load(path: Path) -> Mapping[str, object]:
+def load_file(path: Path) -> Mapping[str, object]:
     """Load a file that contains only tensors and plain values; other pickled data is refused."""
     if not path.is_file():
         raise CheckpointError(

@@ -32,18 +32,20 @@ class LossTerms(NamedTuple):
     kl_audio: Tensor
 
 
-def top_k_probability(probability: Tensor, lengths: Tensor) -> Tensor:
-    """Return the mean of the k = ⌊L/16⌋ + 1 largest probabilities of each video's L valid steps.
+def top_k_mean(values: Tensor, lengths: Tensor) -> Tensor:
+    """Return the mean of the k = ⌊L/16⌋ + 1 largest values of each video's L valid steps.
 
-    probability: (B, T); lengths: (B,) ≥ 1. Returns (B,).
+    values: (B, T), or (B, T, C) where each class has its own k steps; lengths: (B,) ≥ 1. Returns (B,) or (B, C).
     """
+    B, T, *classes = values.shape
+    steps = (B, -1, *[1] * len(classes))
     k = lengths // INSTANCE_STEPS + 1
-    valid = _valid_mask(probability, lengths)
+    valid = valid_mask(values, lengths).view(steps)
     # upper bound of k from the shape: reading k.max() would synchronise with the GPU in every step
-    max_k = probability.shape[1] // INSTANCE_STEPS + 1
-    largest = probability.masked_fill(~valid, -1.0).topk(max_k, dim=1).values
-    selected = torch.arange(max_k, device=k.device) < k.unsqueeze(1)
-    return (largest * selected).sum(1) / k
+    max_k = T // INSTANCE_STEPS + 1
+    largest = values.masked_fill(~valid, -math.inf).topk(max_k, dim=1).values
+    surplus = torch.arange(max_k, device=k.device) >= k.unsqueeze(1)
+    return largest.masked_fill(surplus.view(steps), 0).sum(1) / k.view(steps)[:, 0]
 
 
 def segment_probability(probability: Tensor, lengths: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ def segment_probability(probability: Tensor, lengths: Tensor) -> Tensor:
     probability: (B, T); lengths: (B,) ≥ 1. Returns (B,).
     """
     B, T = probability.shape
-    valid = _valid_mask(probability, lengths)
+    valid = valid_mask(probability, lengths)
     padding = -T % INSTANCE_STEPS
     segments = F.pad(probability * valid, (0, padding)).view(B, -1, INSTANCE_STEPS)
     counts = F.pad(valid, (0, padding)).view(B, -1, INSTANCE_STEPS).sum(2)
@@ -61,7 +63,7 @@ def segment_probability(probability: Tensor, lengths: Tensor) -> Tensor:
 
 
 MIL_POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {"topk": top_k_probability, "segment": segment_probability}
+    {"topk": top_k_mean, "segment": segment_probability}
 )
 
 
@@ -136,7 +138,7 @@ class Objective:
         """Compute the terms of a batch; lengths, anomalous: as in `classification_loss`."""
         # the released code attends to padding and includes it in these averages
         masked = self.config.padding == "masked"
-        valid = _valid_mask(output.logits[..., 0], lengths) if masked else None
+        valid = valid_mask(output.logits[..., 0], lengths) if masked else None
         mu = {name: full_precision(x) for name, x in output.mu.items()}
         present = {name: ~absent[:, :, 0] for name, absent in output.missing.items()}  # (B, 1)
         pairs = [
@@ -170,8 +172,8 @@ class Objective:
         return kl_loss(full_precision(mu), logvar_eff, valid, present)
 
 
-def _valid_mask(steps: Tensor, lengths: Tensor) -> Tensor:
-    """Return a mask shaped like `steps` (B, T), True at the first `lengths` steps of each row."""
+def valid_mask(steps: Tensor, lengths: Tensor) -> Tensor:
+    """Return a mask (B, T), True at the first `lengths` steps of each row of `steps` (B, T, …)."""
     return torch.arange(steps.shape[1], device=steps.device) < lengths.unsqueeze(1)
 
 

@@ -16,7 +16,7 @@ from model.losses import (
     kl_loss,
     norm_loss,
     segment_probability,
-    top_k_probability,
+    top_k_mean,
 )
 
 
@@ -41,7 +41,7 @@ def test_top_k_and_segment_mil_match_hand_computation():
     p = torch.full((1, 20), 0.1)
     p[0, [0, 5, 10, 18]] = 0.9
     lengths = torch.tensor([20])
-    assert top_k_probability(p, lengths).item() == pytest.approx(0.9)  # k = 20 // 16 + 1 = 2
+    assert top_k_mean(p, lengths).item() == pytest.approx(0.9)  # k = 20 // 16 + 1 = 2
     assert segment_probability(p, lengths).item() == pytest.approx((3 * 0.1 + 0.9) / 4)
     anomalous = torch.tensor([1.0])
     for mil, pooled in (("topk", 0.9), ("segment", 0.3)):
@@ -199,7 +199,7 @@ def test_invalid_loss_option_is_refused(option, message):
 def test_top_k_mil_matches_plain_mean_of_largest(T):
     probability = torch.rand(4, T, generator=torch.Generator().manual_seed(T))
     for lengths in ([1, 1, 1, 1], [T, 1, max(1, T // 2), max(1, T - 1)]):
-        pooled = top_k_probability(probability, torch.tensor(lengths))
+        pooled = top_k_mean(probability, torch.tensor(lengths))
         for row, length, value in zip(probability, lengths, pooled, strict=True):
             k = length // 16 + 1
             expected = sum(sorted(row[:length].tolist())[-k:]) / k

@@ -28,7 +28,8 @@ def scored(name: str, label: str, scores: Sequence[float], frames: np.ndarray, i
     values = np.asarray(scores, np.float32)
     weight = np.full(len(values), image, np.float32)
     weights = {"image": weight, "event": 1 - weight}
-    return ScoredVideo(name, label, values, weights, {"image": np.full(4, image, np.float32)}, np.asarray(frames, np.uint8))
+    by_dimension = {"image": np.full(4, image, np.float32)}
+    return ScoredVideo(name, label, values, weights, by_dimension, np.asarray(frames, np.uint8))
 
 
 def snippets(labels: Sequence[int]) -> np.ndarray:

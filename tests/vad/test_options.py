@@ -127,7 +127,8 @@ def test_options_match_configurations_of_model_and_loss() -> None:
 
 
 def test_field_defines_flag_fingerprint_and_description() -> None:
-    changed = {"visual_layers": 3, "paired": False, "test_crops": (0, 5), "rollback": True, "noise_model": "Gaussian", "drop_stream": 0.5}
+    changed = {"visual_layers": 3, "paired": False, "test_crops": (0, 5), "rollback": True, "noise_model": "Gaussian",
+               "drop_stream": 0.5}  # fmt: skip
     base = Options()
     for f in (f for g in ("model", "loss", "training", "evaluation") for f in option_fields(g)):
         doubled = f.default * 2 + 1 if isinstance(f.default, int | float) else "other"

@@ -27,7 +27,8 @@ UCFCRIME, SHANG = map(load_dataset, ("ucfcrime", "shang"))
 def video(name: str, label: str, scores: np.ndarray, frames: np.ndarray) -> ScoredVideo:
     values = np.asarray(scores, np.float32)
     half = np.full(len(values), 0.5, np.float32)
-    return ScoredVideo(name, label, values, {"image": half, "event": half}, {"image": half[:4]}, np.asarray(frames, np.uint8))
+    weights = {"image": half, "event": half}
+    return ScoredVideo(name, label, values, weights, {"image": half[:4]}, np.asarray(frames, np.uint8))
 
 
 def make_videos(number: int, mean: int) -> list[ScoredVideo]:

@@ -35,7 +35,8 @@ needs_pages = pytest.mark.skipif(bool(missing_packages()), reason=missing_packag
 def video(name: str, scores: list[float]) -> ScoredVideo:
     values = np.array(scores, np.float32)
     image = np.linspace(0.4, 0.45, len(values)).astype(np.float32)
-    return ScoredVideo(name, "", values, {"image": image, "event": 1 - image}, {"image": image[:2]}, np.zeros(16 * len(values)))
+    weights = {"image": image, "event": 1 - image}
+    return ScoredVideo(name, "", values, weights, {"image": image[:2]}, np.zeros(16 * len(values)))
 
 
 def answer(folder: Path, scored: ScoredVideo, threshold: Threshold, note: str = "", **more: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The benchmark around AVadCLIP: its metric of classes in time, mAP@IoU."""

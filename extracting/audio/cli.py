@@ -43,8 +43,6 @@ def extract(fixed: Dataset | None = None) -> int:
     image_dir = (flags.image_dir or record.data_root / IMAGE_FOLDER).absolute()
     save_dir = (flags.save_dir or image_dir.parent / AUDIO).absolute()
     jobs, missing = join_images(find_videos(video_dir), image_dir, record)
-    if not jobs:
-        raise InputError(f"{image_dir} has no image embeddings of the videos in {video_dir}. Extract them first.")
     jobs = jobs[read_shard(flags.shard)]
     require_av(jobs)
     checkpoint = flags.wav2clip_ckpt or (UNTRAINED if record.synthetic else None)

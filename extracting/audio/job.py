@@ -20,31 +20,43 @@ from extracting.video.frames import VideoError
 from vad.datasets import Dataset
 from vad.files import InputError
 from vad.options import TAILS
-from vad.prepare.lists import scan_folder, video_key
 
 AUDIO = "audio"
 
 
 def join_images(jobs: Sequence[Job], image_dir: Path, dataset: Dataset) -> tuple[list[Job], list[str]]:
-    """Return the jobs of videos with image embeddings, and the names of those without.
+    """Return the jobs of videos with image embeddings, and the names of the videos without.
 
     A job gets the name, S and tail rules of its image embeddings. Its size includes the .wav beside the video.
+    They are joined by [<Class>/]<video>, or else by the key of the video in the data set.
+    Raises InputError if no video has image embeddings, or if two have the same.
     """
-    images, records = scan_folder(image_dir, dataset), Manifest(image_dir).records
-    joined, missing = [], []
+    # any crop: all have the same S
+    images = {_name(path, image_dir): path for path in sorted(image_dir.rglob("[!.]*__*.npy"))}
+    exact, records = {job.name for job in jobs}, Manifest(image_dir).records
+    by_key = {dataset.key(name): name for name in images if name not in exact}
+    joined, missing, videos = [], [], {}
     for job in jobs:
-        crops = images.get(video_key(job.name, dataset))
-        if crops is None:
+        name = job.name if job.name in images else by_key.get(dataset.key(job.name))
+        if name is None:
             missing.append(job.video)
             continue
-        crop, path = next(iter(crops.items()))
-        name = Path(path).relative_to(image_dir.name).as_posix().removesuffix(f"__{crop}.npy")
-        record = records.get(name)
-        tails = (record.settings["tail"],) if record and "tail" in record.settings else TAILS
+        if videos.setdefault(name, job.video) != job.video and not job.outcome:
+            both = f"{videos[name]} and {job.video}"
+            raise InputError(f"{images[name]} has the name of two videos, {both}. Remove one of them.")
+        tail = records[name].settings.get("tail") if name in records else None
         wav = wav_path(job.path)
         size = job.size + (wav.stat().st_size if wav.is_file() else 0)
-        joined.append(replace(job, name=name, size=size, snippets=_rows(image_dir.parent / path), tails=tails))
+        tails = (tail,) if tail else TAILS
+        joined.append(replace(job, name=name, size=size, snippets=_rows(images[name]), tails=tails))
+    if not joined:
+        raise InputError(f"{image_dir} has no image embedding of these videos. Extract the image embeddings first.")
     return joined, missing
+
+
+def _name(path: Path, folder: Path) -> str:
+    """Return [<Class>/]<video> of an embedding file."""
+    return path.relative_to(folder).as_posix().rpartition("__")[0]
 
 
 def _rows(path: Path) -> int:

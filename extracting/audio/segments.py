@@ -28,7 +28,7 @@ def cut(path: Path, track: Track, snippets: int) -> list[np.ndarray] | None:
     if longest > MAX_SECONDS:
         reason = f"a snippet lasts {longest:.0f} seconds, so its time stamps are damaged; re-encode the video"
         raise VideoError(path, "damaged", reason)
-    bounds = np.rint(times * SAMPLE_RATE).astype(int)
+    bounds = np.rint(times.clip(0) * SAMPLE_RATE).astype(int)
     waveform = np.zeros(bounds[-1] + MIN_SAMPLES, np.float32)
     for piece in track.pieces:
         place(waveform, piece)

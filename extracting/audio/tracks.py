@@ -19,6 +19,8 @@ from vad.files import InputError
 
 GAP = 0.1  # seconds; a track whose time stamps jump by more is placed anew
 RATES = range(1_000, 768_001)  # samples per second; another rate is that of a damaged header
+MAX_CHANNELS = 8  # 7.1; only damaged tracks have more
+SAMPLE_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 
 
 @dataclass(frozen=True)
@@ -108,21 +110,17 @@ def read_wav(path: Path) -> list[Piece]:
             rate, samples = wavfile.read(path)
     except Exception as error:  # of a damaged header: ValueError, struct.error, ZeroDivisionError …
         raise VideoError(path, "damaged", f"cannot be read as a .wav ({error}); write it again as 16-bit PCM") from None
-    _check_rate(path, rate)
-    return [Piece(0.0, rate, [to_mono(samples.reshape(len(samples), -1))])] if len(samples) else []
-
-
-def _check_rate(path: Path, rate: int) -> None:
     if rate not in RATES:
         reason = f"its sound has {rate} samples per second; write it again, for example at 48000"
         raise VideoError(path, "damaged", reason)
+    return [Piece(0.0, rate, [to_mono(samples.reshape(len(samples), -1))])] if len(samples) else []
 
 
 def read_container(path: Path) -> Track:
     """Return the first sound track of a file and the times of its video packets, without decoding pictures.
 
     Samples stand at their presentation times. What cannot be decoded is left out, and the note says so.
-    Raises VideoError for a file without video or with an unknown sound format.
+    Raises VideoError for a file without video, and for a track of which nothing can be decoded.
     """
     import av
 
@@ -141,13 +139,17 @@ def read_container(path: Path) -> Track:
                         continue
                     try:
                         for frame in packet.decode():
-                            _append(path, track.pieces, frame, float(start))
+                            if frame.sample_rate in RATES and len(frame.layout.channels) <= MAX_CHANNELS:
+                                _append(track.pieces, frame, float(start))
+                            else:
+                                lost += 1
                     except av.error.FFmpegError:
                         lost += 1
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, IndexError) as error:  # IndexError: a stream begins within the file
         if not times:
-            raise VideoError(path, "not_video", f"cannot be opened ({error.strerror}); copy it again") from None
-        track.note = f"reading stopped with an error ({error.strerror})"
+            reason = f"it cannot be opened ({getattr(error, 'strerror', error)}); copy it again"
+            raise VideoError(path, "not_video", reason) from None
+        track.note = "reading its sound stopped with an error; copy the video again, or put the sound beside it as a .wav"
     track.seconds = sorted(times)
     if lost:
         track.note = f"{lost} packets of the sound cannot be decoded and count as silence; copy the video again"
@@ -164,14 +166,19 @@ def _time(packet: Any, number: int, video: Any, start: float) -> float:
     return float(stamp * packet.time_base - start)
 
 
-def _append(path: Path, pieces: list[Piece], frame: Any, start: float) -> None:
+def _append(pieces: list[Piece], frame: Any, start: float) -> None:
     """Append a decoded frame to the last piece, or begin another after a jump in time or a change of rate."""
-    _check_rate(path, frame.sample_rate)
-    samples = frame.to_ndarray()  # (channels, n), or (1, n * channels) if the format is packed
-    samples = samples.T if frame.format.is_planar else samples.reshape(-1, len(frame.layout.channels))
     time = pieces[-1].end if pieces else 0.0
     if frame.pts is not None:
         time = float(frame.pts * frame.time_base) - start
     if not pieces or frame.sample_rate != pieces[-1].rate or abs(time - pieces[-1].end) > GAP:
         pieces.append(Piece(time, frame.sample_rate))
-    pieces[-1].chunks.append(to_mono(samples))
+    pieces[-1].chunks.append(to_mono(_samples(frame)))
+
+
+def _samples(frame: Any) -> np.ndarray:
+    """Return the samples (n, channels) of a decoded frame. PyAV's own `to_ndarray` crashes for eight channels."""
+    channels, kind = len(frame.layout.channels), SAMPLE_TYPES[frame.format.packed.name]
+    if frame.format.is_planar:
+        return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in frame.planes[:channels]], 1)
+    return np.frombuffer(frame.planes[0], kind, frame.samples * channels).reshape(-1, channels)

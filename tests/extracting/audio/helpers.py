@@ -16,7 +16,7 @@ from extracting.config import Job
 
 FPS = 25
 MILLISECOND = Fraction(1, 1000)
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 def clicks(seconds: float, at: Sequence[float], rate: int = 16_000) -> np.ndarray:

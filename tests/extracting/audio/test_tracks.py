@@ -27,7 +27,7 @@ def test_closed_form_of_the_tail_rules() -> None:
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
-@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "pcm_s16le"), (".mp4", "aac"), (".avi", "pcm_s16le")])
 def test_click_is_heard_in_the_snippet_of_its_frame(
     rate: int, channels: int, suffix: str, codec: str, tmp_path: Path

@@ -149,7 +149,7 @@ def read_container(path: Path) -> Track:
         if not times:
             reason = f"it cannot be opened ({getattr(error, 'strerror', error)}); copy it again"
             raise VideoError(path, "not_video", reason) from None
-        track.note = "reading its sound stopped with an error; copy the video again, or put the sound beside it as a .wav"
+        track.note = "reading its sound stopped with an error; copy the video again, or put a .wav beside it"
     track.seconds = sorted(times)
     if lost:
         track.note = f"{lost} packets of the sound cannot be decoded and count as silence; copy the video again"

@@ -54,6 +54,8 @@ class Output:
             settings.pop("recording_fps", None)  # affects recordings only
         if not job.path.is_dir():
             settings.pop("folder_fps", None)  # affects the sound of frame folders only
+        if job.snippets is not None:
+            settings["image_snippets"] = job.snippets  # sound of another S is removed
         provenance = {"settings": settings, "encoder": self.hash, "weights": self.note}
         return Record(job.video, job.name, job.size, **decoded, **provenance)
 

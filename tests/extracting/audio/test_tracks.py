@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extracting.audio.segments import SAMPLE_RATE
-from extracting.audio.tracks import fits, read_container, read_track, require_av, to_mono
+from extracting.audio.segments import SAMPLE_RATE, cut
+from extracting.audio.tracks import Piece, Track, fits, read_container, read_track, require_av, to_mono
 from extracting.job.manifest import OUTCOMES
 from extracting.video.frames import VideoError, snippet_count
 from tests.conftest import snippet_count as counted
@@ -197,6 +197,15 @@ def test_damaged_time_stamps_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(VideoError, match="a snippet lasts 90000 seconds"):
         segments_of(path, 1)
+
+
+def test_frames_before_the_video_and_sound_after_it_are_cut() -> None:
+    noise = Piece(0.64, SAMPLE_RATE, [np.ones(9_000, np.float32)])
+    times = [time - 0.32 for time in steady(33)]  # a stream that claims to start at its ninth frame
+    first, second = cut(Path("a.mkv"), Track([noise], times), 2)
+    assert len(first) == 5_120 and not first.any() and not second[:5_119].any() and second[5_120:].all()
+    # within the Fourier window of a short snippet, but after the last frame
+    assert cut(Path("a.mkv"), Track([noise], steady(16)), 1) is None
 
 
 def test_frames_at_one_time_hear_a_whole_window(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +98,17 @@ class Tiny:
 def tiny(tmp_path: Path) -> Tiny:
     """Return a UCF-Crime of 20 videos and width 16, whose event embeddings reveal the anomalies."""
     return Tiny.make(tmp_path)
+
+
+def write_sound(tiny: Tiny, width: int, silent: Sequence[str] = ()) -> None:
+    """Write sound embeddings of the tiny data set, which differ in anomalous videos; zeros for silent videos."""
+    rng = np.random.default_rng(1)
+    for path in sorted((tiny.root / "rgb").rglob("*.npy")):
+        label, video, snippets = path.parent.name, path.stem.rpartition("__")[0], len(np.load(path))
+        x = rng.standard_normal((snippets, width)).astype(np.float32) + (label != "Normal")
+        file = tiny.root / "audio" / label / f"{video}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, 0 * x if video in silent else x)
 
 
 @pytest.fixture

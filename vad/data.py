@@ -136,6 +136,11 @@ def event_path(image_path: Path, event_folders: Sequence[str]) -> Path:
 def audio_path(image_path: Path, video: str) -> Path:
     """Return the path of a video's sound embedding, which all crops share: audio/ beside the last `rgb`."""
     root = embedding_root(image_path)
+    if not (root / AUDIO_FOLDER).is_dir():
+        raise InputError(
+            f"{root}: no folder {AUDIO_FOLDER} beside {IMAGE_FOLDER}/. Embed the sound with extracting/gen_audio.py, or "
+            f"choose streams without sound with --modality."
+        )
     return root.joinpath(AUDIO_FOLDER, *image_path.relative_to(root).parts[1:-1], f"{video}.npy")
 
 
@@ -195,7 +200,8 @@ def find_videos(
         paths = {"image": resolve_path(row.path, feature_root)}
         if "event" in MODALITIES[modality]:
             paths["event"] = event_path(paths["image"], dataset.event_folders)
-        paths["audio"] = audio_path(paths["image"], row.video)
+        if "audio" in MODALITIES[modality]:
+            paths["audio"] = audio_path(paths["image"], row.video)
         streams = {stream: paths[stream] for stream in MODALITIES[modality]}
         headers = {stream: embedding_header(path) for stream, path in streams.items()}
         first, count = next((path, headers[stream][0][0]) for stream, path in streams.items())

@@ -53,14 +53,15 @@ class TrainedModel:
         Raises InputError for an encoder with other weights than that of the training.
         """
         model, options, content, _ = open_checkpoint(path, explicit)
+        if "audio" in model.config.streams:
+            raise InputError(
+                f"{path} needs sound, which --video and --live do not embed. Give a model of images and events, or "
+                f"only use its other streams with --modality."
+            )
         chosen = report.choose_threshold(threshold, content)
         dataset, trained, encoders = load_dataset(options.dataset), content.get("encoders", {}), {}
         folders = (Path(), Path(options.checkpoint_dir), dataset.data_root / "weights")
         for modality in model.config.streams:
-            if modality == "audio":
-                raise InputError(
-                    f"{path} needs sound, which --video and --live do not embed. Give a model of images and events."
-                )
             recorded = trained.get(modality, {"weights": "", "settings": {}})
             file = weights[modality] or find_weights(recorded["weights"], folders)
             tower = recorded["settings"].get("tower", dataset.encoder)

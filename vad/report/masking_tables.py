@@ -67,7 +67,8 @@ def masking_table(response: pd.DataFrame, protocol: Protocol, *, axis: str, seed
 
     response: `MaskingResponse.table`. Conditions that the paper lacks show our numbers only.
     """
-    title, paper = paper_masking(protocol.dataset)
+    as_paper = {name for name in response if name.count("_") == 1} == {"w_image", "w_event"}
+    title, paper = paper_masking(protocol.dataset) if as_paper else ("As Tables 6–9", {})
     rows = []
     for values in response.to_dict("records"):
         masked, level = values.pop("masked"), values.pop("level")
@@ -97,7 +98,8 @@ def _header(protocol: Protocol, axis: str, seed: int) -> str:
 def _conditions_note(response: pd.DataFrame) -> str:
     """Return a sentence about each kind of masked row."""
     masked = [label for label in ("IMG_NOISE", "EV_NOISE", "AU_NOISE") if label in set(response.masked)]
-    return " ".join(f"{label}: the {STREAM[label]} stream is masked." for label in masked)
+    note = " ".join(f"{label}: the {STREAM[label]} stream is masked." for label in masked)
+    return f"{note} A stream masked as a whole counts as missing." if (response.level == 1).any() else note
 
 
 def weight_changes(responses: Sequence[pd.DataFrame]) -> dict[tuple[str, float], list[float]]:

@@ -187,8 +187,9 @@ def export_checkpoint(path: Path, explicit: Mapping[str, object], target: Path) 
     if target.suffix in (".onnx", ".pt2"):
         model, options, _, notes = open_checkpoint(path, explicit)
         export(model, target)
+        widths = dict.fromkeys(str(model.config.width_of(stream)) for stream in model.config.streams)
         return "\n".join([*notes, f"{target}: {options.modality} model for embeddings of width "
-                                  f"{model.config.embedding_width}, any batch and any number of snippets"])  # fmt: skip
+                                  f"{' and '.join(widths)}, any batch and any number of snippets"])  # fmt: skip
     if target.suffix:
         raise InputError(f"--export {target}: unknown suffix. Use .onnx, .pt2, or a folder name without a suffix.")
     content = read_checkpoint(path)

@@ -23,18 +23,19 @@ MAX_CHANNELS = 8  # 7.1; only damaged tracks have more
 SAMPLE_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Piece:
     """Samples without a gap."""
 
     start: float  # seconds after the start of the video
     rate: int  # samples per second
     chunks: list[np.ndarray] = field(default_factory=list)  # each (n,) float32, mono
+    length: int = 0  # samples in all chunks
 
     @property
     def end(self) -> float:
         """Time of the sample after the last one."""
-        return self.start + sum(map(len, self.chunks)) / self.rate
+        return self.start + self.length / self.rate
 
 
 @dataclass
@@ -113,7 +114,7 @@ def read_wav(path: Path) -> list[Piece]:
     if rate not in RATES:
         reason = f"its sound has {rate} samples per second; write it again, for example at 48000"
         raise VideoError(path, "damaged", reason)
-    return [Piece(0.0, rate, [to_mono(samples.reshape(len(samples), -1))])] if len(samples) else []
+    return [Piece(0.0, rate, [to_mono(samples.reshape(len(samples), -1))], len(samples))] if len(samples) else []
 
 
 def read_container(path: Path) -> Track:
@@ -174,6 +175,7 @@ def _append(pieces: list[Piece], frame: Any, start: float) -> None:
     if not pieces or frame.sample_rate != pieces[-1].rate or abs(time - pieces[-1].end) > GAP:
         pieces.append(Piece(time, frame.sample_rate))
     pieces[-1].chunks.append(to_mono(_samples(frame)))
+    pieces[-1].length += frame.samples
 
 
 def _samples(frame: Any) -> np.ndarray:

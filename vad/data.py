@@ -138,8 +138,8 @@ def audio_path(image_path: Path, video: str) -> Path:
     root = embedding_root(image_path)
     if not (root / AUDIO_FOLDER).is_dir():
         raise InputError(
-            f"{root}: no folder {AUDIO_FOLDER} beside {IMAGE_FOLDER}/. Embed the sound with extracting/gen_audio.py, or "
-            f"choose streams without sound with --modality."
+            f"{root}: no folder {AUDIO_FOLDER} beside {IMAGE_FOLDER}/. Embed the sound with extracting/gen_audio.py, "
+            f"or choose streams without sound with --modality."
         )
     return root.joinpath(AUDIO_FOLDER, *image_path.relative_to(root).parts[1:-1], f"{video}.npy")
 

@@ -241,7 +241,7 @@ def test_checkpoint_of_another_width_is_refused(tiny, command, tmp_path):
                tmp_path / "wide.pth")  # fmt: skip
     for name in ("test", "test2"):
         code, _, err = command(name, *tiny.flags, "--ckpt_path", tmp_path / "wide.pth", "--figure_dir", tmp_path)
-        assert code == 2 and "is a model for embeddings of width 32, but those of" in err and "have width 16" in err
+        assert code == 2 and "is a model for image embeddings of width 32, but those of" in err and "have width 16" in err
 
 
 def test_masking_refuses_a_single_modality_model(tiny, command, tmp_path):
@@ -284,7 +284,7 @@ def test_training_refuses_evaluation_flags(tiny, command, flag):
     assert code == 2 and f"unrecognized arguments: --{flag} time" in err
 
 
-@pytest.mark.parametrize(("name", "first", "all_flags"), [("main", 20, 51), ("test", 27, 36), ("test2", 20, 24)])
+@pytest.mark.parametrize(("name", "first", "all_flags"), [("main", 20, 53), ("test", 27, 36), ("test2", 20, 24)])
 def test_help_shows_common_flags_first(name, first, all_flags):
     def count(flag: str) -> int:
         text = subprocess.run([sys.executable, ROOT / f"{name}.py", flag], capture_output=True, text=True, check=True)

@@ -24,7 +24,7 @@ class Config:
     Raises InputError for an invalid value.
     """
 
-    crops: tuple[int, ...] = ALL_CROPS
+    crops: tuple[int | None, ...] = ALL_CROPS  # None: an embedding without crops, as of sound
     tail: str = Options.tail  # see `video.frames.group_snippets`
     event_threshold: int = Options.event_threshold  # grey levels, 0 to 255
     event_clamp: int = Options.event_clamp  # larger event counts are clamped to this
@@ -74,6 +74,8 @@ class Job:
     attempt: int = 1
     outcome: str = ""  # set if the video is rejected without opening it
     reason: str = ""
+    snippets: int | None = None  # S of its image embeddings, which those of its sound must have; None: any
+    tails: tuple[str, ...] = TAILS  # tail rules that may have given this S
 
     @property
     def is_recording(self) -> bool:

@@ -96,7 +96,8 @@ def load_tower(name: str, tensors: Mapping[str, Tensor] | None = None, source: s
         torch.manual_seed(0)
         network, norm, tensors = _build(name, tensors, source)
     if tensors is not None:
-        _load(network, tensors, source, name)
+        target = "a CLIP image tower" if name in VITS else f"tower {name!r}"
+        load_weights(network, tensors, source, target)
     network.eval().requires_grad_(False)
     try:
         embed_dim = network(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE)).shape[1]
@@ -192,8 +193,11 @@ def _read_config(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     return _vit(width, len(blocks), patch, tensors["proj"].shape[1])
 
 
-def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str, tower: str) -> None:
-    """Load weights into a network, matched by name."""
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], source: str, target: str) -> None:
+    """Load weights into a network, matched by name. source: of the weights, target: what takes them, for errors.
+
+    Raises InputError for a missing, extra or misshapen tensor.
+    """
     weights = {}
     for name, value in network.state_dict().items():
         if name not in tensors:
@@ -204,7 +208,6 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str, tower:
         weights[name] = tensors[name].to(value.dtype)
     extra = sorted(tensors.keys() - weights.keys())
     if extra:
-        target = "a CLIP image tower" if tower in VITS else f"tower {tower!r}"
         raise InputError(f"{source}: tensor '{extra[0]}' is not part of {target} ({len(extra)} extra)")
     network.load_state_dict(weights, assign=True)
 

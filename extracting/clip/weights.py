@@ -44,14 +44,14 @@ def find_weights(note: str, folders: Sequence[Path]) -> str | None:
     return next((str(folder / name) for folder in folders if name and (folder / name).is_file()), None)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, flag: str = "--clip_ckpt") -> dict[str, Any]:
     """Read named tensors from a torch file, TorchScript archive (OpenAI's ViT-L-14.pt) or safetensors.
 
     No code in the file is executed: torch files are loaded with weights_only, and only the tensors
-    of a TorchScript archive are used. Raises InputError for any other file.
+    of a TorchScript archive are used. Raises InputError for any other file. flag: named in its message.
     """
     if not path.is_file():
-        raise InputError(f"--clip_ckpt {path}: the file does not exist")
+        raise InputError(f"{flag} {path}: the file does not exist")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -59,7 +59,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"--clip_ckpt {path}: not a safetensors file ({error})") from None
+            raise InputError(f"{flag} {path}: not a safetensors file ({error})") from None
     try:
         if _is_torchscript(path):
             content = torch.jit.load(path, map_location="cpu").state_dict()
@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise InputError(f"--clip_ckpt {path}: not a checkpoint that loads safely ({line})") from None
+        raise InputError(f"{flag} {path}: not a checkpoint that loads safely ({line})") from None
     return _unwrap(content, path)
 
 
@@ -83,7 +83,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
             break
     values = content.values() if isinstance(content, Mapping) else ()
     if not any(isinstance(value, Tensor) for value in values):
-        raise InputError(f"{path}: contains no named tensors. Give a CLIP or event checkpoint.")
+        raise InputError(f"{path}: contains no named tensors. Give a file of weights.")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from extracting.clip.weights import EVENT_URL, UNTRAINED
 from extracting.config import MODALITIES, Config, Job
 from extracting.job.manifest import OUTCOMES
 from extracting.job.ray import Cluster
-from extracting.job.run import ExtractionRun, Output, Summary
+from extracting.job.run import ExtractionRun, Output, Result, Summary
 from extracting.job.videos import find_videos, pick_test_videos, require_images
 from extracting.video.frames import check_opencv
 from vad.datasets import IMAGE_FOLDER, Dataset, load_dataset
@@ -59,7 +59,7 @@ def extract(modality: str | None = None, fixed: Dataset | None = None) -> int:
     print(f"{len(jobs)} videos in {video_dir} · crops {','.join(map(str, config.crops))}")
     if flags.ray is not None:
         with Cluster(flags.ray or None, specs, config, max_actors=max(1, len(jobs))) as cluster:
-            return embed(flags, jobs, cluster.outputs, config, missing, cluster)
+            return embed(flags, jobs, cluster.outputs, config, missing, cluster.run)
     outputs = {
         m: Output.of(m, folder, load_encoder(**arguments, device=flags.device), config)
         for m, (folder, arguments) in specs.items()
@@ -73,16 +73,19 @@ def embed(
     outputs: Mapping[str, Output],
     config: Config,
     missing: Sequence[str],
-    cluster: Cluster | None = None,
+    embedder: Callable[[Sequence[Job]], Generator[Result]] | None = None,
 ) -> int:
-    """Embed the videos, or print what a dry run would do. Return the exit code."""
+    """Embed the videos, or print what a dry run would do. Return the exit code.
+
+    embedder: takes the place of `job.run.run`, on a cluster and for sound.
+    """
     for out in outputs.values():
         print(f"{' · '.join(f'{key} {value}' for key, value in out.settings.items())} → {out.folder}")
         print(f"  encoder: {out.note} · fingerprint {out.hash}")
     run = ExtractionRun(jobs, outputs, config, flags.overwrite)
     if flags.dry_run:
         return print_dry_run(run)
-    summary = run.run(cluster.run(run.todo) if cluster else None)
+    summary = run.run(embedder(run.todo) if embedder else None)
     print_summary(summary, outputs)
     return 1 if summary.problems or missing else 0
 
@@ -253,6 +256,9 @@ def print_summary(summary: Summary, outputs: Mapping[str, Output]) -> None:
         embedded = sum(record.embedded for record in summary.done[modality])
         before = len(summary.before[modality])
         print(f"{out.folder}: {embedded} videos written, {before} already finished{speed}")
+        silent = sum(record.outcome == "silent" for record in (*summary.done[modality], *summary.before[modality]))
+        if silent:
+            print(f"{silent} videos are silent; their files are zero")
         notes = [record for record in summary.done[modality] if record.outcome == "ok" and record.reason]
         for record in notes[:1]:
             print(f"{len(notes)} videos have a note in the manifest; {record.video}: {record.reason}")

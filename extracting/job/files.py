@@ -26,9 +26,9 @@ READ_SNIPPETS = 256
 RESUME = "Finished embeddings are kept; run the same command again to resume."
 
 
-def embedding_path(folder: Path, name: str, crop: int) -> Path:
+def embedding_path(folder: Path, name: str, crop: int | None) -> Path:
     """Return the path of the embeddings (S, D) of one video and crop. name: [<Class>/]<video>."""
-    return folder / f"{name}__{crop}.npy"
+    return folder / (f"{name}.npy" if crop is None else f"{name}__{crop}.npy")
 
 
 def event_map_path(folder: Path, name: str) -> Path:
@@ -49,7 +49,7 @@ class EmbeddingFile:
         folder: Path,
         job: Job,
         modality: str,
-        crops: Sequence[int],
+        crops: Sequence[int | None],
         embed_dim: int,
         save_events: bool = False,
     ) -> None:

@@ -18,6 +18,7 @@ from vad.files import InputError
 OUTCOMES = {
     "ok": "embedded",
     "short": "embedded; the container declares more frames than can be decoded",
+    "silent": "the video has no sound; its file is zero",
     "no_frames": "the file opens but contains no frames, or no events",
     "too_short": "shorter than one snippet",
     "damaged": "decoding stopped with an error, a frame of a folder is missing, or an event is invalid",
@@ -29,9 +30,11 @@ OUTCOMES = {
     "same_name": "another video would write the same files",
     "decoder_died": "the decoder process crashed in every attempt",
     "time_limit": "no new snippet within --time_limit seconds",
+    "other_length": "its frames do not give the number of snippets of its image embeddings",
     "unfinished": "an --overwrite with other settings was stopped; the files on disk are invalid",
 }
-EMBEDDED = ("ok", "short")
+EMBEDDED = ("ok", "short", "silent")
+FINE = ("ok", "silent")  # nothing is wrong with the video
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Record:
     declared: int | None = None  # frame count stored in the container
     fps: float | None = None
     snippets: int = 0  # S
-    crops: list[int] = field(default_factory=list)  # crops on disk
+    crops: list[int | None] = field(default_factory=list)  # crops on disk; [None] for sound, which has none
     settings: Mapping[str, Any] = field(default_factory=dict)
     encoder: str = ""  # fingerprint of the weights
     weights: str = ""  # description of the weights
@@ -132,13 +135,14 @@ class Manifest:
                 event_map_path(self.folder, record.name).unlink(missing_ok=True)
         self.append(record)
 
-    def finished(self, job: Job, crops: Sequence[int], events: bool) -> bool:
+    def finished(self, job: Job, crops: Sequence[int | None], events: bool) -> bool:
         """Return whether the files of these crops, and the event maps if needed, are recorded and on disk."""
         record = self.records.get(job.name)
         return (
             record is not None
             and record.embedded
             and record.bytes == job.size
+            and job.snippets in (None, record.snippets)
             and set(crops) <= set(record.crops)
             and (record.events or not events)
             and all(embedding_path(self.folder, job.name, crop).is_file() for crop in crops)

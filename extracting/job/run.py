@@ -18,7 +18,7 @@ from extracting.clip.batch import Batch
 from extracting.clip.encoder import Encoder
 from extracting.config import Config, Job
 from extracting.job.files import RESUME, EmbeddingFile, embedding_path
-from extracting.job.manifest import Manifest, Record, differences
+from extracting.job.manifest import FINE, Manifest, Record, differences
 from extracting.video.decode import DecodeResult
 from extracting.video.process import Decoder
 from vad.datasets import SNIPPET_FRAMES
@@ -52,6 +52,8 @@ class Output:
         settings = dict(self.settings)
         if not job.is_recording:
             settings.pop("recording_fps", None)  # affects recordings only
+        if not job.path.is_dir():
+            settings.pop("folder_fps", None)  # affects the sound of frame folders only
         provenance = {"settings": settings, "encoder": self.hash, "weights": self.note}
         return Record(job.video, job.name, job.size, **decoded, **provenance)
 
@@ -88,10 +90,10 @@ def run(jobs: Sequence[Job], outputs: Mapping[str, Output], config: Config) -> G
                 elif config.strict and content[0].outcome != "ok":
                     _discard_unfinished(waiting, decoders)
                     break
-            yield from _finish(files, outputs, config)
+            yield from finish(files, outputs, config)
         for batch in batches.values():
             batch.flush()
-        yield from _finish(files, outputs, config)
+        yield from finish(files, outputs, config)
     finally:
         for decoder in decoders:
             decoder.close()
@@ -146,9 +148,7 @@ def _discard_unfinished(waiting: deque[Job], decoders: Decoders) -> None:
     decoders.clear()
 
 
-def _finish(
-    files: list[EmbeddingFile], outputs: Mapping[str, Output], config: Config
-) -> Iterator[Result]:
+def finish(files: list[EmbeddingFile], outputs: Mapping[str, Output], config: Config) -> Iterator[Result]:
     """Write complete files under their final names, yield their records, and remove them from `files`."""
     for file in [file for file in files if file.complete]:
         result = file.finish()
@@ -172,13 +172,13 @@ class Summary:
 
     @property
     def problems(self) -> list[tuple[str, Record]]:
-        """Return (modality, record) of every video that is not "ok", including those finished earlier."""
+        """Return (modality, record) of every video that is not as it should be, including those finished earlier."""
         return [
             (modality, record)
             for records in (self.done, self.before)
             for modality, videos in records.items()
             for record in videos
-            if record.outcome != "ok"
+            if record.outcome not in FINE
         ]
 
 

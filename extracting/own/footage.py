@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from extracting.config import Config
 from extracting.video.events import EventCounter
-from extracting.video.frames import HEIGHT, WIDTH, Video
+from extracting.video.frames import HEIGHT, WIDTH, Video, snippet_times
 from extracting.video.recordings import Recording
 from vad.datasets import RECORDING_SUFFIXES, SNIPPET_FRAMES
 from vad.files import InputError, atomic_write
@@ -78,8 +78,7 @@ def view(
             if large:
                 large.write(time, annotate(frame, scores, min(k, count - 1)))
     footage.note = video.check_completeness()[1]
-    ends = [*seconds, seconds[-1] + (seconds[-1] - seconds[0]) / max(len(seconds) - 1, 1)]
-    footage.times = np.array(ends[: SNIPPET_FRAMES * count + 1 : SNIPPET_FRAMES])
+    footage.times = snippet_times(seconds, count)
     return footage
 
 

@@ -41,7 +41,7 @@ class DecodeResult:
     @property
     def usable(self) -> bool:
         """Return whether the decoded snippets are kept as embeddings."""
-        return self.outcome in ("ok", "short")
+        return self.outcome in ("ok", "short", "silent")
 
 
 class Sender:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -71,6 +71,19 @@ def group_snippets(frames: Iterator[np.ndarray], tail: str) -> Iterator[np.ndarr
         complete += 1
         snippet = np.empty_like(snippet)  # the consumer may still be sending the last one
         filled = 0
+
+
+def snippet_count(frames: int, tail: str) -> int:
+    """Return the number of snippets S that `group_snippets` yields for this many frames."""
+    partial = frames % (SNIPPET_FRAMES * BLOCK_SNIPPETS)
+    dropped = partial if tail == "released" and partial <= SNIPPET_FRAMES else 0
+    return (frames - dropped) // SNIPPET_FRAMES
+
+
+def snippet_times(seconds: Sequence[float], snippets: int) -> np.ndarray:
+    """Return the start of each snippet and the end of the last one (S + 1,), from the times of all frames."""
+    end = seconds[-1] + (seconds[-1] - seconds[0]) / max(len(seconds) - 1, 1)  # the last frame lasts the mean time
+    return np.array([*seconds, end][: SNIPPET_FRAMES * snippets + 1 : SNIPPET_FRAMES])
 
 
 class Video:

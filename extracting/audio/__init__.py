@@ -1,0 +1,1 @@
+"""Embed the sound of videos: tracks, snippets, Wav2CLIP, and a resumable run."""

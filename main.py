@@ -71,7 +71,10 @@ def prepare_demo(options: Options) -> None:
     if dataset.synthetic and missing and "RANK" not in os.environ:
         from demo import prepare  # imported here, because it loads the extraction code
 
-        prepare(folder=dataset.path.parent if dataset.custom else None)
+        if dataset.custom:
+            prepare(folder=dataset.path.parent)
+        else:
+            prepare(dataset=dataset.name)
 
 
 if __name__ == "__main__":

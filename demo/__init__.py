@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from demo.videos import TEST, TRAIN, dataset_in, render_videos
-from vad.datasets import Dataset
+from vad.datasets import Dataset, load_dataset
 from vad.files import ROOT, InputError
 
 
@@ -21,27 +21,30 @@ def commands(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
     """Return the documented commands that embed the videos and write lists and ground truth."""
     flag, weights = ("--dataset", dataset.flag_value), dataset.data_root / "weights"  # written by `demo.encoder`
     weights = weights.relative_to(ROOT) if weights.is_relative_to(ROOT) else weights
+    audio = ("extracting/gen_audio.py", *flag, "--encoder", "tiny", "--wav2clip_ckpt", f"{weights}/untrained_audio.pt")
     return (
         ("-m", "demo.encoder", *flag),
         ("extracting/gen.py", *flag, "--modality", "both", "--crops", "5", "--save_events",
          "--clip_ckpt", f"{weights}/untrained_image.pt", "--event_ckpt", f"{weights}/untrained_event.pt"),
+        *([audio] if dataset.sound else []),
         ("list/generate_file.py", *flag),
         ("list/generate_gt.py", *flag),
     )  # fmt: skip
 
 
 def prepare(
-    *, seed: int = 0, train: int = TRAIN, test: int = TEST, workers: int | None = None, overwrite: bool = False,
+    *, dataset: str = "demo", seed: int = 0, train: int = TRAIN, test: int = TEST, workers: int | None = None, overwrite: bool = False,
     folder: Path | None = None,
 ) -> None:  # fmt: skip
     """Render the videos, then run the documented commands for embeddings, lists and ground truth.
 
-    workers: number of rendering processes, by default one per core. folder: see `dataset_in`.
+    dataset: demo or demo_av, which has sound. workers: number of rendering processes, by default one per core.
+    folder: see `dataset_in`.
     Existing files are reused unless `overwrite`. Raises InputError if a command fails.
     """
-    dataset, workers = dataset_in(folder), workers or os.cpu_count() or 1
-    render_videos(dataset.data_root, dataset.annotation_path, seed, train, test, workers, overwrite)
-    for command in commands(dataset):
+    made, workers = dataset_in(folder, load_dataset(dataset)), workers or os.cpu_count() or 1
+    render_videos(made.data_root, made.annotation_path, seed, train, test, workers, overwrite, made)
+    for command in commands(made):
         extra = ("--overwrite",) if overwrite and not command[0].startswith("list/") else ()
         text = shlex.join(["python", *command, *extra])
         print(f"$ {text}", flush=True)

@@ -15,6 +15,7 @@ def main() -> None:
     """Parse the flags and create the data set."""
     parser = command_parser(__doc__, "python -m demo", prog="python -m demo")
     add = parser.add_argument
+    add("--dataset", choices=("demo", "demo_av"), default="demo", help="demo_av has sound (default: demo)")
     add("--seed", type=int, metavar="N", default=0, help="seed of the data set (default: 0)")
     add("--train", type=int, metavar="N", default=TRAIN, help=f"training videos (default: {TRAIN})")
     add("--test", type=int, metavar="N", default=TEST, help=f"test videos (default: {TEST})")

@@ -16,25 +16,27 @@ from tqdm import tqdm
 
 from demo.scene import HEIGHT, WIDTH
 from demo.script import FPS, render, write_script
+from demo.sounds import record_sound, wav_file
 from vad.datasets import Dataset, load_dataset
 from vad.files import InputError, read_json, read_text, write_bytes, write_json
 
 DATASET = load_dataset("demo")
 TRAIN, TEST = 432, 108  # videos; with 108 to train, some seeds learn nothing (docs/training.md)
+SOUND = "x"  # version of the sound; change it when it changes
 RENDERING = "275327e85c8e"  # version of the rendered pixels; change it when they change (tests/demo checks their hash)
 
 
-def dataset_in(folder: Path | None) -> Dataset:
-    """Return the demo, or with a folder a data set like it that lies in this folder as a whole, lists included.
+def dataset_in(folder: Path | None, like: Dataset = DATASET) -> Dataset:
+    """Return a demo, or with a folder a data set like it that lies in this folder as a whole, lists included.
 
     Writes <folder>/dataset.toml if it is missing. Raises InputError if the folder holds another data set.
     """
     if folder is None:
-        return DATASET
+        return like
     path = folder.expanduser().absolute() / "dataset.toml"
     if not path.is_file():
-        text = read_text(DATASET.path, "data set file").replace('name = "demo"', 'name = "small_demo"')
-        write_bytes(path, text.replace("../list/demo/annotations.csv", "annotations.csv").encode())
+        text = read_text(like.path, "data set file").replace(f'name = "{like.name}"', f'name = "small_{like.name}"')
+        write_bytes(path, text.replace(like.annotations, "annotations.csv").encode())
     dataset = load_dataset(str(path))
     if not dataset.synthetic:
         raise InputError(f"{path} describes another data set. Choose another --folder.")
@@ -64,17 +66,17 @@ class SyntheticVideo:
         return f"{self.name},,{self.label},{self.split},{self.split},{self.frames},{intervals}\n"
 
 
-def plan_videos(seed: int, train: int, test: int) -> list[SyntheticVideo]:
+def plan_videos(seed: int, train: int, test: int, dataset: Dataset = DATASET) -> list[SyntheticVideo]:
     """Return training, then test videos: half are normal, the others take the classes in turn.
 
     Raises InputError if a split has fewer than 2 videos, too few for both labels.
     """
     if min(train, test) < 2:
         raise InputError(f"--train {train} --test {test}: each split needs at least 2 videos.")
-    classes, videos, counts = tuple(DATASET.classes), [], dict.fromkeys(DATASET.classes, 0)
+    classes, videos, counts = tuple(dataset.classes), [], dict.fromkeys(dataset.classes, 0)
     for split, number in (("train", train), ("test", test)):
         for k in range(number):
-            label = classes[k // 2 % len(classes)] if k % 2 else DATASET.normal
+            label = classes[k // 2 % len(classes)] if k % 2 else dataset.normal
             counts[label] = counts.get(label, 0) + 1
             script = write_script(seed, len(videos), label)
             videos.append(SyntheticVideo(
@@ -83,8 +85,8 @@ def plan_videos(seed: int, train: int, test: int) -> list[SyntheticVideo]:
     return videos
 
 
-def write_video(video: SyntheticVideo, seed: int, out: Path) -> int:
-    """Render one video into <out>/videos atomically and return its number of frames.
+def write_video(video: SyntheticVideo, seed: int, out: Path, sound: bool = False) -> int:
+    """Render one video into <out>/videos atomically, its sound beside it, and return its number of frames.
 
     Raises InputError if the video cannot be written.
     """
@@ -95,7 +97,11 @@ def write_video(video: SyntheticVideo, seed: int, out: Path) -> int:
     writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter_fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
     if not writer.isOpened():
         raise InputError(f"{unfinished}: OpenCV cannot write it. Check the free space and OpenCV's mp4v encoder.")
-    for frame in render(write_script(seed, video.index, video.label)):
+    script = write_script(seed, video.index, video.label)
+    samples = record_sound(script) if sound else None
+    if samples is not None:  # before the video, whose presence says that both are complete
+        write_bytes(final.with_suffix(".wav"), wav_file(samples))
+    for frame in render(script):
         writer.write(frame)
     writer.release()
     declared = int(cv2.VideoCapture(str(unfinished)).get(cv2.CAP_PROP_FRAME_COUNT))
@@ -107,21 +113,23 @@ def write_video(video: SyntheticVideo, seed: int, out: Path) -> int:
 
 def render_videos(
     out: Path, table: Path, seed: int = 0, train: int = TRAIN, test: int = TEST,
-    workers: int = 1, overwrite: bool = False,
+    workers: int = 1, overwrite: bool = False, dataset: Dataset = DATASET,
 ) -> None:  # fmt: skip
     """Render the missing videos into <out>/videos and write annotations.csv to `table`.
 
     Raises InputError if `out` contains other videos and `overwrite` is false.
     """
-    videos = plan_videos(seed, train, test)
-    _check_settings(out, {"seed": seed, "train": train, "test": test, "drawing": RENDERING}, overwrite)
+    videos = plan_videos(seed, train, test, dataset)
+    settings = {"seed": seed, "train": train, "test": test, "drawing": RENDERING}
+    _check_settings(out, {**settings, "sound": SOUND} if dataset.sound else settings, overwrite)
     missing = [video for video in videos if not (out / "videos" / video.file).is_file()]
     if missing:
-        _render_all(missing, seed, out, max(1, workers))
+        _render_all(missing, seed, out, max(1, workers), dataset.sound)
     existing = f", kept {len(videos) - len(missing)}" if len(missing) < len(videos) else ""
     frames = sum(video.frames for video in videos)
     print(f"{out / 'videos'}: {len(videos)} videos, {frames} frames (rendered {len(missing)}{existing})")
-    head = f"# synthetic videos: python -m demo --seed {seed} --train {train} --test {test}\n"
+    flag = f" --dataset {dataset.name}" if dataset.sound else ""
+    head = f"# synthetic videos: python -m demo{flag} --seed {seed} --train {train} --test {test}\n"
     rows = ["video,alias,label,official,released,frames,intervals\n", *(video.row for video in videos)]
     write_bytes(table, "".join([head, *rows]).encode())
     print(f"{table}: {train} training and {test} test videos")
@@ -135,15 +143,15 @@ def _check_settings(out: Path, settings: dict[str, object], overwrite: bool) -> 
         raise InputError(f"{videos} contains videos that this command did not render. Move them to another folder.")
     if recorded not in ({}, settings) and not overwrite:
         key = next(key for key in {**settings, **recorded} if recorded.get(key) != settings.get(key))
-        old = "another version of this code" if key == "drawing" else f"{key} {recorded.get(key)}, not {settings[key]}"
+        old = "another version of this code" if key in ("drawing", "sound") else f"{key} {recorded.get(key)}, not {settings[key]}"
         raise InputError(f"{out} contains videos rendered with {old}. Use --overwrite to replace them.")
     if overwrite:
         shutil.rmtree(videos, ignore_errors=True)
     write_json(record, settings)
 
 
-def _render_all(videos: Sequence[SyntheticVideo], seed: int, out: Path, workers: int) -> None:
-    job = partial(write_video, seed=seed, out=out)
+def _render_all(videos: Sequence[SyntheticVideo], seed: int, out: Path, workers: int, sound: bool) -> None:
+    job = partial(write_video, seed=seed, out=out, sound=sound)
     longest_first = sorted(videos, key=lambda video: -video.frames)  # workers then finish at similar times
     context = multiprocessing.get_context("spawn")
     with (

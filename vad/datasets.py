@@ -33,7 +33,7 @@ VIDEO_SUFFIXES = frozenset([
 FRAME_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"])
 RECORDING_SUFFIXES = frozenset([".npz", ".h5", ".hdf5", ".aedat4"])  # of event cameras
 SOURCE_SUFFIXES = VIDEO_SUFFIXES | RECORDING_SUFFIXES  # files that embeddings are made from
-BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "list/ped2", "demo")  # first those of the paper
+BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "list/ped2", "demo", "demo/demo_av")  # first those of the paper
 SEVERAL = "several"  # class count of multi-label videos, which only XD-Violence has
 SIDES = ("train", "test")
 
@@ -93,6 +93,7 @@ class Dataset:
     encoder: str = "vitl"
     window: int = 256  # time steps T per window
     synthetic: bool = False  # rendered by the demo
+    sound: bool = False  # the demo writes sound beside the videos
     split_per_run: bool = False  # the run with seed k has the k-th split and its own lists
     fps: float | None = None  # frame rate of the videos, for times without a video file; None: unknown
     annotations: str = "annotations.csv"  # path, relative to the TOML file

@@ -14,10 +14,11 @@ JOBS ?=
 TRAIN = $(PY) main.py --dataset $(DATASET) --runs $(RUNS) $(if $(JOBS),--jobs $(JOBS))
 seeds = $(foreach s,$(shell seq 0 $$(($(RUNS) - 1))),checkpoints/$(1)/$(DATASET)_seed$(s).pth)
 
-.PHONY: help setup demo real tables questions test bench clean-demo
+.PHONY: help setup demo demo_av real tables questions test bench clean-demo
 
 help:
 	@echo "make demo   synthetic videos: render, embed, train, evaluate, mask; tables and pictures in figure/demo/"
+	@echo "make demo_av  the same videos with sound, as one, two and three streams; figure/demo_av/"
 	@echo "make real PED2=DIR  UCSD Ped2: embeddings, ten random splits, baselines; figure/ped2/"
 	@echo "make tables every table and figure of the paper, on the demo with 5 seeds: figure/tables/"
 	@echo "make questions  effect of each option in which profiles differ, 10 seeds: figure/questions/"
@@ -42,6 +43,16 @@ demo: setup
 	$(PY) test2.py --dataset demo --ckpt_path checkpoints/demo/fusion_seed0.pth --exp_name demo
 	$(PY) test.py --dataset demo --exp_name demo \
 		--ckpt_path $(foreach m,$(MODALITIES),$(foreach s,$(SEEDS),checkpoints/demo/$(m)_seed$(s).pth))
+
+STREAMS := image event audio image+event image+event+audio
+demo_av: setup
+	$(PY) -m demo --dataset demo_av
+	@for streams in $(STREAMS); do \
+		$(PY) main.py --dataset demo_av --modality $$streams --runs 3 --exp_name demo_av/$$streams || exit $$?; \
+	done
+	$(PY) test2.py --dataset demo_av --ckpt_path checkpoints/demo_av/image+event+audio_seed0.pth --exp_name demo_av
+	$(PY) test.py --dataset demo_av --exp_name demo_av \
+		--ckpt_path $(foreach m,$(STREAMS),$(foreach s,$(SEEDS),checkpoints/demo_av/$(m)_seed$(s).pth))
 
 # make real PED2=…/UCSDped2: UCSD Ped2, ten random splits; the package real brings the weights of the encoder
 PED2 ?=
@@ -104,4 +115,4 @@ bench: setup
 	$(PY) tests/bench.py
 
 clean-demo:
-	rm -rf data/demo list/demo checkpoints/demo figure/demo
+	rm -rf $(foreach d,demo demo_av,data/$(d) list/$(d) checkpoints/$(d) figure/$(d))

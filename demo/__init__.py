@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from demo.videos import TEST, TRAIN, dataset_in, render_videos
+from demo.videos import SIZES, dataset_in, render_videos
 from vad.datasets import Dataset, load_dataset
 from vad.files import ROOT, InputError
 
@@ -33,16 +33,17 @@ def commands(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
 
 
 def prepare(
-    *, dataset: str = "demo", seed: int = 0, train: int = TRAIN, test: int = TEST, workers: int | None = None, overwrite: bool = False,
-    folder: Path | None = None,
+    *, dataset: str = "demo", seed: int = 0, train: int | None = None, test: int | None = None,
+    workers: int | None = None, overwrite: bool = False, folder: Path | None = None,
 ) -> None:  # fmt: skip
     """Render the videos, then run the documented commands for embeddings, lists and ground truth.
 
-    dataset: demo or demo_av, which has sound. workers: number of rendering processes, by default one per core.
-    folder: see `dataset_in`.
+    dataset: a key of `SIZES`; demo_av has sound. train, test: numbers of videos, by default those of `SIZES`.
+    workers: number of rendering processes, by default one per core. folder: see `dataset_in`.
     Existing files are reused unless `overwrite`. Raises InputError if a command fails.
     """
     made, workers = dataset_in(folder, load_dataset(dataset)), workers or os.cpu_count() or 1
+    train, test = train or SIZES[dataset][0], test or SIZES[dataset][1]
     render_videos(made.data_root, made.annotation_path, seed, train, test, workers, overwrite, made)
     for command in commands(made):
         extra = ("--overwrite",) if overwrite and not command[0].startswith("list/") else ()

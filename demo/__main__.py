@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from demo import prepare
-from demo.videos import TEST, TRAIN
+from demo.videos import SIZES
 from vad.files import run_command
 from vad.options import command_parser
 
@@ -15,10 +15,11 @@ def main() -> None:
     """Parse the flags and create the data set."""
     parser = command_parser(__doc__, "python -m demo", prog="python -m demo")
     add = parser.add_argument
-    add("--dataset", choices=("demo", "demo_av"), default="demo", help="demo_av has sound (default: demo)")
+    add("--dataset", choices=tuple(SIZES), default="demo", help="demo_av has sound (default: demo)")
     add("--seed", type=int, metavar="N", default=0, help="seed of the data set (default: 0)")
-    add("--train", type=int, metavar="N", default=TRAIN, help=f"training videos (default: {TRAIN})")
-    add("--test", type=int, metavar="N", default=TEST, help=f"test videos (default: {TEST})")
+    for k, side in enumerate(("train", "test")):
+        sizes = ", ".join(f"{name} {size[k]}" for name, size in SIZES.items())
+        add(f"--{side}", type=int, metavar="N", help=f"{side}ing videos (default: {sizes})".replace("testing", "test"))
     add("--workers", type=int, metavar="N", default=os.cpu_count() or 1, help="rendering processes (default: cores)")
     add("--overwrite", action="store_true", help="render and extract again, also with other settings")
     add("--folder", type=Path, metavar="DIR", help="make a data set of its own here (default: data/ and list/)")

@@ -18,13 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from extracting.audio.segments import cut
+from extracting.audio.tracks import read_track
+from extracting.audio.wav2clip import AudioEncoder, Wav2CLIP, save_weights, untrained
 from extracting.clip.encoder import Encoder
 from extracting.clip.tower import load_tower
 from extracting.clip.weights import EVENT_PREFIX
 from extracting.config import MODALITIES, Config, Job
 from extracting.job.run import Output, run
 from extracting.job.videos import find_videos
-from vad.datasets import Dataset, load_dataset
+from vad.datasets import SNIPPET_FRAMES, Dataset, load_dataset
 from vad.files import run_command, write_bytes
 
 MAX_VIDEOS = 16  # for measuring mean and scale
@@ -50,6 +53,27 @@ def make_checkpoints(dataset: Dataset) -> None:
         content = io.BytesIO()
         torch.save(tensors, content)
         write_bytes(checkpoint_path(dataset, modality), content.getvalue())
+    if dataset.sound:
+        network = untrained(dataset.encoder)
+        fit_sound(network, [job for job in jobs if job.path.with_suffix(".wav").is_file()], dataset)
+        save_weights(checkpoint_path(dataset, "audio"), network)
+
+
+@torch.no_grad()
+def fit_sound(network: Wav2CLIP, jobs: Sequence[Job], dataset: Dataset) -> None:
+    """Modify an audio network so that its embeddings of these videos get mean 0 and an average variance of 1."""
+    encoder = AudioEncoder(
+        network, dataset.encoder, device=torch.device("cpu"), norm="video", pass_size=None, note="random weights"
+    )
+    rows = []
+    for job in jobs:
+        track = read_track(job, dataset.fps)
+        for _, part in encoder.embed(cut(job.path, track, len(track.seconds) // SNIPPET_FRAMES)):
+            rows.append(part)
+    embeddings = torch.from_numpy(np.concatenate(rows))
+    scale, last = embeddings.std(0).square().mean().sqrt(), network.audio_transform["sequential"][-1]
+    last.bias.copy_((last.bias - embeddings.mean(0)) / scale)
+    last.weight /= scale
 
 
 def embed(jobs: Sequence[Job], modality: str, encoder: Encoder) -> Tensor:
@@ -83,7 +107,8 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="make them again")
     flags = parser.parse_args()
     dataset = load_dataset(flags.dataset)
-    paths = {modality: checkpoint_path(dataset, modality) for modality in MODALITIES}
+    modalities = (*MODALITIES, "audio") if dataset.sound else MODALITIES
+    paths = {modality: checkpoint_path(dataset, modality) for modality in modalities}
     if flags.overwrite or not all(path.is_file() for path in paths.values()):
         make_checkpoints(dataset)
     for modality, path in paths.items():

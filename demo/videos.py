@@ -21,8 +21,9 @@ from vad.datasets import Dataset, load_dataset
 from vad.files import InputError, read_json, read_text, write_bytes, write_json
 
 DATASET = load_dataset("demo")
-TRAIN, TEST = 432, 108  # videos; with 108 to train, some seeds learn nothing (docs/training.md)
-SOUND = "x"  # version of the sound; change it when it changes
+# data set → training and test videos; with 108 to train, some seeds learn nothing (docs/training.md)
+SIZES = {"demo": (432, 108), "demo_av": (240, 96)}
+SOUND = 1  # version of the sound; change it when it changes
 RENDERING = "275327e85c8e"  # version of the rendered pixels; change it when they change (tests/demo checks their hash)
 
 
@@ -112,7 +113,7 @@ def write_video(video: SyntheticVideo, seed: int, out: Path, sound: bool = False
 
 
 def render_videos(
-    out: Path, table: Path, seed: int = 0, train: int = TRAIN, test: int = TEST,
+    out: Path, table: Path, seed: int, train: int, test: int,
     workers: int = 1, overwrite: bool = False, dataset: Dataset = DATASET,
 ) -> None:  # fmt: skip
     """Render the missing videos into <out>/videos and write annotations.csv to `table`.
@@ -143,7 +144,8 @@ def _check_settings(out: Path, settings: dict[str, object], overwrite: bool) -> 
         raise InputError(f"{videos} contains videos that this command did not render. Move them to another folder.")
     if recorded not in ({}, settings) and not overwrite:
         key = next(key for key in {**settings, **recorded} if recorded.get(key) != settings.get(key))
-        old = "another version of this code" if key in ("drawing", "sound") else f"{key} {recorded.get(key)}, not {settings[key]}"
+        old = f"{key} {recorded.get(key)}, not {settings[key]}"
+        old = "another version of this code" if key in ("drawing", "sound") else old
         raise InputError(f"{out} contains videos rendered with {old}. Use --overwrite to replace them.")
     if overwrite:
         shutil.rmtree(videos, ignore_errors=True)

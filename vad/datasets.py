@@ -33,7 +33,8 @@ VIDEO_SUFFIXES = frozenset([
 FRAME_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"])
 RECORDING_SUFFIXES = frozenset([".npz", ".h5", ".hdf5", ".aedat4"])  # of event cameras
 SOURCE_SUFFIXES = VIDEO_SUFFIXES | RECORDING_SUFFIXES  # files that embeddings are made from
-BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "list/ped2", "demo", "demo/demo_av")  # first those of the paper
+# first those of the paper
+BUILT_IN = ("list/ucf", "list/xd", "list/shang", "list/msad", "list/ped2", "demo", "demo/demo_av")
 SEVERAL = "several"  # class count of multi-label videos, which only XD-Violence has
 SIDES = ("train", "test")
 

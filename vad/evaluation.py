@@ -216,7 +216,8 @@ def _leak_note(leaks: Sequence[str]) -> str:
 def preparation_commands(dataset: Dataset) -> str:
     """Return the commands that make embeddings, lists and ground truth from videos, as one line."""
     if dataset.synthetic:
-        return f"python -m demo --folder {dataset.path.parent}" if dataset.custom else f"python -m demo --dataset {dataset.name}"
+        which = f"--folder {dataset.path.parent}" if dataset.custom else f"--dataset {dataset.name}"
+        return f"python -m demo {which}"
     flag = f"--dataset {dataset.flag_value}"
     steps = (
         f"python extracting/gen.py {flag} --modality both --video_dir VIDEOS --image_dir EMBEDDINGS/{IMAGE_FOLDER} "

@@ -241,7 +241,7 @@ def test_checkpoint_of_another_width_is_refused(tiny, command, tmp_path):
                tmp_path / "wide.pth")  # fmt: skip
     for name in ("test", "test2"):
         code, _, err = command(name, *tiny.flags, "--ckpt_path", tmp_path / "wide.pth", "--figure_dir", tmp_path)
-        assert code == 2 and "is a model for image embeddings of width 32, but those of" in err and "have width 16" in err
+        assert code == 2 and "a model for image embeddings of width 32, but those of" in err and "have width 16" in err
 
 
 def test_masking_refuses_a_single_modality_model(tiny, command, tmp_path):

@@ -19,8 +19,7 @@ from demo.script import render, write_script
 from demo.videos import (
     DATASET,
     RENDERING,
-    TEST,
-    TRAIN,
+    SIZES,
     SyntheticVideo,
     dataset_in,
     plan_videos,
@@ -45,7 +44,7 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_half_of_each_split_is_normal():
     """Of 432 training and 108 test videos, half are normal and a sixth belongs to each of three classes."""
-    videos = plan_videos(0, TRAIN, TEST)
+    videos = plan_videos(0, *SIZES["demo"])
     for split, number in (("train", 432), ("test", 108)):
         labels = [video.label for video in videos if video.split == split]
         assert len(labels) == number

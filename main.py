@@ -25,7 +25,8 @@ def parse() -> argparse.Namespace:
         "python main.py --dataset ucfcrime",
         "python main.py --dataset ucfcrime --runs 10 --sweep nu=2,4,6,8,10",
     )
-    add_flags(parser, "data", "test_crops", "results", "model", "loss", "training")
+    networks = ("method", "model", "loss", "avadclip", "avadclip_loss")
+    add_flags(parser, "data", "test_crops", "results", *networks, "training")
     parser.add_argument("--format", choices=tuple(SUFFIXES), metavar="NAME", default="text",
                         help=f"tables as {', '.join(SUFFIXES)} (default: text)")  # fmt: skip
     group = parser.add_argument_group("several runs, each in its own process")

@@ -28,7 +28,7 @@ OWN, OWN_MAY_IMPORT = ROOT / "extracting" / "own", {"vad", "model"}
 LAYERS = {
     "vad": (
         {"files"}, {"datasets"}, {"options"}, {"data", "runtime"}, {"scoring", "prepare"}, {"metrics"}, {"statistics"},
-        {"localisation"}, {"evaluation"}, {"avadclip"}, {"train"}, {"experiments"}, {"report"},
+        {"localisation"}, {"avadclip"}, {"evaluation"}, {"train"}, {"experiments"}, {"report"},
     ),
     "extracting": ({"config"}, {"video"}, {"clip"}, {"job"}, {"audio"}, {"own"}),
 }  # fmt: skip

@@ -24,6 +24,7 @@ DEFAULT_FPS = 30.0  # frames per second where neither a flag nor dataset.toml sa
 SNIPPET_FRAMES = 16  # frames per snippet: one time step of an embedding or score
 IMAGE_FOLDER = "rgb"  # image embeddings below their root; lists below list/<folder>/
 AUDIO_FOLDER = "audio"  # sound embeddings beside rgb/
+TEXT_FILE = "text.pt"  # text tower of CLIP beside rgb/, for AVadCLIP
 MANIFEST = "manifest.jsonl"  # written by the extraction into the embedding folder
 EVENT_MAPS = "__events.npz"  # ending of the event maps, which the extraction may also write there
 VIDEO_SUFFIXES = frozenset([
@@ -176,6 +177,11 @@ class Dataset:
         """
         return tuple(self.classes[code] for code in self._codes(label))
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Texts of AVadCLIP's classes: normal, then the names of the classes in lower case."""
+        return tuple(dict.fromkeys(map(as_prompt, ("normal", *self.classes.values()))))
+
     def class_key(self, label: str) -> str:
         """Return the key of a label in class counts: normal, its only class, or `SEVERAL`."""
         codes = self._codes(label)
@@ -272,6 +278,11 @@ class Dataset:
         for start, end in self.intervals(video, split):
             labels[start:end] = 1
         return labels
+
+
+def as_prompt(name: str) -> str:
+    """Return the text that stands for a class name in CLIP."""
+    return name.lower().replace("_", " ")
 
 
 def is_source(name: str) -> bool:

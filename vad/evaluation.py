@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from model import IEFVAD, build_model, read_checkpoint
+from model import IEFVAD, CheckpointError, build_model, read_checkpoint
+from model.avadclip import AVadCLIP, build_avadclip, read_avadclip
 from vad.data import (
     TestVideo,
     Video,
@@ -68,6 +70,7 @@ class Protocol:
     noise_model: str = "StudentT"
     videos: int | None = None  # number of test videos
     runs: int | None = None  # number of runs
+    method: str = ""  # of another system than the paper's
     splits: int = 1  # number of splits, if each run has its own
     footnotes: tuple[str, ...] = ()  # warnings about these runs, printed below each of their tables
 
@@ -83,8 +86,9 @@ class Protocol:
             "split": f"{self.split} split" if self.split else "split not recorded",
             **({"split": f"{self.splits} random splits, one per run"} if self.splits > 1 else {}),
             "videos": "" if self.videos is None else f"{self.videos} test videos",
+            "method": self.method,
             "profile": f"profile {self.profile}",
-            "noise_model": f"noise model {self.noise_model}",
+            "noise_model": "" if self.method else f"noise model {self.noise_model}",
             "test_crops": f"test crop{'s' if len(self.test_crops) > 1 else ''} {', '.join(map(str, self.test_crops))}",
             "runs": "" if self.runs is None else f"{self.runs} run{'s' if self.runs > 1 else ''}",
             "weights": WEIGHTS[self.weights],
@@ -158,10 +162,17 @@ class TestSet:
             tail=self.tail,
             ano_auc=options.ano_auc,
             noise_model=options.noise_model,
+            method=method_title(options),
             videos=len(self.videos),
             runs=runs,
             footnotes=(*footnotes, *self.footnotes),
         )
+
+
+def method_title(options: Options) -> str:
+    """Return the name of AVadCLIP's network, or nothing for the paper's own method."""
+    role = "student, image alone" if options.student else "teacher, image and sound"
+    return f"AVadCLIP, {role}" if options.method == "avadclip" else ""
 
 
 def open_test_set(options: Options, dataset: Dataset) -> TestSet:
@@ -243,7 +254,7 @@ class Run:
 
     path: Path
     options: Options
-    model: IEFVAD
+    model: IEFVAD | AVadCLIP
     seed: int | None  # None if not recorded
     weights: str  # a key of WEIGHTS
     notes: tuple[str, ...]
@@ -295,6 +306,7 @@ class Run:
         }
 
 
+Network = IEFVAD | AVadCLIP
 SHAPE_OPTIONS = ("visual_layers", "num_refinement_steps", "fusion")  # fixed by the tensors
 FIXED_OPTIONS = (*SHAPE_OPTIONS, "visual_head", "dropout")  # an evaluation may change all other network options
 NETWORK_OPTIONS = tuple(f.name for f in option_fields("model") if f.name not in FIXED_OPTIONS)
@@ -335,7 +347,8 @@ def open_run(
     model, options, content, notes = open_checkpoint(path, explicit)
     dataset = load_dataset(options.dataset)
     key = (options.dataset, options.list_root, options.feature_root, options.test_crops, options.modality, options.nan,
-           options.ano_auc, options.profile, options.noise_model, *options.group("preparation").values())  # fmt: skip
+           options.ano_auc, options.profile, options.noise_model, options.method, options.student,
+           *options.group("preparation").values())  # fmt: skip
     test = tests.get(key) or tests.setdefault(key, open_test_set(options, dataset))
     check_width(path, model, test.widths, f"those of {test.test_list}")
     for stream, encoder in test.encoders.items():
@@ -345,11 +358,13 @@ def open_run(
 
 def open_checkpoint(
     path: str | Path, explicit: Mapping[str, object]
-) -> tuple[IEFVAD, Options, Mapping[str, object], list[str]]:
+) -> tuple[Network, Options, Mapping[str, object], list[str]]:
     """Return model, options, content and notes of a checkpoint, see `open_run`."""
-    content = read_checkpoint(path)
+    content = read_any(path)
     released, saved = content["form"] == "released", recorded_options(content)
     options = resolve(explicit, saved)
+    if options.method == "avadclip":
+        return _open_avadclip(path, content, options)
     fixed = SHAPE_OPTIONS if "profile" in explicit else [f.name for f in option_fields("model")]
     replaced = [f for f in option_fields("model") if f.name in explicit or f.name not in fixed]
     changed = {f.metadata["argument"] or f.name: getattr(options, f.name) for f in replaced}
@@ -375,9 +390,46 @@ def open_checkpoint(
     return model, options, content, notes
 
 
+def require_ief_vad(path: str | Path, options: Options, command: str) -> None:
+    """Raise InputError for a checkpoint of AVadCLIP, which a command does not take."""
+    if options.method == "avadclip":
+        raise InputError(f"{path} is a model of AVadCLIP, which {command} does not take. Evaluate it with test.py.")
+
+
+def read_any(path: str | Path) -> dict[str, object]:
+    """Read a checkpoint of any method, see `read_checkpoint` and `read_avadclip`. Raises CheckpointError."""
+    try:
+        return read_checkpoint(path)
+    except CheckpointError as error:
+        with contextlib.suppress(CheckpointError):
+            return read_avadclip(path)
+        raise error from None
+
+
+def _open_avadclip(
+    path: str | Path, content: Mapping[str, object], options: Options
+) -> tuple[AVadCLIP, Options, Mapping[str, object], list[str]]:
+    """Return what `open_checkpoint` does for a checkpoint of AVadCLIP, whose network no flag changes."""
+    names = [f.name for group in ("avadclip", "model") for f in option_fields(group)]
+    if changed := [name for name in names if name in options.explicit]:
+        raise InputError(f"--{changed[0]} cannot change a trained AVadCLIP. Train another one with main.py.")
+    dataset, trained = load_dataset(options.dataset), tuple(content["config"]["classes"])
+    if dataset.prompts != trained:
+        classes = f"{', '.join(trained)}, but {dataset.title} has {', '.join(dataset.prompts)}"
+        raise InputError(f"{path} was trained for the classes {classes}. Test it on the data set of its training.")
+    model = build_avadclip(content, path)
+    notes = [f"{path} keeps the weights of the best test AP of its alignment branch"] if options.keep == "best" else []
+    return model, replace(options, student=model.config.student, padding=model.config.padding), content, notes
+
+
 def recorded_options(content: Mapping[str, object]) -> dict[str, object]:
     """Return the options stored in a checkpoint; a released one has those of its profile."""
-    return {"profile": "released"} if content["form"] == "released" else upgrade(content)
+    if content["form"] != "released":
+        return upgrade(content)
+    if "classes" in content["config"]:
+        student = content["config"]["student"]
+        return {"profile": "released", "method": "avadclip", "student": student, "dataset": "xd"}
+    return {"profile": "released"}
 
 
 def weights_of(content: Mapping[str, object]) -> str:
@@ -397,12 +449,13 @@ def recorded_protocol(content: Mapping[str, object], options: Options) -> Protoc
         tail=recorded.get("tail", "unknown"),
         ano_auc=options.ano_auc,
         noise_model=options.noise_model,
+        method=method_title(options),
         videos=recorded.get("videos"),
         footnotes=tuple(recorded.get("footnotes", ())),
     )
 
 
-def check_width(path: Path | str, model: IEFVAD, widths: Mapping[str, int], source: str) -> None:
+def check_width(path: Path | str, model: Network, widths: Mapping[str, int], source: str) -> None:
     """Raise InputError if the width of a stream of a checkpoint is not that of its embeddings, named by `source`."""
     for stream, width in widths.items():
         if (expected := model.config.width_of(stream)) != width:

@@ -34,7 +34,7 @@ BEST = "best on test "  # prefix of columns whose metrics were selected on the t
 SHORT = {"N": "num_refinement_steps"}  # symbol in the paper → option
 LOSS = "loss"  # swept name for the set of loss terms (Table 5)
 LOSS_TERMS = {"reg": "lambda_reg", "kl": "lambda_kl"}  # loss term → its weight, 0 if the term is omitted
-SWEPT_GROUPS = ("model", "loss", "training", "evaluation")
+SWEPT_GROUPS = ("model", "loss", "avadclip", "avadclip_loss", "training", "evaluation")
 REQUIRED_COLUMNS = ("run", "dataset", "profile", "modality", "seed", "weights")  # of a table of runs
 
 
@@ -253,7 +253,7 @@ def _open_all_data(plan: Sequence[PlannedRun]) -> list[TestSet]:
 
 def _data_independent_options() -> dict[str, object]:
     """Return defaults of the options that affect neither the data nor the protocol."""
-    names = [f.name for group in ("model", "loss", "training") for f in option_fields(group)]
+    names = [f.name for group in SWEPT_GROUPS if group != "evaluation" for f in option_fields(group)]
     return {name: getattr(Options, name) for name in names if name != "noise_model"}
 
 
@@ -346,7 +346,7 @@ def default_jobs(device: str) -> int:
 def run_row(run: PlannedRun, content: Mapping[str, Any]) -> dict[str, object]:
     """Return a run as a flat row: metrics of the kept weights, and with prefix `BEST` of the best evaluation."""
     options = upgrade(content)
-    groups = ("model", "loss", "training", "evaluation", "metrics", "masking", "preparation", "data")
+    groups = (*SWEPT_GROUPS, "metrics", "masking", "preparation", "data", "method")
     names = [f.name for group in groups for f in option_fields(group)]
     first_columns = ("dataset", "profile", "modality")
     others = {name: as_text(options[name]) for name in names if name in options and name not in first_columns}
@@ -358,7 +358,7 @@ def run_row(run: PlannedRun, content: Mapping[str, Any]) -> dict[str, object]:
         "curve": f"{run.name}.csv",
         "dataset": dataset.name,
         "profile": options["profile"],
-        "modality": content["config"]["modality"],
+        "modality": options["modality"],
         "seed": content["seed"],
         **others,
         "split": content.get("split", options.get("split")) or "not recorded",

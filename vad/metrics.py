@@ -27,9 +27,11 @@ MIXED = "videos with both kinds of frames"
 SPREAD_SNIPPETS, SPREAD_DIMENSIONS = "ŵ_i, std over snippets", "ŵ_i, std over dimensions"
 # the same metric with each score replaced by the mean score of its video
 VIDEO_MEANS = {name: f"{name}, mean of each video" for name in ("AUC", "AP", "Ano-AUC")}
+ALIGNMENT = {name: f"{name}, alignment branch" for name in ("AUC", "AP")}  # of AVadCLIP
 # metrics shown as percentages; the others are shown as they are
 PERCENT = (
-    "AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO, *VIDEO_MEANS.values(), "events touched", "recall",
+    "AUC", "AP", "AP (trapezoid)", "Ano-AUC", "FAR@0.5", *PER_VIDEO, *VIDEO_MEANS.values(),
+    *ALIGNMENT.values(), "events touched", "recall",
 )  # fmt: skip
 # definitions printed below the tables that show a metric
 DEFINITIONS: Mapping[str, str] = {
@@ -176,6 +178,8 @@ def weight_spread(videos: Sequence[ScoredVideo]) -> dict[str, float]:
 
     Each is of the mean over the other.
     """
+    if not videos[0].weights:  # AVadCLIP
+        return {}
     if not any(len(video.scores) for video in videos):
         return {SPREAD_SNIPPETS: math.nan, SPREAD_DIMENSIONS: math.nan}
     over_time = np.concatenate([next(iter(video.weights.values())) for video in videos])
@@ -209,7 +213,16 @@ def evaluate(videos: Sequence[ScoredVideo], dataset: Dataset, *, ano_auc: str = 
         VIDEO_MEANS["Ano-AUC"]: roc_auc(samples(compress(by_video, abnormal))),
         **modality_weights(videos),
         **weight_spread(videos),
+        **alignment_metrics(videos),
     }
+
+
+def alignment_metrics(videos: Sequence[ScoredVideo]) -> dict[str, float]:
+    """Return AUC and AP of AVadCLIP's second score, 1 − p(normal), or nothing for another method."""
+    if videos[0].class_scores is None:
+        return {}
+    data = samples(replace(video, scores=1 - video.class_scores[:, 0]) for video in videos)
+    return {ALIGNMENT["AUC"]: roc_auc(data), ALIGNMENT["AP"]: average_precision(data)}
 
 
 def in_ano_auc(label: str, dataset: Dataset, ano_auc: str) -> bool:

@@ -14,15 +14,17 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from vad.datasets import Dataset, dataset_names, load_dataset
-from vad.files import ROOT, InputError
+from vad.files import ROOT, InputError, sha256
 
 STREAMS = ("image", "event", "audio")
 # "fusion" is image+event, the paper's; the first three are the columns of its Table 2
 MODALITIES = ("image", "event", "fusion", "audio", "image+audio", "event+audio", "image+event+audio")
+METHODS = ("ief_vad", "avadclip")
 TAILS = ("whole", "released")  # rules for the snippets at a video's end
 SCALINGS = ("clamp", "block")  # divisors of event counts
 
@@ -137,6 +139,24 @@ class Options:
     kl_noise_model: str = option("model", "noise model of the KL terms: model (the network's), StudentT, Gaussian",
                                  "loss")  # fmt: skip
     reg_pairs: str = option("all", "pairs of streams in the regulariser: all, or image-event", "loss")
+    # AVadCLIP (arXiv 2504.04495); it has `fusion` and `padding` too
+    method: str = everyday("ief_vad", "ief_vad, or avadclip (docs/sound.md)", "method", choices=METHODS)
+    student: bool = option(False, "train AVadCLIP's student, which needs no sound", "method")
+    teacher: str = option("", "checkpoint of the teacher that the student learns from", "method")
+    text_path: str = option("", "text tower, made by extracting/gen_text.py (default: text.pt beside rgb/)", "method")
+    temporal_layers: int = option(0, "layers of the local transformer; 0: teacher 2, student 1", "avadclip",
+                                  argument="num_layers")  # fmt: skip
+    local_window: int = option(0, "snippets that attend to each other; 0: teacher 4, student 64", "avadclip")
+    prompt_weights: str = option("uniform", "weights of the video prompt: uniform, classes or none", "avadclip")
+    global_weights: str = option("probability", "weights of its snippets: probability or logit", "avadclip")
+    audio_delay: str = option("causal", "convolutions of the sound: causal, or both directions", "avadclip")
+    enhancement_layers: int = option(3, "convolutions of the student", "avadclip")
+    variance_head: str = option("none", "variance of the student's features: none, plain or released", "avadclip")
+    focal: bool = option(True, "on: half of the alignment loss is a focal loss", "avadclip_loss", parse=parse_on_off)
+    lambda_align: float = option(1.0, "weight of the alignment loss", "avadclip_loss")
+    lambda_text: float = option(1e-4, "weight of the term that separates the texts", "avadclip_loss")
+    distill: str = option("mse", "distillation: mse, nll or released", "avadclip_loss")
+    lambda_distill: float = option(1.0, "weight of the distillation", "avadclip_loss")
     # training (Appendix F.2)
     pca: int = option(0, "principal components of the training embeddings to use; 0: the embeddings", "training")
     batch_size: int = option(64, "videos in a batch; of each class where paired", "training")
@@ -190,6 +210,12 @@ class Options:
             if known and value not in known:
                 raise InputError(f"{f.name} is {value!r}. Choose from {', '.join(known)}.")
 
+    @property
+    def trained_groups(self) -> tuple[str, ...]:
+        """Groups of options that weights and log depend on."""
+        network = ("avadclip", "avadclip_loss") if self.method == "avadclip" else ("model", "loss")
+        return (*network, "training", "evaluation")
+
     def group(self, name: str) -> dict[str, object]:
         """Return the options of a group under their names in the network's or objective's configuration."""
         return {f.metadata["argument"] or f.name: getattr(self, f.name) for f in option_fields(name)}
@@ -197,28 +223,37 @@ class Options:
     def recorded(self) -> dict[str, object]:
         """Return what a checkpoint stores: plain values, without folders and runtime options."""
         names = [f.name for f in option_fields() if f.metadata["group"] not in ("results", "runtime")]
-        return {name: getattr(self, name) for name in names if name not in ("feature_root", "list_root", "insist_gt")}
+        values = {name: getattr(self, name) for name in names if name not in NOT_RECORDED}
+        return values | {"teacher": Path(self.teacher).name}
 
     def fingerprint(self) -> dict[str, object]:
         """Return what must be equal for a run to be resumed or reused: all that weights and log depend on."""
-        groups = ("model", "loss", "training", "evaluation")
-        values = {f.name: getattr(self, f.name) for g in groups for f in option_fields(g)}
+        values = {f.name: getattr(self, f.name) for g in self.trained_groups for f in option_fields(g)}
+        if self.method == "avadclip":
+            values |= {name: getattr(self, name) for name in ("method", "student", "fusion", "padding")}
+            values["teacher"] = sha256(Path(self.teacher)) if self.teacher else ""
         data = {name: getattr(self, name) for name in ("modality", "seed", "window", "nan", "precision")}
         return {"dataset": load_dataset(self.dataset).name, **data, **values}
 
     def describe(self) -> str:
         """Return one paragraph for the terminal; an asterisk marks explicitly set options."""
-        shown = [f.name for f in option_fields() if f.metadata["group"] in SHOWN_GROUPS]
+        groups = (*self.trained_groups, "metrics")
+        shown = [f.name for f in option_fields() if f.metadata["group"] in groups]
+        shown = ["method", "student", "fusion", "padding", *shown] if self.method == "avadclip" else shown
         parts = [f"{n}{'*' if n in self.explicit else ''} {as_text(getattr(self, n))}" for n in shown]
         return " · ".join([f"data set {load_dataset(self.dataset).name}", f"profile {self.profile}", *parts])
 
 
-SHOWN_GROUPS = ("model", "loss", "training", "evaluation", "metrics")
+# folders and files of this computer
+NOT_RECORDED = ("feature_root", "list_root", "insist_gt", "text_path")
 TITLES = MappingProxyType({  # group → heading in the help
     "data": "data",
     "results": "results",
     "model": "model (Sections 3.1 – 3.5)",
     "loss": "loss (Section 3.6)",
+    "method": "method",
+    "avadclip": "AVadCLIP, network",
+    "avadclip_loss": "AVadCLIP, loss",
     "training": "training (Appendix F.2; default: the data set's values)",
     "evaluation": "evaluation",
     "metrics": "evaluation",
@@ -259,6 +294,38 @@ PROFILES: Mapping[str, Mapping[str, object]] = MappingProxyType({
 })  # fmt: skip
 
 
+# of AVadCLIP: what all profiles share (its Section IV), and what they change; see `model.avadclip`
+AVADCLIP: Mapping[str, object] = MappingProxyType({
+    "fusion": "adaptive",
+    "batch_size": 96,
+    "paired": False,
+    "lr": 1e-5,
+    "max_epoch": 10,
+    "scheduler_milestones": (3, 6),
+    "scheduler_rate": 0.1,
+    "print_steps": 10**9,  # evaluated after each epoch
+})  # fmt: skip
+AVADCLIP_PROFILES: Mapping[str, Mapping[str, object]] = MappingProxyType({
+    "default": {},
+    "paper": {
+        "prompt_weights": "classes",
+        "enhancement_layers": 1,
+        "variance_head": "plain",
+        "distill": "nll",
+        "lambda_text": 0.0,
+    },
+    "released": {
+        "padding": "attended",
+        "global_weights": "logit",
+        "variance_head": "released",
+        "distill": "released",
+        "lambda_distill": 1e-8,
+        "keep": "best",
+        "rollback": True,
+    },
+})  # fmt: skip
+
+
 def option_fields(group: str | None = None) -> list[Any]:
     """Return the fields of `Options`, or those of one group."""
     return [f for f in fields(Options) if f.metadata and group in (None, f.metadata["group"])]
@@ -280,12 +347,15 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
     profile = str(explicit.get("profile") or saved.get("profile") or Options.profile)
     names = {f.name for f in option_fields()}
     kept = {} if "profile" in explicit else {name: as_field(saved[name]) for name in saved if name in names}
-    overrides = {name: as_field(value) for name, value in dataset.overrides.get(profile, {}).items()}
+    method = str(explicit.get("method") or saved.get("method") or Options.method)
+    presets, key = {**dataset.training, **preset_values(profile)}, profile
+    if method == "avadclip":
+        presets, key = {**AVADCLIP, **AVADCLIP_PROFILES[profile]}, method
+    overrides = {name: as_field(value) for name, value in dataset.overrides.get(key, {}).items()}
     if unknown := [name for name in overrides if name not in names]:
-        raise InputError(f"{dataset.path}: [overrides.{profile}] has no option {unknown[0]}. See main.py --help_all.")
+        raise InputError(f"{dataset.path}: [overrides.{key}] has no option {unknown[0]}. See main.py --help_all.")
     values = {
-        **dataset.training,
-        **preset_values(profile),
+        **presets,
         **overrides,
         **kept,
         **_split(dataset, explicit, saved),
@@ -294,7 +364,22 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
         "profile": profile,
         "window": dataset.window,
     }
+    if values.get("method") == "avadclip":
+        values["modality"] = _avadclip_modality(values, explicit)
     return Options(**values, explicit=tuple(sorted(name for name in explicit if name in names)))
+
+
+def _avadclip_modality(values: Mapping[str, object], explicit: Mapping[str, object]) -> str:
+    """Return the streams that AVadCLIP is tested on. Raises InputError for others, and for a teacher of a teacher."""
+    modality = "image" if values.get("student") else "image+audio"
+    if explicit.get("modality", modality) != modality:
+        who = "student takes images alone" if values.get("student") else "teacher takes image+audio"
+        raise InputError(f"--modality {explicit['modality']}: AVadCLIP's {who}. Leave --modality out.")
+    if values.get("teacher") and not values.get("student"):
+        raise InputError("--teacher is for the student alone. Add --student.")
+    if explicit.get("teacher") and not Path(str(explicit["teacher"])).is_file():
+        raise InputError(f"--teacher {explicit['teacher']}: there is no such file. Train it with --method avadclip.")
+    return modality
 
 
 def _split(dataset: Dataset, explicit: Mapping[str, object], saved: Mapping[str, object]) -> dict[str, str]:

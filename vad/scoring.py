@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from model import IEFVAD, IEFVADOutput
+from model.avadclip import AVadCLIP, AVadCLIPOutput
 from vad.data import TestVideo, Video, load_embedding
 from vad.datasets import SNIPPET_FRAMES
 
@@ -32,6 +33,7 @@ class ScoredVideo:
     weights: Mapping[str, np.ndarray]  # stream → (S,) float32, ŵ averaged over the D dimensions
     by_dimension: Mapping[str, np.ndarray]  # stream → (D,) float32, ŵ averaged over the S snippets
     frame_labels: np.ndarray  # (16·S,) uint8, 1 for anomalous frames
+    class_scores: np.ndarray | None = None  # (S, C) float32 probabilities of AVadCLIP's classes, the first normal
 
 
 # (stream, embedding (S, D) float32, video name) → (S, D), applied before the split into windows
@@ -69,7 +71,7 @@ class Embeddings:
 
 @torch.no_grad()
 def score(
-    model: IEFVAD,
+    model: IEFVAD | AVadCLIP,
     videos: Sequence[TestVideo],
     embeddings: Embeddings,
     *,
@@ -84,16 +86,19 @@ def score(
     is truncated to its longest window, which is exact. If padding is attended, all windows have T steps.
     Raises InputError for an invalid embedding.
     """
-    names = model.config.streams
-    sums = [np.zeros((1 + len(names), video.snippets)) for video in videos]  # score, then ŵ of each stream
-    by_dimension = [np.zeros((len(names), model.config.embed_dim)) for _ in videos]
+    names = model.config.streams if isinstance(model, IEFVAD) else ()
+    classes = len(getattr(model.config, "classes", ()))
+    # score, then ŵ of each stream, or the classes of AVadCLIP
+    sums = [np.zeros((1 + len(names) + classes, video.snippets)) for video in videos]
+    by_dimension = [np.zeros((len(names), model.config.embed_dim if names else 0)) for _ in videos]
     training = model.training
     model.eval()
     bar = tqdm(total=len(videos), desc="scoring", unit="video", leave=False, disable=not progress)
     try:
         for batch in _batches(_windows(videos, window)):
             steps = batch[0].length if model.config.padding == "masked" else window
-            streams = {name: _stack(batch, name, steps, embeddings, transform).to(device) for name in names}
+            given = batch[0].crop.streams
+            streams = {name: _stack(batch, name, steps, embeddings, transform).to(device) for name in given}
             lengths = torch.tensor([w.length for w in batch], device=device)
             output = model(**streams, lengths=lengths)
             by_step, dimension_sums = _reduce(output, lengths)
@@ -138,8 +143,14 @@ def _stack(
     return torch.from_numpy(stacked)
 
 
-def _reduce(output: IEFVADOutput, lengths: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return score and ŵ of every step, (B, 1 + K, T), and ŵ summed over valid steps, (B, K, D)."""
+def _reduce(output: IEFVADOutput | AVadCLIPOutput, lengths: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return score and ŵ of every step, (B, 1 + K, T), and ŵ summed over valid steps, (B, K, D).
+
+    AVadCLIP has no weights: score and class probabilities of every step, (B, 1 + C, T), and 0.
+    """
+    if isinstance(output, AVadCLIPOutput):
+        parts = torch.cat([output.logits.sigmoid(), output.class_logits.softmax(2)], 2)
+        return parts.transpose(1, 2).float().cpu().numpy(), np.zeros((len(lengths), 0, 0))
     # on the device, because the weights are as large as the embeddings
     weights = [weight.float() for weight in output.weights.values()]
     scores = torch.sigmoid(output.logits.float()).squeeze(-1)
@@ -154,8 +165,9 @@ def _scored_video(
 ) -> ScoredVideo:
     means = (sums / len(video.crops)).astype(np.float32)[:, : len(video.frame_labels) // SNIPPET_FRAMES]
     dimensions = (by_dimension / len(video.crops) / video.snippets).astype(np.float32)
-    weights, by_name = dict(zip(names, means[1:], strict=True)), dict(zip(names, dimensions, strict=True))
-    return ScoredVideo(video.name, video.label, means[0], weights, by_name, video.frame_labels)
+    weights, by_name = dict(zip(names, means[1:], strict=False)), dict(zip(names, dimensions, strict=False))
+    classes = means[1 + len(names) :].T if len(means) > 1 + len(names) else None
+    return ScoredVideo(video.name, video.label, means[0], weights, by_name, video.frame_labels, classes)
 
 
 class CausalScore(NamedTuple):

@@ -26,9 +26,10 @@ from model import (
     IEFVADOutput,
     LossTerms,
     Objective,
-    read_checkpoint,
     save_checkpoint,
 )
+from model.avadclip import AVadCLIP, AVadCLIPOutput, AVadCLIPTerms, save_avadclip
+from vad.avadclip.method import AVadCLIPLoss, build_avadclip_network, check_avadclip
 from vad.data import (
     Batch,
     ListRow,
@@ -44,9 +45,10 @@ from vad.data import (
     resolve_path,
 )
 from vad.datasets import load_dataset
-from vad.evaluation import Protocol, TestSet, open_test_set
+from vad.evaluation import Network, Protocol, TestSet, open_test_set, read_any
 from vad.files import InputError, write_bytes
 from vad.localisation import alarm_threshold, normal_hours
+from vad.metrics import ALIGNMENT
 from vad.metrics import evaluate as all_metrics
 from vad.options import Options, as_field, as_text, resolve, upgrade
 from vad.prepare.ground_truth import recorded_encoders
@@ -96,13 +98,17 @@ class RunFiles:
 
 
 def run_name(options: Options) -> str:
-    """Return --exp_name, or by default the name of the data set and of a single modality."""
-    one_stream = f"_{options.modality}" if options.modality != "fusion" else ""
-    return options.exp_name or load_dataset(options.dataset).name + one_stream
+    """Return --exp_name, or by default the name of the data set, and of another method or modality."""
+    suffix = f"_{options.modality}" if options.modality != "fusion" else ""
+    if options.method == "avadclip":
+        suffix = "_avadclip_student" if options.student else "_avadclip"
+    return options.exp_name or load_dataset(options.dataset).name + suffix
 
 
 def check_model(options: Options) -> None:
     """Raise ConfigError for options that the network or the objective does not accept."""
+    if options.method == "avadclip":
+        return check_avadclip(options, load_dataset(options.dataset))
     config = IEFVADConfig(embed_dim=options.visual_head, modality=options.modality, **options.group("model"))
     Objective(config=config, **options.group("loss"))
 
@@ -132,9 +138,11 @@ def open_data(options: Options, runtime: Runtime) -> TrainingData:
     dataset = load_dataset(options.dataset)
     test = open_test_set(options, dataset)
     rows = read_list(test.train_list, dataset)
-    videos, widths = find_videos(rows, dataset, test.feature_root, options.modality)
-    for stream, width in widths.items():
-        if width != (other := test.widths[stream]):
+    # a student is tested on images alone, but its teacher needs the sound of the training videos
+    modality = "image+audio" if options.teacher else options.modality
+    videos, widths = find_videos(rows, dataset, test.feature_root, modality)
+    for stream, other in test.widths.items():
+        if (width := widths[stream]) != other:
             problem = f"{test.train_list} has {stream} embeddings of width {width}, but {test.test_list} has {other}"
             raise InputError(f"{problem}. Extract both with the same encoder.")
     check_values(test.crops, options.nan, widths)
@@ -149,17 +157,19 @@ def train_run(options: Options) -> TrainedRun:
     """Train one run. Resume it if it is unfinished, and reuse it if it is finished."""
     check_model(options)
     with start(options) as runtime:
+        if options.method == "avadclip" and runtime.world > 1:
+            raise InputError("--method avadclip trains in one process. Start it without torchrun.")
         data = open_data(options, runtime)
         fingerprint = {**options.fingerprint(), "data": data.fingerprint()}
         print(options.describe())
         print(f"{len(data.videos)} training samples, {len(data.test.videos)} test videos, width "
               f"{', '.join(map(str, dict.fromkeys(data.widths.values())))}, "
-              f"{options.modality}; {runtime.describe()}; "
+              f"{', '.join(data.widths)}; {runtime.describe()}; "
               f"{', '.join(f'{name} {version}' for name, version in versions().items())}")  # fmt: skip
         print(f"data {fingerprint['data']}; {command_line()}")
         seed_everything(options.seed)
         model = build_network(options, data).to(runtime.device)
-        objective = Objective(config=model.config, **options.group("loss"))
+        objective = build_objective(model, options, data)
         sampler = PairedBatches(
             data.videos, options.batch_size, options.paired, options.seed, runtime.rank, runtime.world
         )
@@ -175,7 +185,7 @@ def train_run(options: Options) -> TrainedRun:
         return TrainedRun(content, data.test, data.test.protocol(content["weights"]))
 
 
-def describe_size(model: IEFVAD, steps: int) -> str:
+def describe_size(model: Network, steps: int) -> str:
     """Return the numbers of parameters and steps as text, with a warning for a run of very few steps."""
     text = f"{parameter_count(model) / 1e6:.2f} million parameters, {steps} training steps"
     if steps >= FEW_STEPS:
@@ -183,13 +193,22 @@ def describe_size(model: IEFVAD, steps: int) -> str:
     return f"{text}\nwarning: fewer than {FEW_STEPS} steps train little. Raise --max_epoch, or lower --batch_size."
 
 
-def parameter_count(model: IEFVAD) -> int:
+def parameter_count(model: Network) -> int:
     """Return the number of trained numbers."""
     return sum(weight.numel() for weight in model.parameters())
 
 
-def build_network(options: Options, data: TrainingData) -> IEFVAD:
+def build_objective(model: Network, options: Options, data: TrainingData) -> Objective | AVadCLIPLoss:
+    """Return the training loss of a network on its device."""
+    if isinstance(model, AVadCLIP):
+        return AVadCLIPLoss.of(options, model, data.videos, data.test.dataset)
+    return Objective(config=model.config, **options.group("loss"))
+
+
+def build_network(options: Options, data: TrainingData) -> Network:
     """Return the untrained network, with principal components of the training videos if --pca is set."""
+    if options.method == "avadclip":
+        return build_avadclip_network(options, data.test.dataset, data.widths, data.videos[0])
     pca, snippets = options.pca, sum(video.snippets for video in data.videos)
     if pca > min(snippets, smallest := min(data.widths.values())):
         size = f"{snippets} snippets of width {smallest}"
@@ -215,8 +234,8 @@ def _identity(batch: Batch) -> Batch:
 
 
 def train(
-    model: IEFVAD,
-    objective: Objective,
+    model: Network,
+    objective: Objective | AVadCLIPLoss,
     loader: DataLoader,
     data: TrainingData,
     options: Options,
@@ -261,9 +280,9 @@ def train(
 
 
 def train_step(
-    model: IEFVAD,
-    network: Callable[..., IEFVADOutput],
-    objective: Objective,
+    model: Network,
+    network: Callable[..., IEFVADOutput | AVadCLIPOutput],
+    objective: Objective | AVadCLIPLoss,
     optimizer: torch.optim.Optimizer,
     batch: Batch | InputError,
     step: int,
@@ -285,7 +304,10 @@ def train_step(
         output = network(**streams, lengths=batch.lengths)
     # cross-entropy raises its own error for NaN, so NaN is replaced here and reported below
     clean = dataclasses.replace(output, logits=output.logits.nan_to_num())
-    terms = objective.terms(clean, batch.lengths, batch.anomalous)
+    if isinstance(objective, AVadCLIPLoss):
+        terms = objective.terms(clean, batch)
+    else:
+        terms = objective.terms(clean, batch.lengths, batch.anomalous)
     terms = runtime.reweight(terms, batch.lengths, masked)
     loss = objective.total(terms)
     optimizer.zero_grad(set_to_none=True)
@@ -347,7 +369,7 @@ def evaluation_due(step: int, sampler: PairedBatches, options: Options) -> bool:
     return passed or i == len(sampler) - 1
 
 
-def evaluate(model: IEFVAD, test: TestSet, options: Options, runtime: Runtime) -> dict[str, float]:
+def evaluate(model: Network, test: TestSet, options: Options, runtime: Runtime) -> dict[str, float]:
     """Return every metric of the current model. The processes share the test videos."""
     part = dataclasses.replace(test, videos=list(runtime.shard(test.videos)))
     videos = runtime.merge(part.score(model, runtime.device, progress=False))
@@ -373,16 +395,17 @@ class RunLog:
     def __post_init__(self) -> None:
         self.files = RunFiles.of(self.options)
         dataset = load_dataset(self.options.dataset)
-        self.metric = dataset.metric
+        self.metric = ALIGNMENT["AP"] if self.options.method == "avadclip" else dataset.metric
         self.encoders, self.hours = self.data.encoders, normal_hours(self.data.test.videos, dataset)
         self.steps = self.options.max_epoch * self.per_epoch
 
     def record(
-        self, run: Progress, model: IEFVAD, metrics: Mapping[str, float], losses: Sequence[Sequence[float]],
+        self, run: Progress, model: Network, metrics: Mapping[str, float], losses: Sequence[Sequence[float]],
         optimizer: torch.optim.Optimizer,
     ) -> None:  # fmt: skip
         """Add an evaluation to the log. Save the weights if it is the best so far."""
-        names = ("loss", *(f"loss_{name}" for name in LossTerms._fields))
+        terms = AVadCLIPTerms if isinstance(model, AVadCLIP) else LossTerms
+        names = ("loss", *(f"loss_{name}" for name in terms._fields))
         means = [sum(column) / len(losses) for column in zip(*losses, strict=True)] or [math.nan] * len(names)
         loss_means = dict(zip(names, means, strict=True))
         lr = optimizer.param_groups[0]["lr"]
@@ -393,7 +416,7 @@ class RunLog:
             self._write(self.files.best, model, run, "best", row)
         self._write_csv(run)
 
-    def save(self, run: Progress, model: IEFVAD, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, run: Progress, model: Network, optimizer: torch.optim.Optimizer) -> None:
         """Write the full state that a resumed run needs."""
         weights = "best" if self.options.rollback else "last"
         if run.step % self.per_epoch:
@@ -407,7 +430,7 @@ class RunLog:
         """Return whether the last save is older than `SAVE_SECONDS`, on the main process only."""
         return self.runtime.is_main_process and time.monotonic() - self.saved > SAVE_SECONDS
 
-    def finish(self, run: Progress, model: IEFVAD) -> dict[str, Any]:
+    def finish(self, run: Progress, model: Network) -> dict[str, Any]:
         """Write the final weights, without the state for resuming."""
         row = run.rows[-1]
         if self.options.keep == "best":
@@ -425,7 +448,7 @@ class RunLog:
             for path in (files.last, files.best, files.log) if self.runtime.is_main_process else ():
                 path.unlink(missing_ok=True)
             return None
-        content = read_checkpoint(files.last)
+        content = read_any(files.last)
         recorded = recorded_fingerprint(content)
         for name, value in self.fingerprint.items():
             before = recorded.get(name, getattr(Options, name, None))  # an older run has the default of a new option
@@ -437,7 +460,7 @@ class RunLog:
         return content
 
     def resume(
-        self, content: Mapping[str, Any], model: IEFVAD, optimizer: torch.optim.Optimizer
+        self, content: Mapping[str, Any], model: Network, optimizer: torch.optim.Optimizer
     ) -> Progress:  # fmt: skip
         """Resume the run in <exp_name>.pth. The other two files are rewritten to the same step."""
         if "progress" not in content:
@@ -463,7 +486,7 @@ class RunLog:
         return run.seconds + time.monotonic() - self.started
 
     def _write(
-        self, path: Path, model: IEFVAD, run: Progress, weights: str, row: Mapping[str, Any], **extra: Any
+        self, path: Path, model: Network, run: Progress, weights: str, row: Mapping[str, Any], **extra: Any
     ) -> dict[str, Any]:
         content = {
             "weights": weights,
@@ -488,7 +511,8 @@ class RunLog:
             "versions": versions(),
         }
         if self.runtime.is_main_process:
-            save_checkpoint(path, model, **content, **extra)
+            save = save_avadclip if isinstance(model, AVadCLIP) else save_checkpoint
+            save(path, model, **content, **extra)
         return {**content, "config": dataclasses.asdict(model.config)}
 
     def _write_csv(self, run: Progress) -> None:

@@ -19,7 +19,7 @@ from extracting.video.frames import VideoError
 from extracting.video.live import LiveSource
 from model import IEFVAD
 from vad.datasets import load_dataset
-from vad.evaluation import check_encoder, check_width, open_checkpoint
+from vad.evaluation import check_encoder, check_width, open_checkpoint, require_ief_vad
 from vad.files import InputError, sha256
 from vad.options import Options, as_text
 from vad.prepare.ground_truth import EXTRACTION
@@ -53,6 +53,7 @@ class TrainedModel:
         Raises InputError for an encoder with other weights than that of the training.
         """
         model, options, content, _ = open_checkpoint(path, explicit)
+        require_ief_vad(path, options, "--video and --live")
         if "audio" in model.config.streams:
             raise InputError(
                 f"{path} needs sound, which --video and --live do not embed. Give a model of images and events, or "

@@ -84,6 +84,15 @@ class AVadCLIPConfig:
             raise ConfigError(f"classes must be two or more different texts, not {self.classes}")
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """Streams that the network takes, in the order of `model.STREAMS`."""
+        return ("image",) if self.student else ("image", "audio")
+
+    def width_of(self, stream: str) -> int:
+        """Return the width of a stream's embeddings, which is D."""
+        return self.embed_dim
+
+    @property
     def layers(self) -> int:
         """Layers of the local transformer."""
         return self.num_layers or (1 if self.student else 2)
@@ -143,7 +152,9 @@ class AVadCLIP(nn.Module):
         self.prompt = VideoPrompt(**width, prompt_weights=c.prompt_weights, global_weights=c.global_weights)
         self.alpha = nn.Parameter(torch.full((len(c.classes),), 0.25))
 
-    def forward(self, image: Tensor, audio: Tensor | None, lengths: Tensor | None = None) -> AVadCLIPOutput:
+    def forward(
+        self, image: Tensor, audio: Tensor | None = None, lengths: Tensor | None = None
+    ) -> AVadCLIPOutput:
         """Score a batch of windows.
 
         image, audio: (B, T, D) embeddings; the student ignores audio. lengths: (B,) number of valid steps of each

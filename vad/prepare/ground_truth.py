@@ -101,7 +101,8 @@ def recorded_encoders(videos: Sequence[Video]) -> dict[str, dict[str, Any]]:
     encoders = {}
     for stream in videos[0].streams if videos else ():
         by_hash: dict[str, dict[str, Any]] = {}
-        for record in extraction_records(video.streams[stream] for video in videos):
+        paths = (video.streams[stream] for video in videos if stream in video.streams)
+        for record in extraction_records(paths):
             by_hash.setdefault(str(record.get("encoder", "")), record)
         if len(by_hash) > 1:
             one, other, *_ = by_hash.values()

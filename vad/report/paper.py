@@ -36,7 +36,7 @@ def paper_numbers(protocol: Protocol, modality: str) -> dict[str, Printed]:
     """Return table of the paper → its numbers for this case. All tables but Table 1 use Student's t only."""
     dataset, numbers = protocol.dataset, {}
     methods = paper_methods(dataset)
-    if not methods:
+    if not methods or protocol.method:
         return {}
     if modality == "fusion":
         numbers["Table 1"] = methods.get(paper_method(protocol.noise_model), {})

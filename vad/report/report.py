@@ -20,9 +20,12 @@ from vad.evaluation import (
     WEIGHTS,
     Protocol,
     Run,
+    method_title,
     open_checkpoint,
+    read_any,
     recorded_options,
     recorded_protocol,
+    require_ief_vad,
     save_results,
     shared_protocol,
 )
@@ -31,6 +34,7 @@ from vad.files import InputError
 from vad.localisation import localisation
 from vad.options import MODALITIES, STREAMS, Options, as_text, option_fields, resolve, streams_of
 from vad.report import plots
+from vad.report.avadclip.report import report_avadclip
 from vad.report.baselines import baseline_table
 from vad.report.paper import paper_methods, paper_sweep
 from vad.report.table import Table, render_all
@@ -55,6 +59,11 @@ CARD_METRICS = ("AUC", "AP", "Ano-AUC")  # in the model index of the hub
 
 def report_results(runs: Sequence[Run], folder: Path, video_dir: Path | None) -> tuple[list[Table], list[Path]]:
     """Return tables and figures of one checkpoint, or of several for comparison, and save them in `folder`."""
+    methods = {run.options.method for run in runs}
+    if len(methods) > 1:
+        raise InputError("some of these checkpoints are AVadCLIP, others are not. Test those of one method at a time.")
+    if methods == {"avadclip"}:
+        return report_avadclip(runs, folder, by_network(runs))
     frame, groups = runs_frame(runs), by_modality(runs)
     first = fused(groups)[0]
     pooled = [f"Runs with different {name} are averaged." for name in varying_options(frame)]
@@ -146,14 +155,16 @@ def report_training(trained: TrainedRun, options: Options) -> tuple[list[Table],
     content, metric = trained.content, trained.protocol.dataset.metric
     best, name = best_row(content, metric), run_name(options)
     path, files = Path(options.figure_dir) / name / "training", RunFiles.of(options)
-    kept = read_checkpoint(files.last)
-    save_pretrained(files.pretrained, kept, model_card(kept, trained.protocol, options))
+    folder = ""
+    if options.method == "ief_vad":
+        kept = read_checkpoint(files.last)
+        save_pretrained(files.pretrained, kept, model_card(kept, trained.protocol, options))
+        folder = f"\nthe same weights as a folder for the Hugging Face hub: {files.pretrained}"
     plots.draw_training(pd.DataFrame(content["rows"]), path, title=f"{name}, training")
     summary = (
         f"best {metric} on the test set (selected on the test set): {100 * best[metric]:.2f} % after step "
         f"{best['step']} ({name}_best.pth)\n"
-        f"{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv\n"
-        f"the same weights as a folder for the Hugging Face hub: {files.pretrained}"
+        f"{WEIGHTS[content['weights']]} and logs: {options.checkpoint_dir}/{name}.pth, _best.pth, .csv{folder}"
     )
     results = results_table(content["metrics"], trained.protocol, modality=options.modality)
     run = pd.DataFrame([{"modality": options.modality, **content["metrics"]}])
@@ -186,13 +197,15 @@ def export_checkpoint(path: Path, explicit: Mapping[str, object], target: Path) 
     """
     if target.suffix in (".onnx", ".pt2"):
         model, options, _, notes = open_checkpoint(path, explicit)
+        require_ief_vad(path, options, "--export")
         export(model, target)
         widths = dict.fromkeys(str(model.config.width_of(stream)) for stream in model.config.streams)
         return "\n".join([*notes, f"{target}: {options.modality} model for embeddings of width "
                                   f"{' and '.join(widths)}, any batch and any number of snippets"])  # fmt: skip
     if target.suffix:
         raise InputError(f"--export {target}: unknown suffix. Use .onnx, .pt2, or a folder name without a suffix.")
-    content = read_checkpoint(path)
+    content = read_any(path)
+    require_ief_vad(path, resolve({}, recorded_options(content)), "--export")
     released = content["form"] == "released"
     dataset = {name: value for name, value in explicit.items() if name == "dataset" and released}
     recorded = resolve(dataset, recorded_options(content))
@@ -283,6 +296,8 @@ def check_table(number: int | None, runs: Sequence[Run]) -> None:
     model, or Table 2 has two noise models.
     """
     _check_once(runs)
+    for run in runs if number is not None else ():
+        require_ief_vad(run.path, run.options, "--table")
     single = next((run for run in runs if run.modality != "fusion"), None)
     if number == 1 and single:
         raise InputError(f"{single.path} is an {single.modality}-only model, but Table 1 compares fused models. "
@@ -300,6 +315,7 @@ def check_table(number: int | None, runs: Sequence[Run]) -> None:
 def check_masking_runs(runs: Sequence[Run]) -> None:
     """Raise InputError if a run has no fusion weights, or if the runs differ in more than their seed."""
     for run in runs:
+        require_ief_vad(run.path, run.options, "test2.py")
         if len(streams_of(run.modality)) == 1:
             raise InputError(f"{run.path} is an {run.modality}-only model: it has no fusion weights to examine.")
         if run.options.fusion in WITHOUT_WEIGHTS:
@@ -353,6 +369,19 @@ def by_modality(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Return the runs of each modality that occurs, in the order of `MODALITIES`."""
     groups = {modality: [run for run in runs if run.modality == modality] for modality in MODALITIES}
     return {modality: group for modality, group in groups.items() if group}
+
+
+def by_network(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return runs of AVadCLIP by teacher or student and the options in which they differ, except the seed."""
+    options = [recorded(run) for run in runs]
+    apart = ("student", "modality", "teacher")  # in the title
+    varying = [k for k in options[0] if k not in apart and len({o[k] for o in options}) > 1]
+    groups: dict[str, list[Run]] = {}
+    for run, own in zip(runs, options, strict=True):
+        learnt = [f"learnt from {own['teacher']}" if own["teacher"] else "without teacher"] if run.options.student else []
+        parts = (method_title(run.options), *learnt, *(f"{name} {own[name]}" for name in varying))
+        groups.setdefault(", ".join(part.removeprefix("AVadCLIP, ") for part in parts), []).append(run)
+    return groups
 
 
 def fused(groups: Mapping[str, Sequence[Run]]) -> Sequence[Run]:

@@ -1,0 +1,1 @@
+"""Tables and figures of AVadCLIP (arXiv 2504.04495)."""

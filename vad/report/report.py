@@ -20,7 +20,6 @@ from vad.evaluation import (
     WEIGHTS,
     Protocol,
     Run,
-    method_title,
     open_checkpoint,
     read_any,
     recorded_options,
@@ -378,9 +377,10 @@ def by_network(runs: Sequence[Run]) -> dict[str, list[Run]]:
     varying = [k for k in options[0] if k not in apart and len({o[k] for o in options}) > 1]
     groups: dict[str, list[Run]] = {}
     for run, own in zip(runs, options, strict=True):
-        learnt = [f"learnt from {own['teacher']}" if own["teacher"] else "without teacher"] if run.options.student else []
-        parts = (method_title(run.options), *learnt, *(f"{name} {own[name]}" for name in varying))
-        groups.setdefault(", ".join(part.removeprefix("AVadCLIP, ") for part in parts), []).append(run)
+        parts = ["teacher", *(f"{name} {own[name]}" for name in varying)]
+        if run.options.student:
+            parts[0] = f"student of {own['teacher']}" if own["teacher"] else "student without teacher"
+        groups.setdefault(", ".join(parts), []).append(run)
     return groups
 
 

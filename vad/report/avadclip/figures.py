@@ -39,13 +39,13 @@ def draw_class_map(
         colour, dash = STYLES[k % len(STYLES)]
         style = {"baseline": None, "color": colour, "ls": dash}
         curves.stairs(video.scores, edges, lw=1.6, label=name, **style)
-        curves.stairs(1 - video.class_scores[:, 0], edges, lw=0.7, alpha=0.8, label=f"{name}: alignment", **style)
-    curves.set(ylim=(-0.03, 1.03), ylabel="anomaly score")
-    curves.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        curves.stairs(1 - video.class_scores[:, 0], edges, lw=0.7, alpha=0.8, **style)
+    curves.set(ylim=(-0.03, 1.03), ylabel="anomaly score\n(thin: alignment)")
     extent = (0, edges[-1], len(classes) - 0.5, -0.5)
     image = heat.imshow(first.class_scores.T, aspect="auto", extent=extent, vmin=0, vmax=1, cmap="viridis")
     heat.set(yticks=range(len(classes)), xlabel="time (s)" if fps else "frame")
     heat.set_yticklabels(classes, parse_math=False)
     heat.grid(False)
     fig.colorbar(image, ax=heat, label="probability", pad=0.01)
+    fig.legend(*curves.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return plots.save(fig, path)

@@ -15,7 +15,7 @@ import torch
 from extracting.own.answers import TrainedModel, answer_live, answer_videos
 from extracting.video.live import LiveSource
 from model import CheckpointError, ConfigError
-from vad.evaluation import NETWORK_OPTIONS, open_runs
+from vad.evaluation import NETWORK_OPTIONS, open_runs, require_ief_vad
 from vad.experiments import find_runs
 from vad.files import InputError, run_command
 from vad.options import add_flags, command_parser, explicit_options, resolve
@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
     add("--table", type=int, metavar="N", choices=range(1, 10), help="Table 1 (methods) or 2 (classes, with Figure 2)")
     add("--timeline", nargs="*", metavar="VIDEO", help="only timelines of test videos (Appendix I)")
     add("--video_dir", type=Path, metavar="DIR", help="folder of test videos, for frames above timelines")
-    add("--export", type=Path, metavar="FILE", help="only write the model: .onnx, .pt2 or a folder for the hub")
+    add("--export", type=Path, metavar="FILE", help="only write the model: .onnx, .pt2 or a folder")
     add("--format", choices=tuple(SUFFIXES), metavar="NAME", default="text",
         help=f"tables as {', '.join(SUFFIXES)} (default: text)")  # fmt: skip
     add_flags(parser, "data", "test_crops", "ano_auc", title="data (default: the checkpoint's)")
@@ -81,6 +81,7 @@ def main() -> int:
     folder = Path(first.options.figure_dir) / (str(explicit.get("exp_name", "")) or first.dataset.name)
     video_dir = flags.video_dir or first.dataset.video_root
     if flags.timeline is not None:
+        require_ief_vad(first.path, first.options, "--timeline")
         reported = report_timelines(first, folder, flags.timeline, video_dir)
     elif flags.table:
         reported = report_table(flags.table, runs, folder, notes)

@@ -139,7 +139,7 @@ def audio_path(image_path: Path, video: str) -> Path:
     if not (root / AUDIO_FOLDER).is_dir():
         raise InputError(
             f"{root}: no folder {AUDIO_FOLDER} beside {IMAGE_FOLDER}/. Embed the sound with extracting/gen_audio.py, "
-            f"or choose streams without sound with --modality."
+            f"or choose streams without sound with --modality (AVadCLIP: --student)."
         )
     return root.joinpath(AUDIO_FOLDER, *image_path.relative_to(root).parts[1:-1], f"{video}.npy")
 

@@ -396,14 +396,18 @@ def require_ief_vad(path: str | Path, options: Options, command: str) -> None:
         raise InputError(f"{path} is a model of AVadCLIP, which {command} does not take. Evaluate it with test.py.")
 
 
+RELEASED_MARK = "text_prompt_embeddings.weight"  # a tensor of released files of AVadCLIP alone
+
+
 def read_any(path: str | Path) -> dict[str, object]:
     """Read a checkpoint of any method, see `read_checkpoint` and `read_avadclip`. Raises CheckpointError."""
     try:
-        return read_checkpoint(path)
+        content = read_checkpoint(path)
     except CheckpointError as error:
         with contextlib.suppress(CheckpointError):
             return read_avadclip(path)
         raise error from None
+    return read_avadclip(path) if RELEASED_MARK in content["model"] else content
 
 
 def _open_avadclip(

@@ -104,7 +104,7 @@ class Options:
     dataset: str = everyday("ucfcrime", DATASET_HELP, "data")
     profile: str = everyday("default", "default, paper (its text) or released (its code)", "data",
                             choices=("default", "paper", "released"))  # fmt: skip
-    modality: str = everyday("fusion", "image, event, audio, joined by +; fusion: image+event", "data",
+    modality: str = everyday("fusion", "image, event, audio, joined by +; fusion (default)", "data",
                              choices=MODALITIES, parse=parse_modality)  # fmt: skip
     list_root: str = everyday("", "folder of train.csv, test.csv and gt.npy", "data")
     feature_root: str = everyday("", "folder of rgb/ and the event embeddings", "data")

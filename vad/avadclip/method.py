@@ -24,6 +24,8 @@ from vad.datasets import TEXT_FILE, Dataset, as_prompt
 from vad.files import InputError
 from vad.options import Options
 
+HEAD_WIDTH = 64  # of every CLIP's attention
+
 
 def multi_hot(labels: Sequence[str], dataset: Dataset) -> np.ndarray:
     """Return the classes (V, C) of videos from their labels: column 0 for normal, several ones for several classes."""
@@ -76,7 +78,8 @@ def read_text_tower(path: Path, names: Sequence[str]) -> TextTower:
         recorded, tokens, state = content["classes"], content["tokens"], content["model"]
         if tuple(recorded) != tuple(names):
             raise InputError(f"{path} is for the classes {', '.join(recorded)}, not {', '.join(names)}. {advice}")
-        return TextTower.from_clip(state, tokens)
+        width = state["positional_embedding"].shape[1]
+        return TextTower.from_clip(state, tokens, num_heads=max(1, width // HEAD_WIDTH))
     except InputError:
         raise
     except Exception as error:  # torch.load raises many types

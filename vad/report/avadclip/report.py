@@ -11,12 +11,11 @@ import pandas as pd
 
 from vad.avadclip.detection import IOUS, DetectionMAP, class_segments, detection_map
 from vad.avadclip.method import multi_hot
-from vad.datasets import SNIPPET_FRAMES
 from vad.evaluation import Protocol, Run, method_title, save_results, shared_protocol
 from vad.metrics import ALIGNMENT
 from vad.report.avadclip.figures import draw_class_map
 from vad.report.table import NONE, SPREAD_NOTE, Table, marked, mean_cell, metric_label
-from vad.report.timelines import select_videos
+from vad.report.timelines import select_videos, spans
 
 PAPER = json.loads((Path(__file__).parent / "paper.json").read_text(encoding="utf-8"))
 METRICS = ("AUC", "AP", *ALIGNMENT.values(), "Ano-AUC")
@@ -45,9 +44,8 @@ def detection(run: Run) -> DetectionMAP:
     """Return average precisions of the class segments of a run's test videos (avadclip: mAP@IoU)."""
     videos, dataset = run.videos, run.dataset
     labels = multi_hot([video.label for video in videos], dataset)
-    split = run.test.split or dataset.splits[0]
-    intervals = [dataset.intervals(v.name, split) if dataset.is_anomalous(v.label) else () for v in videos]
-    frames = [SNIPPET_FRAMES * len(video.scores) for video in videos]
+    intervals = [spans(video.frame_labels) for video in videos]
+    frames = [len(video.frame_labels) for video in videos]
     return detection_map([video.class_scores for video in videos], class_segments(labels, intervals, frames))
 
 

@@ -284,7 +284,7 @@ def test_training_refuses_evaluation_flags(tiny, command, flag):
     assert code == 2 and f"unrecognized arguments: --{flag} time" in err
 
 
-@pytest.mark.parametrize(("name", "first", "all_flags"), [("main", 20, 53), ("test", 27, 36), ("test2", 20, 24)])
+@pytest.mark.parametrize(("name", "first", "all_flags"), [("main", 20, 69), ("test", 27, 36), ("test2", 20, 24)])
 def test_help_shows_common_flags_first(name, first, all_flags):
     def count(flag: str) -> int:
         text = subprocess.run([sys.executable, ROOT / f"{name}.py", flag], capture_output=True, text=True, check=True)

@@ -281,8 +281,8 @@ class Dataset:
 
 
 def as_prompt(name: str) -> str:
-    """Return the text that stands for a class name in CLIP."""
-    return name.lower().replace("_", " ")
+    """Return the text that stands for a class name in CLIP: RoadAccidents and Road_Accidents become road accidents."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("_", " ")
 
 
 def is_source(name: str) -> bool:

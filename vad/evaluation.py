@@ -422,6 +422,9 @@ def _open_avadclip(
         classes = f"{', '.join(trained)}, but {dataset.title} has {', '.join(dataset.prompts)}"
         raise InputError(f"{path} was trained for the classes {classes}. Test it on the data set of its training.")
     model = build_avadclip(content, path)
+    if options.window > (longest := model.config.max_length):
+        raise InputError(f"{path} takes windows of at most {longest} snippets, but those of {dataset.title} have "
+                         f"{options.window}. Train a model on it.")  # fmt: skip
     notes = [f"{path} keeps the weights of the best test AP of its alignment branch"] if options.keep == "best" else []
     return model, replace(options, student=model.config.student, padding=model.config.padding), content, notes
 
@@ -498,6 +501,7 @@ def save_results(runs: Sequence[Run], folder: Path, prefix: str = "") -> None:
             "first_frame": SNIPPET_FRAMES * np.arange(len(video.scores)),
             "score": video.scores,
             **{f"weight_{stream}": weight for stream, weight in video.weights.items()},
+            **_class_columns(run, video),
             "anomalous_frames": video.frame_labels.reshape(-1, SNIPPET_FRAMES).sum(1),
         })
         for run in runs
@@ -517,6 +521,13 @@ def save_results(runs: Sequence[Run], folder: Path, prefix: str = "") -> None:
         for run in runs
     ]
     write_json(folder / f"{prefix}results.json", {"runs": results})
+
+
+def _class_columns(run: Run, video: ScoredVideo) -> dict[str, np.ndarray]:
+    """Return a column of probabilities for each class of AVadCLIP, and none for another method."""
+    if video.class_scores is None:
+        return {}
+    return {f"p_{name}": column for name, column in zip(run.model.config.classes, video.class_scores.T, strict=True)}
 
 
 def _json(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -127,6 +127,8 @@ def test_released_file_is_tested(command, tmp_path, role):
     assert ("student without teacher" if role == "student" else "teacher") in out
     scores = pd.read_csv(tmp_path / "figure" / "r" / "scores.csv")
     assert len(scores) == 6 + 7 + 8 + 9 + 10 and scores.score.between(0, 1).all()
+    probabilities = scores[[f"p_{name.lower()}" for name in ("normal", *CLASSES)]]
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-4)
 
 
 def test_checkpoint_of_other_classes_is_refused(trained, command, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.avadclip import (
     AVadCLIP,
@@ -109,8 +110,12 @@ class AVadCLIPLoss:
         labels = torch.stack([self.labels[name] for name in batch.names]).to(output.logits.device)
         features = None
         if self.teacher is not None:
+            c, T = self.teacher.config, output.logits.shape[1]
+            # a teacher that attends to padding was trained with whole windows
+            missing = c.max_length - T if c.padding == "attended" else 0
+            streams = {name: F.pad(x, (0, 0, 0, missing)) for name, x in batch.streams.items()}
             with torch.no_grad():
-                features = self.teacher(**batch.streams, lengths=batch.lengths).features
+                features = self.teacher(**streams, lengths=batch.lengths).features[:, :T]
         return self.objective.terms(output, batch.lengths, labels, features)
 
     def total(self, terms: AVadCLIPTerms) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vad.avadclip.detection import IOUS, class_segments, detection_map, proposals
+from vad.report.avadclip.report import PAPER
 
 
 @pytest.mark.parametrize("name", ["random", "weak", "strong", "few", "cctv"])
@@ -71,3 +72,10 @@ def test_segments_of_annotated_videos():
     expected = [[0, 0, 0, 20], [1, 1, 3, 5], [1, 1, 8, 9], [1, 2, 3, 5], [1, 2, 8, 9], [2, 2, 0, 2]]
     assert segments.tolist() == expected
     assert class_segments(labels[:0], [], []).shape == (0, 4)
+
+
+def test_averages_of_the_papers_tables_are_those_of_their_rows():
+    """The last column of Tables III and IV is the mean of the five before it, up to the paper's rounding."""
+    for number in (3, 4):
+        for values in PAPER[f"table{number}"]["rows"].values():
+            assert np.mean(values[:-1]) == pytest.approx(values[-1], abs=0.011)

@@ -10,15 +10,17 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from extracting.clip.text import save_text_tower
-from model.avadclip import PROFILES, AVadCLIPConfig, AVadCLIPObjective, read_avadclip
+from model.avadclip import PROFILES, AVadCLIP, AVadCLIPConfig, AVadCLIPObjective, read_avadclip
 from tests.conftest import write_sound
 from tests.vad.runs import interrupt_run_at, options_of
-from vad.avadclip.method import multi_hot
+from vad.avadclip.method import AVadCLIPLoss, multi_hot
+from vad.data import Batch
 from vad.datasets import TEXT_FILE, load_dataset
-from vad.evaluation import open_run
+from vad.evaluation import open_run, open_test_set
 from vad.files import InputError
 from vad.metrics import ALIGNMENT
 from vad.options import AVADCLIP, AVADCLIP_PROFILES, Options, resolve
+from vad.scoring import score
 from vad.train import RunFiles, train_run
 
 UCF, XD = load_dataset("ucfcrime"), load_dataset("xd")
@@ -51,6 +53,7 @@ def equal(one, other) -> bool:
 
 
 def test_prompts_of_xd_violence_are_the_released_ones():
+    assert "road accident" in UCF.prompts
     words = "normal", "fighting", "shooting", "riot", "abuse", "car accident", "explosion"
     assert XD.prompts == words
     labels = multi_hot(["A", "B1-0-0", "B2-G-0"], XD)
@@ -105,6 +108,29 @@ def test_network_learns_and_both_branches_are_measured(sounding, tmp_path, stude
         assert run.metrics["AUC"] > 0.6
 
 
+@pytest.mark.parametrize("window", [7, 256])
+@pytest.mark.parametrize("student", [False, True])
+def test_scores_equal_those_of_one_window_at_a_time(sounding, tmp_path, window, student):
+    """A plain loop over the windows of each video gives the same scores of both branches."""
+    test = open_test_set(options_of(sounding, tmp_path, **SHORT, student=student), UCF)
+    torch.manual_seed(0)
+    model = AVadCLIP(None, classes=UCF.prompts, embed_dim=16, student=student).eval()
+    torch.nn.init.normal_(model.text_embedding)
+    scored = score(model, test.videos, test.embeddings, window=window, device=CPU, progress=False)
+    for result, video in zip(scored, test.videos, strict=True):
+        x = {name: torch.from_numpy(np.load(path))[None] for name, path in video.crops[0].streams.items()}
+        with torch.no_grad():
+            parts = [
+                model(**{name: rows[:, start : start + window] for name, rows in x.items()})
+                for start in range(0, video.snippets, window)
+            ]
+        expected = torch.cat([output.logits[0, :, 0] for output in parts]).sigmoid()
+        classes = torch.cat([output.class_logits[0].softmax(-1) for output in parts])
+        np.testing.assert_allclose(result.scores, expected, atol=1e-5)
+        np.testing.assert_allclose(result.class_scores, classes, atol=1e-5)
+    assert any(video.snippets > window for video in test.videos) == (window == 7)
+
+
 def test_checkpoint_needs_no_text_tower(sounding, tmp_path):
     options = train(sounding, tmp_path)
     before = opened(sounding, options).videos
@@ -142,6 +168,30 @@ def test_resumed_run_is_bitwise_equal(sounding, tmp_path, monkeypatch, student):
     interrupt_run_at(monkeypatch, parts, 5)
     train_run(parts)
     assert equal(whole, parts) and RunFiles.of(whole).log.read_text() == RunFiles.of(parts).log.read_text()
+
+
+@pytest.mark.parametrize("padding", ["attended", "masked"])
+def test_teacher_sees_the_windows_of_its_training(padding):
+    """Its features of a truncated batch are those of whole windows, also where it attends to their padding."""
+    torch.manual_seed(0)
+    sizes = {"classes": UCF.prompts, "embed_dim": 16, "max_length": 12}
+    teacher = AVadCLIP(None, **sizes, padding=padding).eval()
+    student = AVadCLIP(None, **sizes, student=True).eval()
+    for model in (teacher, student):
+        torch.nn.init.normal_(model.text_embedding)
+    x = {name: torch.randn(2, 5, 16) for name in ("image", "audio")}
+    lengths = torch.tensor([5, 3])
+    batch = Batch({name: rows * (torch.arange(5) < lengths[:, None])[..., None] for name, rows in x.items()}, lengths,
+                  torch.zeros(2), ("a", "b"))  # fmt: skip
+    labels = {name: torch.eye(len(UCF.prompts))[k] for k, name in enumerate("ab")}
+    loss = AVadCLIPLoss(AVadCLIPObjective(config=student.config), labels, teacher)
+    with torch.no_grad():
+        output = student(batch.streams["image"], lengths=lengths)
+        whole = {name: torch.cat([rows, torch.zeros(2, 7, 16)], 1) for name, rows in batch.streams.items()}
+        features = teacher(**whole, lengths=lengths).features[:, :5]
+        valid = torch.arange(5) < lengths[:, None]
+        expected = (output.features - features).square().mean(-1)[valid].mean()
+        assert loss.terms(output, batch).distillation.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_run_with_another_teacher_is_not_resumed(sounding, tmp_path):

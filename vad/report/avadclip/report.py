@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vad.avadclip.detection import IOUS, DetectionMAP, class_segments, detection_map
 from vad.avadclip.method import multi_hot
-from vad.evaluation import Protocol, Run, method_title, save_results, shared_protocol
+from vad.evaluation import Protocol, Run, save_results, shared_protocol
 from vad.metrics import ALIGNMENT
 from vad.report.avadclip.figures import draw_class_map
 from vad.report.table import NONE, SPREAD_NOTE, Table, marked, mean_cell, metric_label
@@ -40,6 +41,12 @@ def report_avadclip(
     return tables, pictures
 
 
+def paper_rows(number: int, protocol: Protocol) -> Mapping[str, Any]:
+    """Return method → numbers of Table I (AP) or III (mAP) of the paper, or nothing for another data set."""
+    table = PAPER[f"table{number}"]
+    return table["rows"] if table["dataset"] == protocol.dataset.name else {}
+
+
 def detection(run: Run) -> DetectionMAP:
     """Return average precisions of the class segments of a run's test videos (avadclip: mAP@IoU)."""
     videos, dataset = run.videos, run.dataset
@@ -55,10 +62,11 @@ def _results(groups: Mapping[str, Sequence[Run]], protocol: Protocol) -> Table:
     for name, group in groups.items():
         cells = (marked(mean_cell([run.metrics[metric] for run in group]), protocol.mark) for metric in METRICS)
         rows.append([name, str(len(group)), *cells])
-        paper = PAPER.get(protocol.dataset.name, {}).get(method_title(group[0].options).partition(", ")[2])
-        if paper:
-            rows.append(["  paper, branch not said", NONE, NONE, f"{paper['AP']:.2f}", *[NONE] * (len(METRICS) - 2)])
+    for name, value in paper_rows(1, protocol).items():
+        rows.append([f"{name}, paper", NONE, NONE, f"{value:.2f}", NONE, f"{value:.2f}", NONE])
     notes = ["AUC, AP, Ano-AUC: classification branch. Alignment branch: 1 − p(normal)."]
+    if paper_rows(1, protocol):
+        notes.append("The paper prints one AP and does not say of which branch, so it stands in both columns.")
     notes += [SPREAD_NOTE] if any(len(group) > 1 for group in groups.values()) else []
     notes += protocol.notes(beside_paper=False)
     columns = ["network", "runs", *map(metric_label, METRICS)]
@@ -76,9 +84,8 @@ def _detection(
             means = np.stack([result.mean(normal=normal) for result in results])  # (runs, I)
             columns = [*means.T, means.mean(1)]
             rows.append([name, label, *(marked(mean_cell(list(values)), protocol.mark) for values in columns)])
-        paper = PAPER.get(protocol.dataset.name, {}).get(method_title(run.options).partition(", ")[2])
-        if paper:
-            rows.append(["  paper", "all classes", *(f"{value:.2f}" for value in paper["mAP"])])
+    for name, values in paper_rows(3, protocol).items():
+        rows.append([f"{name}, paper", "all classes", *(f"{value:.2f}" for value in values)])
     several = sum(len(run.dataset.class_names(video.label)) > 1 for video in run.videos)
     notes = ["mAP@IoU: proposals are frames above max − 0.6 (max − min) of a class in a video. All classes: with whole "
              "normal videos as segments, as released. A class without any proposal makes it 0."]  # fmt: skip

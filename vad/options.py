@@ -348,6 +348,7 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
     names = {f.name for f in option_fields()}
     kept = {} if "profile" in explicit else {name: as_field(saved[name]) for name in saved if name in names}
     method = str(explicit.get("method") or saved.get("method") or Options.method)
+    _check_method(method, explicit)
     presets, key = {**dataset.training, **preset_values(profile)}, profile
     if method == "avadclip":
         presets, key = {**AVADCLIP, **AVADCLIP_PROFILES[profile]}, method
@@ -367,6 +368,15 @@ def resolve(explicit: Mapping[str, object], saved: Mapping[str, object] | None =
     if values.get("method") == "avadclip":
         values["modality"] = _avadclip_modality(values, explicit)
     return Options(**values, explicit=tuple(sorted(name for name in explicit if name in names)))
+
+
+def _check_method(method: str, explicit: Mapping[str, object]) -> None:
+    """Raise InputError for an explicit option that this method does not have."""
+    other = {"ief_vad": ("avadclip", "avadclip_loss"), "avadclip": ("model", "loss")}[method]
+    names = [f.name for group in other for f in option_fields(group) if f.name not in ("fusion", "padding")]
+    names += ["student", "teacher", "text_path"] if method == "ief_vad" else ["pca", "drop_stream"]
+    if wrong := [name for name in names if name in explicit]:
+        raise InputError(f"--{wrong[0]} is no option of --method {method}. Leave it out, or choose the other method.")
 
 
 def _avadclip_modality(values: Mapping[str, object], explicit: Mapping[str, object]) -> str:

@@ -212,6 +212,9 @@ def test_released_profile_keeps_the_best_test_weights(sounding, tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
+    ({"nu": 3.0}, "--nu is no option of --method avadclip"),
+    ({"drop_stream": 0.2}, "--drop_stream is no option of --method avadclip"),
+    ({"method": "ief_vad", "student": True}, "--local_window is no option of --method ief_vad"),
     ({"modality": "fusion"}, "AVadCLIP's teacher takes image\\+audio. Leave --modality out"),
     ({"teacher": "x.pth"}, "--teacher is for the student alone"),
     ({"student": True, "teacher": "x.pth"}, "--teacher x.pth: there is no such file"),

@@ -43,7 +43,9 @@ def prepare(
     Existing files are reused unless `overwrite`. Raises InputError if a command fails.
     """
     made, workers = dataset_in(folder, load_dataset(dataset)), workers or os.cpu_count() or 1
-    train, test = train or SIZES[dataset][0], test or SIZES[dataset][1]
+    # an existing folder may hold the other demo
+    sizes = SIZES["demo_av" if made.sound else "demo"]
+    train, test = train or sizes[0], test or sizes[1]
     render_videos(made.data_root, made.annotation_path, seed, train, test, workers, overwrite, made)
     for command in commands(made):
         extra = ("--overwrite",) if overwrite and not command[0].startswith("list/") else ()

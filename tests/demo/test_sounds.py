@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import wave
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+import demo
 from demo import commands
 from demo.script import FPS, write_script
 from demo.sounds import RATE, record_sound, wav_file
-from demo.videos import DATASET, SIZES, dataset_in, plan_videos, write_video
+from demo.videos import DATASET, SIZES, SOUND, dataset_in, plan_videos, write_video
 from vad.datasets import load_dataset
 
 AV = load_dataset("demo_av")
@@ -37,6 +39,15 @@ def test_sound_depends_on_the_script_alone():
         one, other = (sounds(label) for _ in range(2))
         assert all(np.array_equal(x, y) for (_, x), (_, y) in zip(one, other, strict=True))
         assert not np.array_equal(one[0][1][:RATE], one[1][1][:RATE])
+
+
+def test_samples_match_the_version_of_the_sound():
+    """If the sound changes on purpose, change `SOUND` and this hash together."""
+    digest = hashlib.sha256()
+    for label in [AV.normal, *AV.classes]:
+        for _, sound in sounds(label)[:2]:
+            digest.update(sound.astype("<i2").tobytes())
+    assert (SOUND, digest.hexdigest()[:16]) == (1, "0dd7500c66442927")
 
 
 def test_sound_is_as_long_as_the_video():
@@ -122,3 +133,13 @@ def test_folder_can_hold_a_demo_with_sound(tmp_path: Path):
     made = dataset_in(tmp_path / "street", AV)
     assert made.sound and made.name == "small_demo_av" and made.annotation_path.parent == tmp_path / "street"
     assert tuple(made.classes) == ("Intruder", "Running", "Scream", "Crash")
+
+
+def test_existing_folder_with_sound_keeps_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`python -m demo --folder DIR` names no --dataset; the folder says which demo it holds."""
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(demo, "render_videos", lambda _, __, ___, train, test, *____: sizes.append((train, test)))
+    monkeypatch.setattr(demo, "commands", lambda _: ())
+    dataset_in(tmp_path, AV)
+    demo.prepare(folder=tmp_path)
+    assert sizes == [SIZES["demo_av"]] == [(336, 96)]

@@ -131,21 +131,21 @@ def test_videos_of_earlier_versions_are_accepted(tmp_path: Path, unrendered: Non
     old = tmp_path / "videos" / "Normal" / "Normal_001.mp4"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"kept")
-    render_videos(tmp_path, tmp_path / "a.csv", train=2, test=2)
+    render_videos(tmp_path, tmp_path / "a.csv", seed=0, train=2, test=2)
     assert old.read_bytes() == b"kept"
 
 
 def test_changed_rendering_requires_overwrite(tmp_path: Path, unrendered: None):
     (tmp_path / "demo.json").write_text('{"seed": 0, "train": 2, "test": 2, "drawing": "other"}')
     with pytest.raises(InputError, match=r"another version of this code\. Use --overwrite"):
-        render_videos(tmp_path, tmp_path / "a.csv", train=2, test=2)
+        render_videos(tmp_path, tmp_path / "a.csv", seed=0, train=2, test=2)
 
 
 def test_videos_of_the_user_are_not_deleted(tmp_path: Path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "mine.mp4").write_bytes(b"mine")
     with pytest.raises(InputError, match="did not render"):
-        render_videos(tmp_path, tmp_path / "a.csv", train=2, test=2, overwrite=True)
+        render_videos(tmp_path, tmp_path / "a.csv", seed=0, train=2, test=2, overwrite=True)
     assert (tmp_path / "videos" / "mine.mp4").exists()
 
 
@@ -216,7 +216,8 @@ def test_flags_reach_prepare(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(command, "prepare", arguments.update)
     monkeypatch.setattr(sys, "argv", ["demo", "--train", "3", "--test", "2", "--seed", "7", "--workers", "1"])
     command.main()
-    assert arguments == {"seed": 7, "train": 3, "test": 2, "workers": 1, "overwrite": False, "folder": None}
+    given = {"seed": 7, "train": 3, "test": 2, "workers": 1}
+    assert arguments == {"dataset": "demo", **given, "overwrite": False, "folder": None}
 
 
 def test_annotation_table_records_its_command(tmp_path: Path, unrendered: None):

@@ -86,7 +86,7 @@ def score(
     is truncated to its longest window, which is exact. If padding is attended, all windows have T steps.
     Raises InputError for an invalid embedding.
     """
-    names = model.config.streams if isinstance(model, IEFVAD) else ()
+    names = () if isinstance(model, AVadCLIP) else model.config.streams
     classes = len(getattr(model.config, "classes", ()))
     # score, then ŵ of each stream, or the classes of AVadCLIP
     sums = [np.zeros((1 + len(names) + classes, video.snippets)) for video in videos]

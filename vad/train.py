@@ -164,7 +164,7 @@ def train_run(options: Options) -> TrainedRun:
         print(options.describe())
         print(f"{len(data.videos)} training samples, {len(data.test.videos)} test videos, width "
               f"{', '.join(map(str, dict.fromkeys(data.widths.values())))}, "
-              f"{', '.join(data.widths)}; {runtime.describe()}; "
+              f"{'+'.join(data.widths)}; {runtime.describe()}; "
               f"{', '.join(f'{name} {version}' for name, version in versions().items())}")  # fmt: skip
         print(f"data {fingerprint['data']}; {command_line()}")
         seed_everything(options.seed)

@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from model import IEFVAD
+from model import IEFVAD, MODALITIES
 from tests.benchmarks.timing import seconds
 from tests.benchmarks.ucf_sized import DATASET, SPLIT, snippet_counts
-from vad.data import STREAMS, TestVideo, Video
+from vad.data import TestVideo, Video
 from vad.metrics import average_precision, evaluate, roc_auc, samples
 from vad.scoring import Embeddings, ScoredVideo, score
 from vad.statistics import RESAMPLES, draw_counts, resample
@@ -38,10 +38,10 @@ def random_videos(folder: Path, lengths: list[int]) -> list[TestVideo]:
     rng = np.random.default_rng(0)
     videos = []
     for number, S in enumerate(lengths):
-        streams = {stream: folder / f"{stream}{number}__5.npy" for stream in STREAMS}
+        streams = {stream: folder / f"{stream}{number}__5.npy" for stream in MODALITIES["fusion"]}
         for path in streams.values():
             np.save(path, rng.standard_normal((S, D), np.float32))
-        dtypes = dict.fromkeys(STREAMS, np.dtype(np.float32))
+        dtypes = dict.fromkeys(MODALITIES["fusion"], np.dtype(np.float32))
         crop = Video(f"v{number}", "Abuse", True, 5, streams, S, dtypes)
         labels = np.repeat(rng.random(S) < 0.2, 16).astype(np.uint8)
         videos.append(TestVideo(crop.name, crop.label, (crop,), labels))

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from model import MODALITIES
 from model.kalman_kernels import KalmanLoop, KalmanScan
 from tests.benchmarks.timing import Machine
 from tests.benchmarks.training import PRECISIONS, Trainer
-from vad.data import STREAMS, Batch
+from vad.data import Batch
 from vad.datasets import SNIPPET_FRAMES, Dataset, dataset_names, load_dataset
 from vad.options import resolve
 
@@ -25,7 +26,7 @@ def step_flops(B: int, N: int = 10, layers: int = 2) -> float:
 
 def batch_of(B: int) -> Batch:
     """Return a random float16 batch as the cache returns it, in pinned memory if there is a GPU."""
-    streams = {stream: torch.randn(B, T, D).half() for stream in STREAMS}
+    streams = {stream: torch.randn(B, T, D).half() for stream in MODALITIES["fusion"]}
     anomalous = (torch.arange(B) >= B // 2).float()
     batch = Batch(streams, torch.randint(16, T + 1, (B,)), anomalous, tuple(map(str, range(B))))
     return batch.pin_memory() if torch.cuda.is_available() else batch

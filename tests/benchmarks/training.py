@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import IEFVAD, Objective
+from model import IEFVAD, MODALITIES, Objective
 from model.losses import top_k_mean
 from tests.benchmarks.timing import seconds
-from vad.data import STREAMS, Batch, Video, Windows, train_window
+from vad.data import Batch, Video, Windows, train_window
 from vad.options import Options
 from vad.runtime import Runtime
 from vad.train import train_step
@@ -46,11 +46,11 @@ def random_videos(folder: Path, videos: int, dtype: type) -> list[Video]:
     result = []
     for number in range(videos):
         S = int(np.clip(rng.lognormal(5.5, 1.0), 20, 4000))
-        streams = {stream: folder / stream / f"v{number:03d}__5.npy" for stream in STREAMS}
+        streams = {stream: folder / stream / f"v{number:03d}__5.npy" for stream in MODALITIES["fusion"]}
         for path in streams.values():
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, rng.standard_normal((S, D), np.float32).astype(dtype))
-        dtypes = dict.fromkeys(STREAMS, np.dtype(dtype))
+        dtypes = dict.fromkeys(MODALITIES["fusion"], np.dtype(dtype))
         result.append(Video(f"v{number:03d}", "Normal", number % 2 == 1, 5, streams, S, dtypes))
     return result
 
@@ -61,7 +61,7 @@ def plain_batch(videos: list[Video]) -> list[Tensor]:
     def window(path: Path) -> Tensor:
         return torch.from_numpy(plain_window(np.load(path).astype(np.float32)))
 
-    return [torch.stack([window(video.streams[stream]) for video in videos]) for stream in STREAMS]
+    return [torch.stack([window(video.streams[stream]) for video in videos]) for stream in MODALITIES["fusion"]]
 
 
 def bench_loading(B: int, dtype: type) -> tuple[float, Batch]:

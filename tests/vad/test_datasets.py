@@ -328,7 +328,7 @@ def test_split_of_returns_split_and_leaked_videos(tmp_path: Path) -> None:
 
 
 def test_built_in_data_sets_load_by_name_and_folder() -> None:
-    assert dataset_names() == (*NAMES, "ped2", "demo")
+    assert dataset_names() == (*NAMES, "ped2", "demo", "demo_av")
     assert load_dataset("ucf") is load_dataset("ucfcrime")
     dataset = load_dataset("ucf")
     assert (dataset.flag_value, dataset.folder, dataset.custom) == ("ucfcrime", "ucf", False)

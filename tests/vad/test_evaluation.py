@@ -146,7 +146,7 @@ def test_missing_files_are_reported_with_commands(places, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="--feature_root nowhere is not a folder"):
         open_test_set(resolve({**places, "feature_root": "nowhere"}), UCF)
     demo = load_dataset("demo")
-    assert preparation_commands(demo) == "python -m demo"
+    assert preparation_commands(demo) == "python -m demo --dataset demo"
     own = replace(demo, custom=True, path=Path("small/dataset.toml"))
     assert preparation_commands(own) == "python -m demo --folder small"
 

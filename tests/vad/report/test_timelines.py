@@ -101,6 +101,17 @@ def test_single_stream_score_has_colour_of_its_stream(drawn: Callable[..., Figur
         assert curve.get_edgecolor()[:3] == pytest.approx(to_rgb(plots.COLOUR[modality]))
 
 
+def test_weights_of_three_streams_lie_around_a_third(drawn: Callable[..., Figure]) -> None:
+    third = np.full(20, 1 / 3, np.float32)
+    fig = drawn(replace(video(), weights={"image": third, "event": third, "audio": third}))
+    score, weights = fig.axes[-2:]
+    assert np.mean(weights.get_ylim()) == pytest.approx(1 / 3) and np.ptp(weights.get_ylim()) == pytest.approx(0.02)
+    labels = [text.get_text() for text in weights.get_legend().get_texts()]
+    assert [label.split("(")[1] for label in labels] == ["image)", "event)", "audio)"]
+    (curve,) = (p for p in score.patches if not isinstance(p, Rectangle))
+    assert curve.get_edgecolor()[:3] == pytest.approx(to_rgb(plots.COLOUR["image+event+audio"]))
+
+
 def test_legend_names_ground_truth_at_most_once(drawn: Callable[..., Figure]) -> None:
     def legend(scored: ScoredVideo) -> list[str]:
         return [text.get_text() for text in drawn(scored).axes[0].get_legend().get_texts()]

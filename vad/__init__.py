@@ -12,7 +12,7 @@
 | metrics, statistics | metrics of scored videos; bootstrap intervals and paired tests |
 | localisation | events touched, event F1 and delay at a rate of false alarms |
 | evaluation | test sets, checkpoints, and the protocol line above every table |
-| avadclip/ | AVadCLIP's metric: average precision of class segments |
+| avadclip/ | AVadCLIP: labels, loss and text tower of a run; average precision of class segments |
 | train | training loop, files of a run, exact resume |
 | experiments | multiple seeds and sweeps, <exp_name>_runs.csv |
 | report/ | tables, figures, timelines, masking probe, comparison of runs, pages about own videos |

@@ -44,13 +44,14 @@ demo: setup
 	$(PY) test.py --dataset demo --exp_name demo \
 		--ckpt_path $(foreach m,$(MODALITIES),$(foreach s,$(SEEDS),checkpoints/demo/$(m)_seed$(s).pth))
 
-STREAMS := image event audio image+event image+event+audio
+# the runs of image+event, the default, have no modality in their names
+STREAMS := streams_image streams_event streams_audio streams streams_image+event+audio
 demo_av: setup
 	$(PY) -m demo --dataset demo_av
-	@for streams in $(STREAMS); do \
-		$(PY) main.py --dataset demo_av --modality $$streams --runs 3 --exp_name demo_av/$$streams || exit $$?; \
-	done
-	$(PY) test2.py --dataset demo_av --ckpt_path checkpoints/demo_av/image+event+audio_seed0.pth --exp_name demo_av
+	$(PY) main.py --dataset demo_av --runs 3 --exp_name demo_av/streams \
+		--sweep modality=image,event,audio,image+event,image+event+audio
+	$(PY) test2.py --dataset demo_av --ckpt_path checkpoints/demo_av/streams_image+event+audio_seed0.pth \
+		--exp_name demo_av
 	$(PY) test.py --dataset demo_av --exp_name demo_av \
 		--ckpt_path $(foreach m,$(STREAMS),$(foreach s,$(SEEDS),checkpoints/demo_av/$(m)_seed$(s).pth))
 

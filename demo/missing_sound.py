@@ -36,7 +36,7 @@ def aucs(run: Run) -> list[float]:
 def main() -> None:
     """Print the AUCs of each checkpoint, and their means."""
     parser = command_parser(
-        __doc__, "python -m demo.missing_sound --ckpt_path checkpoints/demo_av/image+event+audio_seed*.pth",
+        __doc__, "python -m demo.missing_sound --ckpt_path checkpoints/demo_av/streams_image+event+audio_seed0.pth",
         usage="--ckpt_path FILE …", prog="python -m demo.missing_sound",
     )  # fmt: skip
     parser.add_argument("--ckpt_path", nargs="+", required=True, metavar="FILE", help="models with sound")

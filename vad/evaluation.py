@@ -418,14 +418,14 @@ def _open_avadclip(
     if changed := [name for name in names if name in options.explicit]:
         raise InputError(f"--{changed[0]} cannot change a trained AVadCLIP. Train another one with main.py.")
     dataset, trained = load_dataset(options.dataset), tuple(content["config"]["classes"])
-    if dataset.prompts != trained:
-        classes = f"{', '.join(trained)}, but {dataset.title} has {', '.join(dataset.prompts)}"
-        raise InputError(f"{path} was trained for the classes {classes}. Test it on the data set of its training.")
+    unknown = [name for name in dataset.prompts if name not in trained]
     model = build_avadclip(content, path)
     if options.window > (longest := model.config.max_length):
         raise InputError(f"{path} takes windows of at most {longest} snippets, but those of {dataset.title} have "
                          f"{options.window}. Train a model on it.")  # fmt: skip
     notes = [f"{path} keeps the weights of the best test AP of its alignment branch"] if options.keep == "best" else []
+    if unknown:
+        notes.append(f"{path} does not know the classes {', '.join(unknown)}; mAP leaves out their segments")
     return model, replace(options, student=model.config.student, padding=model.config.padding), content, notes
 
 

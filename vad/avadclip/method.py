@@ -28,13 +28,17 @@ from vad.options import Options
 HEAD_WIDTH = 64  # of every CLIP's attention
 
 
-def multi_hot(labels: Sequence[str], dataset: Dataset) -> np.ndarray:
-    """Return the classes (V, C) of videos from their labels: column 0 for normal, several ones for several classes."""
-    names = dataset.prompts
+def multi_hot(labels: Sequence[str], dataset: Dataset, names: Sequence[str] = ()) -> np.ndarray:
+    """Return the classes (V, C) of videos from their labels: column 0 for normal, several ones for several classes.
+
+    names: texts of the classes of a network, by default those of the data set. Other classes are left out.
+    """
+    names = names or dataset.prompts
     rows = np.zeros((len(labels), len(names)), np.float32)
     for row, label in zip(rows, labels, strict=True):
         for name in dataset.class_names(label) or (names[0],):
-            row[names.index(as_prompt(name))] = 1
+            if as_prompt(name) in names:
+                row[names.index(as_prompt(name))] = 1
     return rows
 
 

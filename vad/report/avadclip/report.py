@@ -50,7 +50,7 @@ def paper_rows(number: int, protocol: Protocol) -> Mapping[str, Any]:
 def detection(run: Run) -> DetectionMAP:
     """Return average precisions of the class segments of a run's test videos (avadclip: mAP@IoU)."""
     videos, dataset = run.videos, run.dataset
-    labels = multi_hot([video.label for video in videos], dataset)
+    labels = multi_hot([video.label for video in videos], dataset, run.model.config.classes)
     intervals = [spans(video.frame_labels) for video in videos]
     frames = [len(video.frame_labels) for video in videos]
     return detection_map([video.class_scores for video in videos], class_segments(labels, intervals, frames))

@@ -26,7 +26,7 @@ def commands(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
         ("-m", "demo.encoder", *flag),
         ("extracting/gen.py", *flag, "--modality", "both", "--crops", "5", "--save_events",
          "--clip_ckpt", f"{weights}/untrained_image.pt", "--event_ckpt", f"{weights}/untrained_event.pt"),
-        *([audio, ("extracting/gen_text.py", *flag)] if dataset.sound else []),
+        *([audio, ("-m", "extracting.clip.text", *flag)] if dataset.sound else []),
         ("list/generate_file.py", *flag),
         ("list/generate_gt.py", *flag),
     )  # fmt: skip

@@ -24,9 +24,9 @@ from extracting.audio.wav2clip import AudioEncoder, Wav2CLIP, save_weights, untr
 from extracting.clip.encoder import Encoder
 from extracting.clip.tower import load_tower
 from extracting.clip.weights import EVENT_PREFIX
-from extracting.config import MODALITIES, Config, Job
 from extracting.job.run import Output, run
 from extracting.job.videos import find_videos
+from extracting.video.config import MODALITIES, Config, Job
 from vad.datasets import SNIPPET_FRAMES, Dataset, load_dataset
 from vad.files import run_command, write_bytes
 

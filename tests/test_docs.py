@@ -147,7 +147,7 @@ def test_effects_come_from_runs_that_differ_in_one_option() -> None:
 
 
 HELP = ["main.py", "test.py", "test2.py", "extracting/gen.py", "extracting/xd_gen_event.py", "extracting/gen_audio.py",
-        "extracting/xd_gen_audio.py", "extracting/gen_text.py", "list/generate_file.py",
+        "extracting/xd_gen_audio.py", "-m extracting.clip.text", "list/generate_file.py",
         "list/xd_generate_gt.py", "list/audit.py", "list/build_annotations.py", "figure/architecture.py",
         "tests/bench.py", "-m demo", "-m demo.disturbances", "-m demo.missing_sound", "-m vad.report.compare",
         "-m vad.report.differences"]  # fmt: skip

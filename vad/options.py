@@ -143,7 +143,7 @@ class Options:
     method: str = everyday("ief_vad", "ief_vad, or avadclip (docs/sound.md)", "method", choices=METHODS)
     student: bool = option(False, "train AVadCLIP's student, which needs no sound", "method")
     teacher: str = option("", "checkpoint of the teacher that the student learns from", "method")
-    text_path: str = option("", "text tower, made by extracting/gen_text.py (default: text.pt beside rgb/)", "method")
+    text_path: str = option("", "text tower, by extracting/clip/text.py (default: text.pt beside rgb/)", "method")
     temporal_layers: int = option(0, "layers of the local transformer; 0: teacher 2, student 1", "avadclip",
                                   argument="num_layers")  # fmt: skip
     local_window: int = option(0, "snippets that attend to each other; 0: teacher 4, student 64", "avadclip")

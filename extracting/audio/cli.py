@@ -10,10 +10,10 @@ from extracting.audio.job import AUDIO, embed_sounds, join_images
 from extracting.audio.tracks import require_av
 from extracting.audio.wav2clip import NORMS, TOWERS, load_audio_encoder
 from extracting.clip.weights import UNTRAINED
-from extracting.config import Config
 from extracting.job.cli import embed, read_shard
 from extracting.job.run import Output
 from extracting.job.videos import find_videos
+from extracting.video.config import Config
 from extracting.video.frames import check_opencv
 from vad.datasets import IMAGE_FOLDER, Dataset, load_dataset
 from vad.files import InputError, run_command

@@ -11,10 +11,10 @@ import numpy as np
 from extracting.audio.segments import cut
 from extracting.audio.tracks import fits, read_track, wav_path
 from extracting.audio.wav2clip import AudioEncoder
-from extracting.config import Config, Job
 from extracting.job.files import EmbeddingFile
 from extracting.job.manifest import FINE, Manifest
 from extracting.job.run import Output, Result, finish
+from extracting.video.config import Config, Job
 from extracting.video.decode import DecodeResult
 from extracting.video.frames import VideoError
 from vad.datasets import Dataset

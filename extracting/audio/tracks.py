@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.io import wavfile
 
-from extracting.config import Job
+from extracting.video.config import Job
 from extracting.video.frames import Video, VideoError, check_content, frame_files, snippet_count
 from vad.files import InputError
 

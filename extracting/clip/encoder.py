@@ -25,7 +25,7 @@ from extracting.clip.weights import (
     read_checkpoint,
     tower_weights,
 )
-from extracting.config import MODALITIES
+from extracting.video.config import MODALITIES
 from extracting.video.crops import CROP_SIZE, crop_slices, is_mirrored
 from vad.datasets import SNIPPET_FRAMES
 from vad.files import InputError

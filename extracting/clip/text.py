@@ -87,14 +87,11 @@ def save_text_tower(path: Path, classes: Sequence[str], checkpoint: str | None, 
 
 
 def main() -> None:
-    """Run the command and exit."""
-    run_command(_main)
-
-
-def _main() -> None:
+    """Parse the flags and write the file."""
     parser = command_parser(
         "Write the text tower of CLIP for the classes of a data set, for AVadCLIP.",
-        "python extracting/gen_text.py --dataset xd --clip_ckpt ViT-B-16.pt --save_path FEATURES/text.pt",
+        "python -m extracting.clip.text --dataset xd --clip_ckpt ViT-B-16.pt --save_path FEATURES/text.pt",
+        prog="python -m extracting.clip.text",
     )
     add = parser.add_argument
     add("--dataset", required=True, metavar="NAME", help=DATASET_HELP)
@@ -107,3 +104,7 @@ def _main() -> None:
     checkpoint = flags.clip_ckpt or (UNTRAINED if dataset.synthetic else None)
     note = save_text_tower(path, dataset.prompts, checkpoint, flags.width)
     print(f"{path}: {note}; classes {', '.join(dataset.prompts)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -11,11 +11,11 @@ from typing import Any
 
 from extracting.clip.encoder import PRECISIONS, load_encoder
 from extracting.clip.weights import EVENT_URL, UNTRAINED
-from extracting.config import MODALITIES, Config, Job
 from extracting.job.manifest import OUTCOMES
 from extracting.job.ray import Cluster
 from extracting.job.run import ExtractionRun, Output, Result, Summary
 from extracting.job.videos import find_videos, pick_test_videos, require_images
+from extracting.video.config import MODALITIES, Config, Job
 from extracting.video.frames import check_opencv
 from vad.datasets import IMAGE_FOLDER, Dataset, load_dataset
 from vad.files import InputError, run_command

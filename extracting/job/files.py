@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from extracting.config import Job
+from extracting.video.config import Job
 from extracting.video.decode import DecodeResult
 from vad.datasets import EVENT_MAPS
 from vad.files import InputError

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from extracting.config import Job
 from extracting.job.files import cannot_write, embedding_path, event_map_path
+from extracting.video.config import Job
 from vad.datasets import MANIFEST
 from vad.files import InputError
 

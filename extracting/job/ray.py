@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from extracting.clip.encoder import load_encoder
-from extracting.config import Config, Job
 from extracting.job.files import RESUME
 from extracting.job.run import Output, Result, run
+from extracting.video.config import Config, Job
 from vad.files import ROOT, InputError
 
 MAX_LOST_ACTORS = 2  # per shard, in a row and without a finished video

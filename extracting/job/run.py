@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from extracting.clip.batch import Batch
 from extracting.clip.encoder import Encoder
-from extracting.config import Config, Job
 from extracting.job.files import RESUME, EmbeddingFile, embedding_path
 from extracting.job.manifest import FINE, Manifest, Record, differences
+from extracting.video.config import Config, Job
 from extracting.video.decode import DecodeResult
 from extracting.video.process import Decoder
 from vad.datasets import SNIPPET_FRAMES

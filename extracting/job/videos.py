@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from extracting.config import Job
 from extracting.job.files import NAME_BYTES
+from extracting.video.config import Job
 from extracting.video.frames import frame_files, is_frame_folder
 from vad.datasets import SOURCE_SUFFIXES, Dataset, is_source
 from vad.files import InputError

@@ -11,10 +11,10 @@ import torch
 
 from extracting.clip.encoder import Encoder, load_encoder
 from extracting.clip.weights import find_weights
-from extracting.config import Config
 from extracting.own.footage import ShownScores, import_av, view
 from extracting.own.live import LiveReport, SnippetEncoder
 from extracting.own.videos import OwnVideo, embed_own_videos
+from extracting.video.config import Config
 from extracting.video.frames import VideoError
 from extracting.video.live import LiveSource
 from model import IEFVAD

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from extracting.config import Config
+from extracting.video.config import Config
 from extracting.video.events import EventCounter
 from extracting.video.frames import HEIGHT, WIDTH, Video, snippet_times
 from extracting.video.recordings import Recording

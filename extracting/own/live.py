@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from extracting.clip.encoder import Encoder
-from extracting.config import Config
+from extracting.video.config import Config
 from extracting.video.events import EventCounter, EventScaling
 from extracting.video.frames import check_opencv
 from extracting.video.live import LiveSource

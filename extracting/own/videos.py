@@ -11,10 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from extracting.clip.encoder import Encoder
-from extracting.config import Config, Job
 from extracting.job.files import embedding_path
 from extracting.job.run import Output, run
 from extracting.job.videos import find_videos, require_images
+from extracting.video.config import Config, Job
 from extracting.video.frames import check_opencv, is_frame_folder
 from vad.datasets import SNIPPET_FRAMES
 from vad.files import InputError

@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extracting.config import Config, Job
+from extracting.video.config import Config, Job
 from extracting.video.events import EventCounter, EventScaling
 from extracting.video.frames import HEIGHT, WIDTH, Video, VideoError
 from extracting.video.recordings import Recording

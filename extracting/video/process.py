@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from extracting.config import Config, Job
+from extracting.video.config import Config, Job
 from extracting.video.decode import LENGTH, DecodeResult, decode
 from vad.datasets import SNIPPET_FRAMES
 from vad.files import ROOT

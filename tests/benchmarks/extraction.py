@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from extracting.clip.encoder import load_encoder
-from extracting.config import MODALITIES
+from extracting.video.config import MODALITIES
 from tests.benchmarks import extraction_gpu, plain_extraction
 from tests.benchmarks.timing import seconds
 from tests.benchmarks.video_pass import NoEncoder, draw, pass_through
@@ -44,7 +44,7 @@ def bench_frames(folder: Path) -> None:
 MEASURE = """
 import sys, threading
 from pathlib import Path
-from extracting.config import MODALITIES
+from extracting.video.config import MODALITIES
 from tests.benchmarks.extraction import descendants, memory
 from tests.benchmarks.video_pass import NoEncoder, pass_through
 before, peak, done = memory("self"), 0, threading.Event()

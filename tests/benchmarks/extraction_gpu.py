@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from extracting.clip.encoder import Encoder, load_encoder
-from extracting.config import ALL_CROPS, MODALITIES
+from extracting.video.config import ALL_CROPS, MODALITIES
 from tests.benchmarks.timing import Machine
 from tests.benchmarks.video_pass import draw, pass_through
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extracting.config import ALL_CROPS, Config, Job
 from extracting.job.run import Output, run
+from extracting.video.config import ALL_CROPS, Config, Job
 
 
 class NoEncoder:

@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from extracting.config import Config, Job
 from extracting.video import decode as module
+from extracting.video.config import Config, Job
 
 real = module.decode
 

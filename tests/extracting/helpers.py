@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extracting.config import Config
 from extracting.job.run import ExtractionRun, Output
 from extracting.job.videos import find_videos
+from extracting.video.config import Config
 from extracting.video.crops import CROP_SIZE, crop_origin, is_mirrored
 
 BOTH = ("image", "event")

@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 import cv2
 import numpy as np
 
-from extracting.config import Config
 from extracting.job.manifest import OUTCOMES, Manifest, Record
 from extracting.job.run import ExtractionRun
 from extracting.job.videos import find_videos
+from extracting.video.config import Config
 from tests.extracting.helpers import Sums, outputs_of
 from vad.datasets import VIDEO_SUFFIXES
 

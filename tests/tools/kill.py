@@ -32,9 +32,9 @@ def child(videos: Path, out: Path, tower: str) -> int:
     tower: "tiny" for an untrained network of three layers, "sums" for pixel sums without a network.
     """
     from extracting.clip.encoder import load_encoder
-    from extracting.config import Config
     from extracting.job.run import ExtractionRun, Output
     from extracting.job.videos import find_videos
+    from extracting.video.config import Config
 
     config = Config(crops=(0, 5), event_threshold=3, save_events=True, workers=2)
     encoders = dict.fromkeys(MODALITIES, Sums(48))

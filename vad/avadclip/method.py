@@ -75,7 +75,7 @@ def build_avadclip_network(options: Options, dataset: Dataset, widths: Mapping[s
 
 def read_text_tower(path: Path, names: Sequence[str]) -> TextTower:
     """Read the text tower of a CLIP with the words of these classes. Raises InputError for another file."""
-    advice = "Make it with extracting/gen_text.py."
+    advice = "Make it with python -m extracting.clip.text."
     if not path.is_file():
         raise InputError(f"{path}: there is no text tower of CLIP, which AVadCLIP needs for training. {advice}")
     try:

@@ -12,7 +12,7 @@ import pytest
 
 from extracting.audio.segments import cut
 from extracting.audio.tracks import read_track
-from extracting.config import Job
+from extracting.video.config import Job
 
 FPS = 25
 MILLISECOND = Fraction(1, 1000)

@@ -56,11 +56,11 @@ def test_weights_without_text_are_refused():
 
 
 def test_command_writes_the_tower(tmp_path):
-    command = [sys.executable, ROOT / "extracting" / "gen_text.py", "--dataset", "xd", "--clip_ckpt", "untrained",
-               "--save_path", tmp_path / "t.pt"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    start = [sys.executable, "-m", "extracting.clip.text", "--dataset", "xd"]
+    command = [*start, "--clip_ckpt", "untrained", "--save_path", tmp_path / "t.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0 and "classes normal, fighting" in done.stdout, done.stderr
     read_text_tower(tmp_path / "t.pt", CLASSES)
-    command = [*command[:4], "--clip_ckpt", tmp_path / "none.pt"]
-    bad = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [*start, "--clip_ckpt", tmp_path / "none.pt"]
+    bad = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert bad.returncode == 2 and "the file does not exist" in bad.stderr

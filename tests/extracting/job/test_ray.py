@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from extracting.config import Config, Job
 from extracting.job.cli import extract
 from extracting.job.manifest import Manifest
 from extracting.job.ray import Cluster, EncoderActor, environment
 from extracting.job.run import ExtractionRun, Summary
 from extracting.job.videos import find_videos
+from extracting.video.config import Config, Job
 from tests.extracting.helpers import BOTH, contents, hidden, write_video
 from vad.files import InputError
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from extracting.clip.encoder import Encoder
-from extracting.config import Config
 from extracting.job.cli import extract
 from extracting.job.manifest import Manifest
 from extracting.job.videos import find_videos
 from extracting.own.videos import embed_own_videos
+from extracting.video.config import Config
 from tests.extracting.helpers import BOTH, Sums, contents, events_of, make
 from vad.files import InputError
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from extracting.clip.encoder import Encoder
-from extracting.config import Config
 from extracting.job import run as run_module
 from extracting.job.files import EmbeddingFile, embedding_path, event_map_path
 from extracting.job.manifest import Manifest, Record
 from extracting.job.run import ExtractionRun, run
 from extracting.job.videos import find_videos
 from extracting.video import process
+from extracting.video.config import Config
 from extracting.video.decode import DecodeResult
 from extracting.video.events import EventCounter
 from extracting.video.frames import Video
@@ -506,7 +506,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from extracting.config import Config
+from extracting.video.config import Config
 from extracting.own.videos import embed_own_videos
 from tests.extracting.helpers import Sums
 with open("imported", "a") as log:

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from extracting.config import Config
 from extracting.own.footage import ShownScores, annotate, view
+from extracting.video.config import Config
 from extracting.video.frames import Video
 from tests.extracting.helpers import events_of, write_video
 

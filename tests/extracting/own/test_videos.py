@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extracting.config import Config
 from extracting.own.videos import OwnVideo, embed_own_videos
+from extracting.video.config import Config
 from tests.extracting.helpers import BOTH, Sums, make, write_video
 from vad.files import InputError
 

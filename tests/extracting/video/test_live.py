@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from extracting.config import Config
 from extracting.own.live import SnippetEncoder
 from extracting.own.videos import embed_own_videos
 from extracting.video import live
+from extracting.video.config import Config
 from extracting.video.live import LiveSnippet, LiveSource
 from tests.extracting.camera import NUMBERS, Camera
 from tests.extracting.helpers import BOTH, Sums, write_video

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from extracting.config import Config
 from extracting.own.footage import ShownScores, view
+from extracting.video.config import Config
 from vad.report.own_videos import (
     Threshold,
     answer_of,

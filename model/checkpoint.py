@@ -72,9 +72,11 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     Raises CheckpointError for any other file or folder.
     """
     path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    content = load_file(path)
+    return _read_folder(path) if path.is_dir() else parse_checkpoint(load_file(path), path)
+
+
+def parse_checkpoint(content: Mapping[str, object], path: str | Path) -> dict[str, object]:
+    """Return what `read_checkpoint` does, from the content of a file."""
     if content.get("format") == FORMAT and {"config", "model"} <= content.keys():
         return {**content, "form": "ours"}
     state = content.get("model_state_dict", content)
@@ -108,8 +110,8 @@ def build_model(content: Mapping[str, object], path: str | Path, **overrides: ob
     """Build the model, in eval mode, from the result of `read_checkpoint(path)`.
 
     overrides: fields of `IEFVADConfig` that replace those of the file. `modality` selects some of its
-    streams. Raises CheckpointError for an unknown
-    field, an invalid value, and a missing, unexpected or misshapen tensor.
+    streams. Raises CheckpointError for an unknown field, an invalid value, and a missing, unexpected or
+    misshapen tensor.
     """
     names = {field.name for field in fields(IEFVADConfig)}
     if unknown := set(overrides) - names:

@@ -195,7 +195,7 @@ def find_videos(
     Raises InputError for a missing or unreadable file, for streams of different S, and for different D of image
     and event, or of two files of a stream.
     """
-    videos, widths = [], {}
+    videos, widths, sizes = [], {}, {}
     for row in tqdm(rows, desc="checking embeddings", unit="file", leave=False, delay=1):
         paths = {"image": resolve_path(row.path, feature_root)}
         if "event" in MODALITIES[modality]:
@@ -214,8 +214,8 @@ def find_videos(
         if count == 0:
             raise InputError(f"{first} contains no snippet. Remove {row.video} from the list.")
         for stream, (shape, _) in headers.items():
-            visual = next((width for name, width in widths.items() if "audio" not in (name, stream)), shape[1])
-            width = widths.setdefault(stream, visual)
+            # image and event have one width, sound may have another
+            width = widths[stream] = sizes.setdefault(stream == "audio", shape[1])
             if shape[1] != width:
                 raise InputError(
                     f"{streams[stream]} has width {shape[1]}, but the files before it have {width}. Extract all with "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from model import IEFVAD, CheckpointError, build_model, read_checkpoint
-from model.avadclip import AVadCLIP, build_avadclip, read_avadclip
+from model import IEFVAD, build_model, read_checkpoint
+from model.avadclip import AVadCLIP, build_avadclip, is_avadclip, parse_avadclip
+from model.checkpoint import load_file, parse_checkpoint
 from vad.data import (
     TestVideo,
     Video,
@@ -396,18 +396,12 @@ def require_ief_vad(path: str | Path, options: Options, command: str) -> None:
         raise InputError(f"{path} is a model of AVadCLIP, which {command} does not take. Evaluate it with test.py.")
 
 
-RELEASED_MARK = "text_prompt_embeddings.weight"  # a tensor of released files of AVadCLIP alone
-
-
 def read_any(path: str | Path) -> dict[str, object]:
     """Read a checkpoint of any method, see `read_checkpoint` and `read_avadclip`. Raises CheckpointError."""
-    try:
-        content = read_checkpoint(path)
-    except CheckpointError as error:
-        with contextlib.suppress(CheckpointError):
-            return read_avadclip(path)
-        raise error from None
-    return read_avadclip(path) if RELEASED_MARK in content["model"] else content
+    if Path(path).is_dir():
+        return read_checkpoint(path)
+    content = load_file(Path(path))
+    return parse_avadclip(content, path) if is_avadclip(content) else parse_checkpoint(content, path)
 
 
 def _open_avadclip(

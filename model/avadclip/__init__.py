@@ -14,7 +14,14 @@
 """
 
 from model.avadclip.avadclip import PROFILES, AVadCLIP, AVadCLIPConfig, AVadCLIPOutput
-from model.avadclip.checkpoint import build_avadclip, load_avadclip, read_avadclip, save_avadclip
+from model.avadclip.checkpoint import (
+    build_avadclip,
+    is_avadclip,
+    load_avadclip,
+    parse_avadclip,
+    read_avadclip,
+    save_avadclip,
+)
 from model.avadclip.losses import AVadCLIPObjective, AVadCLIPTerms
 from model.avadclip.text import TextTower
 
@@ -27,7 +34,9 @@ __all__ = [
     "AVadCLIPTerms",
     "TextTower",
     "build_avadclip",
+    "is_avadclip",
     "load_avadclip",
+    "parse_avadclip",
     "read_avadclip",
     "save_avadclip",
 ]

@@ -16,6 +16,7 @@ from model.checkpoint import CheckpointError, atomic_write, is_state_dict, load_
 from model.ief_vad import ConfigError
 
 FORMAT = "avadclip 1"
+MARK = "text_prompt_embeddings.weight"  # a tensor that only files of AVadCLIP have
 CLIP = "clipmodel."  # prefix of the frozen CLIP in a released file
 # prompts of the released files and their numbers in CLIP's vocabulary
 RELEASED_CLASSES: Mapping[str, tuple[int, ...]] = {
@@ -72,13 +73,23 @@ def read_avadclip(path: str | Path) -> dict[str, object]:
     `model` holds the weights under this code's names, `config` the fields of `AVadCLIPConfig`, `form` is "ours" or
     "released". The text embeddings of a released file are computed with its CLIP. Raises CheckpointError.
     """
-    content = load_file(Path(path))
+    return parse_avadclip(load_file(Path(path)), path)
+
+
+def is_avadclip(content: Mapping[str, object]) -> bool:
+    """Return whether the content of a file is that of AVadCLIP."""
+    state = content.get("model_state_dict", content)
+    return content.get("format") == FORMAT or any(str(name).endswith(MARK) for name in state)
+
+
+def parse_avadclip(content: Mapping[str, object], path: str | Path) -> dict[str, object]:
+    """Return what `read_avadclip` does, from the content of a file."""
     if content.get("format") == FORMAT and {"config", "model"} <= content.keys():
         return {**content, "form": "ours"}
     state = content.get("model_state_dict", content)
     if is_state_dict(state):  # names start with "module." if saved from DataParallel
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    required = {"alpha", "text_prompt_embeddings.weight", "frame_position_embeddings.weight"}
+    required = {"alpha", MARK, "frame_position_embeddings.weight"}
     if not is_state_dict(state) or not required <= state.keys():
         raise CheckpointError(f"{path} contains no weights of AVadCLIP, teacher or student.")
     if len(state["alpha"]) != len(RELEASED_CLASSES):

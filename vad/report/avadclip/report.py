@@ -1,4 +1,4 @@
-"""Results of AVadCLIP: both branches, detection of class segments, and class maps of test videos (Tables I–IV)."""
+"""Results of AVadCLIP: both branches, detection of class segments, and class maps of test videos (Tables I and III)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 from vad.avadclip.detection import IOUS, DetectionMAP, class_segments, detection_map
 from vad.avadclip.method import multi_hot
 from vad.evaluation import Protocol, Run, save_results, shared_protocol
+from vad.files import InputError
 from vad.metrics import ALIGNMENT
 from vad.report.avadclip.figures import draw_class_map
 from vad.report.table import NONE, SPREAD_NOTE, Table, marked, mean_cell, metric_label
@@ -27,6 +28,9 @@ def report_avadclip(
     runs: Sequence[Run], folder: Path, groups: Mapping[str, Sequence[Run]]
 ) -> tuple[list[Table], list[Path]]:
     """Return tables and figures of checkpoints, and save them in `folder`. groups: runs that differ in the seed."""
+    first = runs[0]
+    if other := next((run for run in runs if run.model.config.classes != first.model.config.classes), None):
+        raise InputError(f"{first.path} and {other.path} were trained for different classes. Test them separately.")
     protocol = shared_protocol(runs, len(next(iter(groups.values()))) if len(groups) == 1 else None)
     detections = {name: [detection(run) for run in group] for name, group in groups.items()}
     tables = [_results(groups, protocol), *_detection(detections, protocol, runs[0])]

@@ -62,8 +62,8 @@ def build_avadclip_network(options: Options, dataset: Dataset, widths: Mapping[s
     """
     if len(set(widths.values())) > 1:
         both = " and ".join(f"{stream} {width}" for stream, width in widths.items())
-        raise InputError(f"AVadCLIP needs embeddings of one width, but these have {both}. Use the encoders vitb16 and "
-                         f"wav2clip, whose width is 512.")  # fmt: skip
+        raise InputError(f"AVadCLIP needs embeddings of one width, but these have {both}. Use encoders of "
+                         f"equal width, such as CLIP ViT-B/16 and Wav2CLIP.")  # fmt: skip
     path = Path(options.text_path) if options.text_path else embedding_root(video.streams["image"]) / TEXT_FILE
     text = read_text_tower(path, dataset.prompts)
     width = widths["image"]
